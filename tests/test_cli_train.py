@@ -1,0 +1,111 @@
+"""The commands finetune, evaluate, predict and demo: output, JSON shapes, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pictures
+import pytest
+from click.testing import CliRunner
+
+from zoo.cli import main
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def data(isolated) -> Path:
+    pictures.catalogue(isolated)
+    return pictures.folder(isolated / "colours", 8)
+
+
+@pytest.fixture
+def model(data) -> Path:
+    code, _, _ = run("finetune", "tiny/net", data, "--out", "model", "--set", "steps=40", "--set", "batch_size=8")
+    assert code == 0
+    return Path("model")
+
+
+def test_a_run_says_one_line_a_step(data):
+    code, out, err = run("finetune", "tiny/net", data, "--set", "steps=4", "--device", "cpu")
+    assert code == 0
+    topics = [line.split()[0] for line in out.splitlines()]
+    assert topics == ["data", "backbone", "strategy", "tune", "result", "saved"]
+    assert err == ""
+    assert "saved     runs/colours-net/" in out
+
+
+def test_a_second_run_gets_a_folder_of_its_own(data):
+    for _ in range(2):
+        assert run("finetune", "tiny/net", data, "--set", "steps=2")[0] == 0
+    assert {p.name for p in Path("runs").iterdir()} == {"colours-net", "colours-net-2"}
+
+
+def test_json_is_one_document_and_nothing_else(data):
+    code, out, err = run("finetune", "tiny/net", data, "--out", "m", "--set", "steps=4", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert set(document) == {"metrics", "strategy", "seconds", "out"}
+    assert set(document["metrics"]) == {"accuracy", "macro_f1", "loss"}
+    assert (document["strategy"], document["out"]) == ("scratch", "m")
+    assert "backbone" in err
+
+
+def test_evaluate_and_predict_use_the_saved_model(data, model):
+    code, out, _ = run("evaluate", model, data, "--json")
+    assert code == 0
+    assert json.loads(out)["metrics"]["accuracy"] > 0.8
+    files = [data / "red" / "016.png", data / "blue" / "000.png"]
+    code, out, _ = run("predict", model, *files)
+    assert code == 0
+    assert [line.split()[1] for line in out.splitlines()] == ["red", "blue"]
+    code, out, _ = run("predict", model, files[0], "--top", 2, "--json")
+    (answer,) = json.loads(out)
+    assert answer["input"] == str(files[0])
+    assert [set(label) for label in answer["top"]] == [{"label", "probability"}] * 2
+
+
+def test_a_saved_model_is_fine_tuned_further(data, model):
+    code, out, _ = run("finetune", model, data, "--strategy", "probe", "--out", "next")
+    assert code == 0
+    assert "strategy  probe" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["tiny/nte", "colours"], "tiny/nte"),
+        (["tiny/net", "nowhere"], "nowhere does not exist"),
+        (["tiny/net", "colours", "--strategy", "fast"], "strategy='fast'"),
+        (["tiny/net", "colours", "--set", "steps"], "--set 'steps' has no '='"),
+        (["tiny/net", "colours", "--set", "step=3"], "'step' is not a field"),
+        (["tiny/net", "colours", "--set", "steps=many"], "steps='many' is not a whole number"),
+        (["tiny/net", "colours", "--valid", "2"], "valid=2.0 is no share"),
+        (["tiny/net", "colours", "--out", "colours"], "colours is not empty"),
+        (["tiny/net", "colours", "--device", "abacus"], "device='abacus'"),
+    ],
+)
+def test_bad_input_exits_1_with_two_lines_and_writes_nothing(data, arguments, error):
+    before = sorted(Path().rglob("*"))
+    code, _, err = run("finetune", *arguments)
+    lines = [line for line in err.splitlines() if line.startswith(("error:", "fix:"))]
+    assert code == 1
+    assert error in lines[0]
+    assert lines[1].startswith("fix: ")
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_an_error_with_json_is_a_document_too(data):
+    code, out, _ = run("finetune", "tiny/net", "nowhere", "--json")
+    assert code == 1
+    assert set(json.loads(out)) == {"error", "fix"}
+
+
+def test_wrong_usage_exits_2():
+    assert run("finetune")[0] == 2
+    assert run("predict", "model")[0] == 2

@@ -1,0 +1,161 @@
+"""Plugins are found without importing them, checked at the boundary, and a broken one says how to mend it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from conftest import PLUGIN
+
+from zoo import discovery
+from zoo.errors import PluginError
+
+
+def test_a_plugin_is_found_with_its_distribution_and_catalogue_without_an_import(distribution):
+    folder = distribution("fake", catalogue="", name="Fake-Nets", version="2.1")
+    found = discovery.installed()["fake"]
+    assert (found.distribution, found.version) == ("Fake-Nets", "2.1")
+    assert found.catalogue == folder / "catalogue.toml"
+    assert found.problem is None
+    assert folder.name not in sys.modules
+
+
+def test_a_json_catalogue_is_found_too(distribution):
+    folder = distribution("fake", catalogue="{}", file="catalogue.json")
+    assert discovery.installed()["fake"].catalogue == folder / "catalogue.json"
+
+
+def test_a_plugin_may_have_no_catalogue(distribution):
+    distribution("fake")
+    assert discovery.installed()["fake"].catalogue is None
+
+
+def test_the_names_agree_with_importlib_metadata():
+    from importlib.metadata import entry_points
+
+    theirs = {point.name: point.value for point in entry_points(group=discovery.GROUP)}
+    assert {plugin.name: plugin.target for plugin in discovery.installed().values()} == theirs
+
+
+def test_the_first_of_two_copies_of_a_distribution_counts(distribution, tmp_path):
+    folder = distribution("fake", name="fake", version="2.0")
+    other = tmp_path / "later"
+    info = other / "Fake-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "entry_points.txt").write_text(f"[zoo.plugins]\nfake = {folder.name}:plugin\n")
+    sys.path.append(str(other))
+    try:
+        found = discovery.installed()["fake"]
+    finally:
+        sys.path.remove(str(other))
+    assert (found.version, found.problem) == ("2.0", None)
+
+
+def test_an_old_style_egg_info_is_found(distribution, tmp_path):
+    folder = distribution("other")
+    info = tmp_path / "egg" / "old_zoo.egg-info"
+    info.mkdir(parents=True)
+    (info / "PKG-INFO").write_text("Name: old-zoo\nVersion: 0.3\n")
+    (info / "entry_points.txt").write_text(
+        f"[console_scripts]\nfake = x:y\n\n[zoo.plugins]\nold = {folder.name}:plugin\n"
+    )
+    sys.path.append(str(info.parent))
+    try:
+        found = discovery.installed()["old"]
+    finally:
+        sys.path.remove(str(info.parent))
+    assert (found.distribution, found.version) == ("old-zoo", "0.3")
+
+
+def test_other_groups_comments_and_extras_are_read_past(distribution):
+    folder = distribution("fake")
+    points = next(folder.parent.glob("*.dist-info")) / "entry_points.txt"
+    points.write_text(f"[a]\nb = c:d\n[zoo.plugins]\n# x = y\n\nfake = {folder.name} : plugin [extra]\n[z]\nq = r:s\n")
+    assert discovery.installed()["fake"].target == f"{folder.name}:plugin"
+    assert not {"b", "x", "q"} & set(discovery.installed())
+
+
+def test_load_returns_the_plugin_and_imports_it_once(distribution):
+    folder = distribution("fake")
+    assert discovery.load("fake") is discovery.load("fake") is sys.modules[folder.name].plugin
+
+
+def test_a_module_can_be_the_plugin(distribution):
+    code = "api = 1\ndef build(entry, files): ...\ndef adapt(entry, state): ...\ndef resolve(name): ..."
+    folder = distribution("fake", code, attribute="")
+    assert discovery.load("fake") is sys.modules[folder.name]
+
+
+def test_what_a_plugin_prints_at_import_stays_out_of_stdout(distribution, capsys):
+    distribution("fake", "print('welcome')\n" + PLUGIN)
+    discovery.load("fake")
+    assert capsys.readouterr() == ("", "welcome\n")
+
+
+def test_an_unknown_plugin_names_the_installed_ones(distribution):
+    distribution("fake")
+    with pytest.raises(PluginError, match=r"no plugin 'fak' is installed; installed: .*fake") as caught:
+        discovery.load("fak")
+    assert caught.value.fix.startswith("zoo plugins")
+
+
+def test_two_distributions_with_one_plugin_name_are_marked(distribution):
+    distribution("fake", name="one", version="1.0")
+    distribution("fake", name="two", version="2.0")
+    found = discovery.installed()["fake"]
+    assert "announced by two distributions" in (found.problem or "")
+    with pytest.raises(PluginError, match=r"(one 1.0 and two 2.0|two 2.0 and one 1.0)") as caught:
+        discovery.load("fake")
+    assert "pip uninstall" in caught.value.fix
+
+
+def test_a_package_that_is_gone_is_marked(distribution):
+    folder = distribution("fake", name="fake-nets")
+    (folder / "__init__.py").unlink()
+    folder.rmdir()
+    with pytest.raises(PluginError, match=f"its package '{folder.name}' is not there") as caught:
+        discovery.load("fake")
+    assert caught.value.fix == "pip install --force-reinstall fake-nets"
+
+
+BROKEN = {
+    "raises at import": ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero", "pip install --force-rei"),
+    "exits at import": (
+        "import sys; sys.exit(3)",
+        "cannot be imported: SystemExit: 3",
+        "pip install --force-reinstall",
+    ),
+    "syntax error": ("def", "cannot be imported: SyntaxError", "pip install --force-reinstall"),
+    "missing library": (
+        "import no_such_library.part",
+        "No module named 'no_such_library'",
+        "pip install no_such_library",
+    ),
+    "no such object": ("other = 1", "has no attribute 'plugin'", "define plugin in made_up_"),
+    "a class": (PLUGIN.replace("plugin = Fake()", "plugin = Fake"), "is a class", "plugin = Fake()"),
+    "no api": (PLUGIN.replace("api = 1", "x = 1"), "api is None", "api = 1"),
+    "api of a wrong type": (PLUGIN.replace("api = 1", "api = '1'"), "api is '1'", "api = 1"),
+    "newer contract": (PLUGIN.replace("api = 1", "api = 2"), "written for contract 2", "--upgrade backbone-zoo"),
+    "no build": (PLUGIN.replace("def build", "def make"), "has no method build(entry, files)", "define build(entry, f"),
+    "build takes less": (
+        PLUGIN.replace("entry, files", "entry"),
+        "build(entry) cannot be called as build(entry, files)",
+        "define build(entry, files)",
+    ),
+    "no adapt": (
+        PLUGIN.replace("(Plugin)", ""),
+        "has no method adapt(entry, state)",
+        "inherit from zoo.plugin.Plugin, or define adapt(entry, state)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_plugin_is_named_with_the_rule_and_the_fix(distribution, case):
+    code, what, fix = BROKEN[case]
+    folder = distribution("fake", code, name="fake-nets")
+    with pytest.raises(PluginError) as caught:
+        discovery.load("fake")
+    assert what in caught.value.what
+    assert caught.value.what.startswith(f"plugin 'fake' (fake-nets 1.0, {folder.name}:plugin): ")
+    assert fix in caught.value.fix

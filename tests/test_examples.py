@@ -1,0 +1,237 @@
+"""zoo.data: reading folders and pairs, splitting, decoding once, batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pictures
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from zoo.data import batches, split
+from zoo.data.decoded import decode
+from zoo.data.examples import Examples, fingerprint, read, read_one
+from zoo.data.prepare import prepare, train_and_valid
+from zoo.errors import DataError
+from zoo.plugin import ImageInput
+
+SPEC = ImageInput(16, (0.5,) * 3, (0.25,) * 3)
+
+
+def test_a_folder_per_class_gives_its_names_as_labels(tmp_path):
+    train, valid = read(pictures.folder(tmp_path / "data", 2))
+    assert train.labels == ["blue"] * 2 + ["green"] * 2 + ["red"] * 2
+    assert valid is None
+
+
+def test_train_and_valid_folders_are_kept_apart(tmp_path):
+    pictures.folder(tmp_path / "data" / "train", 3)
+    pictures.folder(tmp_path / "data" / "val", 1)
+    train, valid = read(tmp_path / "data")
+    assert (len(train), len(valid)) == (9, 3)
+    assert len(read_one(tmp_path / "data")) == 3
+
+
+def test_a_class_called_test_is_a_class(tmp_path):
+    pictures.folder(tmp_path / "data", 2)
+    (tmp_path / "data" / "red").rename(tmp_path / "data" / "test")
+    assert set(read_one(tmp_path / "data").labels) == {"blue", "green", "test"}
+
+
+def test_hidden_files_and_other_kinds_are_no_images(tmp_path):
+    root = pictures.folder(tmp_path / "data", 1)
+    (root / "red" / "notes.txt").write_text("x")
+    (root / "red" / ".hidden.png").write_bytes(b"x")
+    (root / ".cache").mkdir()
+    assert len(read(root)[0]) == 3
+
+
+def test_nested_folders_belong_to_their_class(tmp_path):
+    root = pictures.folder(tmp_path / "data", 1)
+    pictures.folder(root / "red" / "more", 1, ("blue",))
+    assert read(root)[0].labels.count("red") == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, r"data does not exist\nfix: check the path"),
+        (lambda root: root.mkdir(), r"data is empty; a folder per class is expected\nfix: arrange"),
+        (lambda root: root.write_text("x"), r"data is a file, not a folder"),
+        (lambda root: (root.mkdir(), (root / "a.png").write_text("x")), r"data holds no folders"),
+        (lambda root: (root / "empty").mkdir(parents=True), r"empty holds no images\nfix: add images"),
+    ],
+)
+def test_a_bad_folder_is_named(tmp_path, make, message):
+    make(tmp_path / "data")
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / "data")
+
+
+def test_pairs_take_numpy_and_torch_labels():
+    train, _ = read([("a.png", np.int64(3)), ("b.png", torch.tensor(4)), ("c.png", "x")])
+    assert train.labels == [3, 4, "x"]
+
+
+def test_a_torch_dataset_is_a_sequence_of_pairs():
+    data = torch.utils.data.TensorDataset(torch.zeros(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
+    assert read(data)[0].labels == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "holds no examples"),
+        (["a.png"], r"example 0 is str, not a pair"),
+        ([("a.png", 0.5)], r"label of example 0 is 0\.5 \(float\)"),
+        ([("a.png", None)], r"label of example 0 is None"),
+        ({"a.png": 1}, "data of type dict is not understood"),
+        (3, "data of type int is not understood"),
+    ],
+)
+def test_bad_pairs_are_told(data, message):
+    with pytest.raises(DataError, match=message):
+        read(data)
+
+
+def test_one_class_is_not_enough():
+    with pytest.raises(DataError, match="one class only, 'a'"):
+        split.check_classes(Examples(["x", "y"], ["a", "a"], "data"))
+
+
+def test_validation_labels_must_be_known():
+    with pytest.raises(DataError, match=r"valid has labels that train does not have: b\nfix: use the same class names"):
+        split.check_same_labels(Examples(["x"], ["a"], "train"), Examples(["x"], ["b"], "valid"))
+
+
+def test_a_class_of_one_cannot_be_split():
+    with pytest.raises(DataError, match=r"class 'b' has one example only.*\n?fix: add examples"):
+        split.stratified(Examples("xyz", ["a", "a", "b"], "data"), 0.2, 0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 2])
+def test_a_share_is_between_0_and_1(share):
+    with pytest.raises(DataError, match="no share between 0 and 1"):
+        split.stratified(Examples("wxyz", ["a", "a", "b", "b"], "data"), share, 0)
+
+
+@given(st.lists(st.integers(2, 40), min_size=2, max_size=6), st.floats(0.01, 0.99), st.integers(0, 99))
+def test_every_class_is_on_both_sides_in_proportion(sizes, share, seed):
+    labels = [k for k, size in enumerate(sizes) for _ in range(size)]
+    kept, held = split.stratified(Examples(labels, labels, "data"), share, seed)
+    assert sorted(kept + held) == list(range(len(labels)))
+    for k, size in enumerate(sizes):
+        count = Counter(labels[i] for i in held)[k]
+        assert 1 <= count <= size - 1
+        assert abs(count - share * size) <= 1
+
+
+def test_the_split_depends_on_the_seed_alone():
+    data = Examples(range(40), [i % 2 for i in range(40)], "data")
+    assert split.stratified(data, 0.3, 1) == split.stratified(data, 0.3, 1)
+    assert split.stratified(data, 0.3, 1) != split.stratified(data, 0.3, 2)
+
+
+def test_files_are_decoded_once(tmp_path):
+    data, _ = read(pictures.folder(tmp_path / "data", 2))
+    seen: list[int] = []
+    first = decode(data, SPEC, tmp_path / "cache", skip_bad=False, advance=seen.append)
+    again = decode(data, SPEC, tmp_path / "cache", skip_bad=False, advance=seen.append)
+    assert seen == [6]
+    assert torch.equal(first.flat, again.flat)
+
+
+def test_a_changed_file_is_decoded_again(tmp_path):
+    root = pictures.folder(tmp_path / "data", 2)
+    data, _ = read(root)
+    first = decode(data, SPEC, tmp_path / "cache", skip_bad=False, advance=len.__class__)
+    Image.new("RGB", (20, 20)).save(root / "blue" / "000.png")
+    again = decode(data, SPEC, tmp_path / "cache", skip_bad=False, advance=len.__class__)
+    assert not torch.equal(first.flat, again.flat)
+
+
+def test_a_bad_image_stops_unless_asked_and_leaves_no_cache(tmp_path):
+    root = pictures.folder(tmp_path / "data", 2)
+    (root / "red" / "004.png").write_bytes(b"broken")
+    data, _ = read(root)
+    with pytest.raises(DataError, match=r"004\.png is not an image"):
+        prepare(data, SPEC)
+    assert not [p for p in (tmp_path / "store").rglob("*") if p.is_file()]
+    prepared = prepare(data, SPEC, skip_bad=True)
+    assert [name.rsplit("/", 1)[1] for name in prepared.skipped] == ["004.png"]
+    assert prepared.examples.labels == ["blue"] * 2 + ["green"] * 2 + ["red"]
+    assert len(prepared.images) == 5
+
+
+def test_images_of_different_shapes_are_kept_whole_and_centred(tmp_path):
+    wide = Image.new("RGB", (64, 16), (255, 0, 0))
+    wide.paste((0, 255, 0), (24, 0, 40, 16))
+    data = Examples([wide, Image.new("RGB", (16, 16), (0, 255, 0))], [0, 1], "data")
+    batch = prepare(data, SPEC).images.batch(torch.tensor([0, 1]))
+    assert batch.shape == (2, 3, 16, 16)
+    assert torch.equal(batch[0], batch[1])
+
+
+def test_a_batch_is_normalised():
+    data = Examples([np.full((16, 16, 3), 255, np.uint8)], [0], "data")
+    batch = prepare(data, SPEC).images.batch(torch.tensor([0]))
+    assert batch.dtype == torch.float32
+    torch.testing.assert_close(batch, torch.full((1, 3, 16, 16), 2.0))
+
+
+@pytest.mark.parametrize("augment", ["shift", "shift-flip", "crop-flip"])
+def test_augmentation_draws_from_its_generator_alone(augment):
+    images = prepare(Examples([p for p, _ in pictures.pairs(2)], list("abcdef"), "data"), SPEC).images
+
+    def draw(seed: int) -> torch.Tensor:
+        return images.batch(torch.arange(6), augment, torch.Generator().manual_seed(seed))
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+    assert not torch.equal(draw(1), images.batch(torch.arange(6)))
+
+
+def test_a_shift_moves_the_picture_and_repeats_the_border():
+    picture = np.zeros((16, 16, 3), np.uint8)
+    picture[:, 8:] = 255
+    images = prepare(Examples([picture] * 50, [0] * 50, "data"), ImageInput(16, (0.0,) * 3, (1.0,) * 3)).images
+    found = images.batch(torch.arange(50), "shift", torch.Generator().manual_seed(0))
+    edges = (found[:, 0, 0] > 0.5).sum(1)  # how many columns are white: 8 plus the shift
+    assert edges.unique().tolist() == [6, 7, 8, 9, 10]
+
+
+def test_an_epoch_shows_every_example_once():
+    seen = torch.cat([indices for _, indices in batches.training_order(12, 4, steps=6, seed=3)])
+    assert sorted(seen[:12].tolist()) == list(range(12))
+    assert sorted(seen[12:].tolist()) == list(range(12))
+    assert seen[:12].tolist() != seen[12:].tolist()
+
+
+def test_a_batch_is_never_larger_than_the_data():
+    assert [len(indices) for _, indices in batches.training_order(3, 32, steps=2, seed=0)] == [3, 3]
+
+
+def test_the_fingerprint_knows_inputs_and_labels(tmp_path):
+    data, _ = read(pictures.folder(tmp_path / "data", 2))
+    other = Examples(data.inputs, data.labels[::-1], data.origin)
+    assert fingerprint(data) == fingerprint(data)
+    assert fingerprint(data) != fingerprint(other)
+    memory = read(pictures.pairs(2))[0]
+    assert fingerprint(memory) != fingerprint(read(pictures.pairs(2, seed=5))[0])
+
+
+def test_a_share_gives_way_to_the_datas_own_validation_folder(tmp_path):
+    pictures.folder(tmp_path / "data" / "train", 3)
+    pictures.folder(tmp_path / "data" / "valid", 2, seed=1)
+    found = train_and_valid(tmp_path / "data", 0.2, SPEC, seed=0, skip_bad=False)
+    assert (len(found.train.examples), len(found.valid.examples)) == (9, 6)
+
+
+def test_no_validation_takes_even_one_example_a_class():
+    found = train_and_valid(pictures.pairs(1), 0, SPEC, seed=0, skip_bad=False)
+    assert found.valid is None
+    assert len(found.train.examples) == 3

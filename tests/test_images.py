@@ -1,0 +1,191 @@
+"""zoo.data.images: any image becomes uint8 pixels of the right size, or an error that names it."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from zoo.data.images import MAX_PIXELS, pixels
+from zoo.errors import DataError
+from zoo.plugin import ImageInput
+
+RGB = ImageInput(8, (0.5,) * 3, (0.5,) * 3)
+GREY = ImageInput(8, (0.5,), (0.5,))
+
+
+def save(path: Path, image: Image.Image, **options) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def half(mode: str, left, right, size: int = 16) -> Image.Image:
+    """Return an image whose left half has one colour and whose right half has another."""
+    image = Image.new(mode, (size, size), left)
+    image.paste(right, (size // 2, 0, size, size))
+    return image
+
+
+@pytest.mark.parametrize("spec", [RGB, GREY], ids=["rgb", "grey"])
+@pytest.mark.parametrize(
+    ("mode", "left", "right", "suffix"),
+    [
+        ("1", 0, 1, "png"),
+        ("L", 10, 200, "png"),
+        ("LA", (10, 255), (200, 255), "png"),
+        ("RGB", (10, 10, 10), (200, 200, 200), "jpg"),
+        ("RGBA", (10, 10, 10, 255), (200, 200, 200, 255), "webp"),
+        ("CMYK", (0, 0, 0, 245), (0, 0, 0, 55), "jpg"),
+        ("YCbCr", (10, 128, 128), (200, 128, 128), "jpg"),
+        ("P", 0, 1, "gif"),
+        ("I;16", 10 * 257, 200 * 257, "png"),
+        ("I", 10 * 257, 200 * 257, "tiff"),
+        ("F", 0.04, 0.78, "tiff"),
+    ],
+)
+def test_every_mode_keeps_dark_dark_and_light_light(tmp_path, mode, left, right, suffix, spec):
+    image = half(mode, left, right)
+    if mode == "P":
+        image.putpalette([10, 10, 10, 200, 200, 200])
+    found = pixels(save(tmp_path / f"image.{suffix}", image), spec, "image")
+    assert found.shape == (spec.channels, 8, 8)
+    assert found.dtype == torch.uint8
+    assert found[:, :, :2].float().mean() < 40
+    assert found[:, :, 6:].float().mean() > 160
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    path = save(tmp_path / "stamp.png", half("RGBA", (0, 0, 0, 0), (0, 0, 0, 255)))
+    found = pixels(path, RGB, "stamp")
+    assert found[:, :, 0].min() == 255
+    assert found[:, :, 7].max() == 0
+
+
+def test_a_palette_with_a_transparent_colour_is_laid_on_white(tmp_path):
+    image = half("P", 0, 1)
+    image.putpalette([0, 0, 0, 50, 50, 50])
+    found = pixels(save(tmp_path / "palette.png", image, transparency=0), RGB, "palette")
+    assert found[:, :, 0].min() == 255
+    assert found[:, :, 7].max() == 50
+
+
+def test_exif_rotation_is_undone(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the left of the file is the top of the scene
+    path = save(tmp_path / "turned.png", half("RGB", (0, 0, 0), (255, 255, 255)), exif=exif)
+    found = pixels(path, RGB, "turned")
+    assert found[:, 0].max() == 0
+    assert found[:, 7].min() == 255
+
+
+def test_an_animation_gives_its_first_frame(tmp_path):
+    first, second = Image.new("RGB", (8, 8), (250, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 250))
+    path = save(tmp_path / "film.gif", first, save_all=True, append_images=[second])
+    found = pixels(path, RGB, "film")
+    assert found[0].float().mean() > 200
+    assert found[2].float().mean() < 50
+
+
+def test_the_short_side_is_size_over_crop_and_the_aspect_stays():
+    spec = ImageInput(224, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875)
+    assert pixels(Image.new("RGB", (512, 256)), spec, "wide").shape == (3, 256, 512)
+
+
+def test_resizing_equals_pillows_own():
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    spec = ImageInput(15, (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0)
+    expected = np.asarray(Image.fromarray(noise).resize((15, 20), Image.Resampling.BICUBIC))
+    assert np.array_equal(pixels(noise, spec, "noise").numpy().transpose(1, 2, 0), expected)
+
+
+def test_a_panorama_loses_its_ends_not_the_memory():
+    assert pixels(Image.new("RGB", (4000, 10)), RGB, "panorama").shape == (3, 8, 32)
+
+
+def test_an_array_of_the_right_size_is_taken_as_it_is():
+    ready = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    assert np.array_equal(pixels(ready, GREY, "ready")[0].numpy(), ready)
+
+
+def test_any_number_of_channels_passes_as_an_array_of_the_right_size():
+    five = np.random.default_rng(0).integers(0, 256, (8, 8, 5), dtype=np.uint8)
+    assert pixels(five, ImageInput(8, (0.5,) * 5, (0.5,) * 5), "five").shape == (5, 8, 8)
+
+
+def test_float_tensors_are_in_zero_to_one():
+    assert pixels(torch.full((3, 8, 8), 0.5), RGB, "half").unique().tolist() == [128]
+    with pytest.raises(DataError, match=r"values from -1 to 1.*\n?fix: scale it"):
+        pixels(torch.linspace(-1, 1, 192).view(3, 8, 8), RGB, "normalised")
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "JPEG")
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(buffer.getvalue()[:600])
+    with pytest.raises(DataError, match=r"cut\.jpg is damaged.*\n?fix: replace or remove .*skip_bad=true"):
+        pixels(path, RGB, str(path))
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path):
+    path = tmp_path / "text.png"
+    path.write_text("not an image")
+    with pytest.raises(DataError, match=r"text\.png is not an image that can be read"):
+        pixels(path, RGB, str(path))
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
+    side = 20_000
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    assert side**2 > MAX_PIXELS
+    with pytest.raises(DataError, match=r"bomb\.png is too large to decode safely"):
+        pixels(path, RGB, str(path))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.png does not exist"):
+        pixels(tmp_path / "gone.png", RGB, "gone")
+
+
+def test_what_is_no_image_is_told_what_is():
+    with pytest.raises(DataError, match=r"float64 array of shape \(4, 4\), not an image\nfix: give a path"):
+        pixels(np.zeros((4, 4)), RGB, "image 0")
+
+
+def test_a_file_cannot_feed_a_net_of_five_channels(tmp_path):
+    with pytest.raises(DataError, match="takes 5 channels"):
+        pixels(Image.new("RGB", (9, 9)), ImageInput(8, (0.5,) * 5, (0.5,) * 5), "photo")
+
+
+@settings(max_examples=60, deadline=None)
+@given(width=st.integers(1, 90), height=st.integers(1, 90), mode=st.sampled_from(["1", "L", "RGB", "RGBA", "CMYK"]))
+def test_any_size_and_mode_covers_the_square(width, height, mode):
+    found = pixels(Image.new(mode, (width, height)), RGB, "image")
+    assert found.shape[0] == 3
+    assert min(found.shape[1:]) == 8
+    assert max(found.shape[1:]) <= 8 * 4
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=300), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff\xe0", b"BM", b"II*\0"]))
+def test_random_bytes_never_give_anything_but_pixels_or_a_data_error(tmp_path_factory, noise, start):
+    path = tmp_path_factory.getbasetemp() / "noise.img"
+    path.write_bytes(start + noise)
+    try:
+        assert pixels(path, RGB, "noise").shape[0] == 3
+    except DataError as error:
+        assert error.fix

@@ -1,0 +1,143 @@
+"""The import tiers: who may import whom, read from the source; and what a quick command really imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PLUGINS = [ROOT / "plugins" / "zoo_native", ROOT / "plugins" / "example" / "acme_zoo"]
+TIERS = {
+    "zoo.errors": 0,
+    "zoo.plugin": 0,
+    "zoo.finetune.recipe": 0,
+    "zoo.discovery": 1,
+    "zoo.rows": 1,
+    "zoo.registry": 1,
+    "zoo.console": 1,
+    "zoo.card": 1,
+    "zoo.store": 2,
+    "zoo.data": 2,
+    "zoo.data.batches": 3,
+    "zoo.artefact": 2,
+    "zoo": 2,
+    "zoo.__main__": 2,
+    "zoo.cli": 2,
+    "zoo.weights": 3,
+    "zoo.tasks": 3,
+    "zoo.finetune": 3,
+    "zoo.model": 4,
+    "zoo.demo": 4,
+    "zoo.testing": 4,
+}
+"""0 and 1: standard library only.  2: heavy libraries inside functions only.  3 and 4: torch at the top."""
+
+
+def modules(folder: Path, above: Path) -> list[tuple[str, Path]]:
+    paths = sorted(folder.rglob("*.py"))
+    return [(".".join(p.relative_to(above).with_suffix("").parts).removesuffix(".__init__"), p) for p in paths]
+
+
+def tier(module: str) -> int:
+    """Return the tier of a module, or of the nearest package above it that has one."""
+    while module not in TIERS:
+        module, dot, _ = module.rpartition(".")
+        assert dot, "give the module a tier"
+    return TIERS[module]
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yield (imported module, whether at import time); what only a type checker sees is left out."""
+    yield from _imports(ast.parse(path.read_text(encoding="utf-8")), True)
+
+
+def _imports(node: ast.AST, at_top: bool) -> Iterator[tuple[str, bool]]:
+    if isinstance(node, ast.Import):
+        yield from ((alias.name, at_top) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute"
+        module = node.module or ""
+        found = [f"{module}.{alias.name}" for alias in node.names] if module.partition(".")[0] == "zoo" else [module]
+        yield from ((name, at_top) for name in found)
+    elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        for child in node.orelse:
+            yield from _imports(child, at_top)
+    else:
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            yield from _imports(child, at_top and not inside)
+
+
+def foreign(name: str) -> bool:
+    return name.partition(".")[0] not in {"zoo", *sys.stdlib_module_names}
+
+
+CORE = modules(ROOT / "zoo", ROOT)
+KNOWN = {name for name, _ in CORE}
+
+
+def own(name: str) -> str:
+    """Return the module that an import of ours means: zoo.errors for zoo.errors.ZooError."""
+    return name if name in KNOWN else name.rpartition(".")[0]
+
+
+@pytest.mark.parametrize(("module", "path"), CORE, ids=[name for name, _ in CORE])
+def test_a_module_imports_only_what_its_tier_may(module, path):
+    rank = tier(module)
+    allowed = {"click"} if module.startswith("zoo.cli") else set()
+    for name, at_top in imports(path):
+        if name.partition(".")[0] == "zoo":
+            assert own(name) in KNOWN, f"{module} imports {name}, which is not there"
+            assert tier(own(name)) <= rank or (not at_top and rank >= 2), f"{module} (tier {rank}) imports {name}"
+        elif foreign(name) and name not in allowed:
+            assert rank >= 3 or (rank == 2 and not at_top), f"{module} (tier {rank}) imports {name}"
+
+
+@pytest.mark.parametrize(("module", "path"), CORE, ids=[name for name, _ in CORE])
+def test_core_imports_no_plugin_and_no_family(module, path):
+    families = {"zoo_native", "zoo_timm", "zoo_hf", "acme_zoo", "timm", "transformers", "torchvision"}
+    assert not families & {name.partition(".")[0] for name, _ in imports(path)}
+
+
+PLUGIN_MODULES = [pair for folder in PLUGINS for pair in modules(folder, folder.parent)]
+
+
+@pytest.mark.parametrize(("module", "path"), PLUGIN_MODULES, ids=[name for name, _ in PLUGIN_MODULES])
+def test_a_plugin_imports_only_the_contract_and_its_own(module, path):
+    package = module.partition(".")[0]
+    for name, _ in imports(path):
+        if name.partition(".")[0] == "zoo":
+            assert name.startswith(("zoo.plugin.", "zoo.errors.")), f"{module} imports {name}"
+        elif foreign(name):
+            assert name.partition(".")[0] in {package, "torch"}, f"{module} imports {name}"
+
+
+def loaded(code: str) -> set[str]:
+    """Return the modules that a fresh process has loaded after `code`."""
+    script = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.stderr)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in run.stderr.split()}
+
+
+QUICK = {
+    "import zoo": "import zoo",
+    "zoo --help": "from zoo.cli import main; main(['--help'])",
+    "zoo list": "from zoo.cli import main; main(['list'])",
+    "zoo info": "from zoo.cli import main; main(['info', 'native/resnet18.tv_in1k'])",
+}
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_a_quick_command_imports_nothing_heavy_and_no_plugin(command):
+    heavy = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "accelerate", "sklearn", "rich", "matplotlib"}
+    assert not loaded(QUICK[command]) & (heavy | {"zoo_native", "acme_zoo"})
+
+
+def test_import_zoo_loads_the_standard_library_only():
+    extra = loaded("import zoo") - loaded("pass") - set(sys.stdlib_module_names)
+    assert extra == {"zoo"}

@@ -1,0 +1,251 @@
+"""zoo.model: the main job end to end on tiny nets: load, finetune, evaluate, predict, embed, save, load again."""
+
+from __future__ import annotations
+
+import json
+
+import pictures
+import pytest
+import torch
+
+import zoo
+from zoo.errors import ArtefactError, DataError, NameNotFound, RecipeError, ZooError
+from zoo.finetune.network import evaluating
+
+
+@pytest.fixture
+def name(isolated):
+    return pictures.catalogue(isolated)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A tiny net that knows colours, saved once: what the other tests transfer from."""
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("pretrained")
+        patch.chdir(root)
+        patch.setenv("ZOO_HOME", str(root / "store"))
+        model = zoo.load(pictures.catalogue(root), "cpu")
+        model.finetune(pictures.pairs(12), strategy="scratch", steps=60, batch_size=16)
+        return model.save(root / "colours")
+
+
+def state(model) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in model.backbone.module.state_dict().items()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_from_scratch_to_saved_to_loaded(name, tmp_path, capsys):
+    model = zoo.load(name, "cpu")
+    trained = model.finetune(pictures.pairs(12), strategy="scratch", steps=60, batch_size=16, out=tmp_path / "m")
+    assert trained is model
+    assert model.metrics["accuracy"] > 0.8
+    again = zoo.load(tmp_path / "m", "cpu")
+    inputs = [pixels for pixels, _ in pictures.pairs(3, seed=1)]
+    assert again.predict(inputs) == model.predict(inputs)
+    assert torch.equal(again.embed(inputs), model.embed(inputs))
+    assert again.evaluate(pictures.pairs(3, seed=1)) == model.evaluate(pictures.pairs(3, seed=1))
+    said = capsys.readouterr().out
+    assert "36 images, 3 classes -> classify; 20 % held out for validation (stratified, seed 0)" in said
+    assert "majority class 0.333" in said
+
+
+def test_a_probe_leaves_the_backbone_bit_identical(pretrained):
+    model = zoo.load(pretrained, "cpu")
+    before = state(model)
+    model.finetune(pictures.pairs(5, ("red", "grey"), seed=2), strategy="probe")
+    assert same(before, state(model))
+    assert model.metrics["accuracy"] == 1.0
+
+
+def test_a_probe_runs_the_backbone_once_per_example(pretrained):
+    model = zoo.load(pretrained, "cpu")
+    seen = []
+    model.backbone.module.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    model.finetune(pictures.pairs(5), strategy="probe", valid=0)
+    assert sum(seen) == 15
+
+
+def test_full_trains_every_layer_and_holds_the_statistics(pretrained):
+    model = zoo.load(pretrained, "cpu")
+    before = state(model)
+    model.finetune(pictures.pairs(6, seed=3), strategy="full", steps=5, valid=0)
+    after = state(model)
+    parameters = {key for key, _ in model.backbone.module.named_parameters()}
+    assert all(not torch.equal(before[key], after[key]) for key in parameters)
+    assert all(torch.equal(before[key], after[key]) for key in before.keys() - parameters)
+
+
+def test_batch_statistics_are_learnt_when_asked(pretrained):
+    model = zoo.load(pretrained, "cpu")
+    before = state(model)
+    model.finetune(pictures.pairs(6, seed=3), strategy="full", steps=5, valid=0, norm="batch")
+    assert not torch.equal(before["bn1.running_mean"], state(model)["bn1.running_mean"])
+
+
+def test_scratch_forgets_the_weights(pretrained):
+    one, other = zoo.load(pretrained, "cpu"), zoo.load(pretrained, "cpu")
+    other.finetune(pictures.pairs(6), strategy="full", steps=3, valid=0)
+    for model in (one, other):
+        model.finetune(pictures.pairs(4), strategy="scratch", steps=3, valid=0)
+    assert same(state(one), state(other))
+
+
+@pytest.mark.parametrize("strategy", ["scratch", "probe", "full"])
+def test_the_same_seed_gives_the_same_model_bit_for_bit(pretrained, strategy):
+    models = [zoo.load(pretrained, "cpu") for _ in range(3)]
+    for model, seed in zip(models, (1, 1, 2), strict=True):
+        torch.rand(3)  # the caller's own random numbers must not matter
+        model.finetune(pictures.pairs(8), strategy=strategy, steps=6, seed=seed, augment="shift")
+    first, again, other = models
+    assert same(state(first), state(again))
+    assert same(first.head.state_dict(), again.head.state_dict())
+    assert first.history == again.history
+    assert not same(first.head.state_dict(), other.head.state_dict())
+
+
+def test_finetuning_leaves_the_callers_random_numbers_alone(pretrained):
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    zoo.load(pretrained, "cpu").finetune(pictures.pairs(4), strategy="full", steps=2, valid=0)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_the_best_weights_are_kept(pretrained):
+    model = zoo.load(pretrained, "cpu")
+    valid = pictures.pairs(6, seed=9)
+    model.finetune(pictures.pairs(4), strategy="full", steps=20, valid=valid, lr=0.5, clip=0, evals=20, patience=0)
+    best = max(model.history, key=lambda row: (row["valid_accuracy"], -row["valid_loss"]))
+    assert model.metrics["accuracy"] == best["valid_accuracy"]
+    assert model.evaluate(valid) == pytest.approx(model.metrics)
+
+
+def test_it_stops_when_there_is_no_better(pretrained):
+    model = zoo.load(pretrained, "cpu")
+    model.finetune(pictures.pairs(8), strategy="full", steps=100, evals=50, patience=2, lr=1e-9)
+    assert model.history[-1]["step"] < 100
+
+
+def test_a_saved_model_is_trained_further(pretrained, tmp_path):
+    model = zoo.load(pretrained, "cpu").finetune(pictures.pairs(6, ("grey", "red")), strategy="full", steps=5)
+    saved = model.save(tmp_path / "next")
+    assert [p.label for p in zoo.load(saved).predict([pictures.array("grey", 7)])] == ["grey"]
+
+
+def test_a_saved_model_is_a_backbone_for_others(pretrained, isolated):
+    (isolated / "zoo.toml").write_text(f'["mine/colours"]\nsaved = "{pretrained}"\n')
+    model = zoo.load("mine/colours", "cpu")
+    assert same(state(model), state(zoo.load(pretrained, "cpu")))
+    assert model.head is None
+    model.finetune(pictures.pairs(5, ("blue", "grey")), strategy="probe")
+    assert model.metrics["accuracy"] == 1.0
+
+
+def test_a_saved_model_needs_no_catalogue_store_or_network(pretrained, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "nothing"))
+    assert zoo.load(pretrained, "cpu").predict(pictures.array("red", 1))[0].label == "red"
+
+
+def test_the_manifest_says_how_the_model_came_about(pretrained):
+    manifest = json.loads((pretrained / "zoo.json").read_text())
+    assert manifest["format"] == 1
+    assert manifest["task"] == {"name": "classify", "labels": ["blue", "green", "red"]}
+    assert manifest["recipe"]["strategy"] == "scratch"
+    assert manifest["data"]["examples"] == 30
+    assert set(manifest["files"]) == {"model.safetensors"}
+    assert "tiny/net" in (pretrained / "README.md").read_text()
+
+
+def test_predictions_are_probabilities(pretrained):
+    (answer,) = zoo.load(pretrained, "cpu").predict([pictures.array("green", 3)], top=3)
+    assert answer.label == "green"
+    assert sum(p for _, p in answer.top) == pytest.approx(1, abs=1e-5)
+
+
+def test_grey_nets_take_colour_pictures(isolated):
+    model = zoo.load(pictures.catalogue(isolated, "grey", size=12, channels=1), "cpu")
+    assert model.embed([pictures.array("red", 0, (30, 20))]).shape == (1, 16)
+
+
+def test_a_folder_of_images_does_the_same(pretrained, tmp_path):
+    root = pictures.folder(tmp_path / "data", 6)
+    model = zoo.load(pretrained, "cpu").finetune(root, strategy="probe")
+    assert model.evaluate(root)["accuracy"] == 1.0
+    assert model.predict([str(root / "red" / "012.png")])[0].label == "red"
+
+
+def test_inference_leaves_the_modes_as_they_were(pretrained):
+    module = zoo.load(pretrained, "cpu").backbone.module.train()
+    module.bn1.eval()
+    with evaluating(module):
+        assert not any(part.training for part in module.modules())
+    assert module.training
+    assert not module.bn1.training
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"data": "nowhere"}, DataError, "nowhere does not exist"),
+        ({"data": [("a.png", 1), ("b.png", 1)]}, DataError, "one class only"),
+        ({"data": [("a.png", 1), ("b.png", 2)]}, DataError, "class '1' has one example only.*2 classes have this"),
+        ({"valid": 1.5}, DataError, "valid=1.5 is no share"),
+        ({"valid": [(pictures.array("grey", 0), "grey")]}, DataError, "labels that .* does not have: grey"),
+        ({"task": "detect"}, RecipeError, "task='detect' is not one of classify"),
+        ({"strategy": "lora2"}, RecipeError, "strategy='lora2' is not one of"),
+        ({"strategy": "full", "lr": float("inf")}, RecipeError, "lr=inf"),
+    ],
+)
+def test_bad_input_is_told_before_any_training(pretrained, arguments, error, message):
+    model = zoo.load(pretrained, "cpu")
+    before = state(model)
+    with pytest.raises(error, match=message):
+        model.finetune(**({"data": pictures.pairs(3)} | arguments))
+    assert same(before, state(model))
+
+
+def test_a_diverged_run_is_told_with_its_step(pretrained):
+    with pytest.raises(RecipeError, match=r"the loss is (nan|inf) at step \d+.*\nfix: a smaller rate"):
+        zoo.load(pretrained, "cpu").finetune(
+            pictures.pairs(4), strategy="full", steps=30, valid=0, lr=1e30, optimizer="sgd", clip=0, warmup=0
+        )
+
+
+def test_a_probe_of_an_untrained_net_is_refused(name):
+    with pytest.raises(RecipeError, match="needs pretrained weights"):
+        zoo.load(name, "cpu").finetune(pictures.pairs(4), strategy="probe")
+
+
+def test_predicting_needs_a_head(name):
+    with pytest.raises(RecipeError, match=r"tiny/net has no head yet.*\nfix: zoo\.load"):
+        zoo.load(name, "cpu").predict([pictures.array("red", 0)])
+
+
+@pytest.mark.parametrize("top", [0, -1, 1.5])
+def test_top_is_a_count(pretrained, top):
+    with pytest.raises(RecipeError, match="is not a whole number above 0"):
+        zoo.load(pretrained, "cpu").predict([pictures.array("red", 0)], top=top)
+
+
+def test_nothing_to_predict_is_told(pretrained):
+    with pytest.raises(DataError, match="nothing to predict"):
+        zoo.load(pretrained, "cpu").predict([])
+
+
+def test_an_unknown_device_is_told(name):
+    with pytest.raises(ZooError, match=r"device='tpu9' cannot be used.*\nfix: device=\"auto\""):
+        zoo.load(name, "tpu9")
+
+
+def test_a_folder_that_is_no_saved_model_is_told(tmp_path):
+    with pytest.raises(ArtefactError, match="is no saved model"):
+        zoo.load(tmp_path)
+
+
+def test_an_unknown_name_is_told(isolated):
+    with pytest.raises(NameNotFound):
+        zoo.load("native/resnet19", "cpu")

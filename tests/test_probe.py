@@ -1,0 +1,66 @@
+"""zoo.finetune.probe: a linear head solved to convergence (checked against scikit-learn)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from zoo.finetune import probe
+from zoo.tasks import infer
+
+
+def blobs(per_class: int, classes: int = 3, dim: int = 5, spread: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    chance = torch.Generator().manual_seed(0)
+    centres = torch.randn(classes, dim, generator=chance) * 2
+    targets = torch.arange(classes).repeat_interleave(per_class)
+    noise = torch.randn(len(targets), dim, generator=chance) * spread
+    return (centres[targets] + noise) * torch.tensor([1.0, 10.0, 0.1, 5.0, 1.0]) + 3, targets
+
+
+def test_it_equals_scikit_learns_logistic_regression():
+    features, targets = blobs(20)
+    l2 = 0.05
+    head, _ = probe.fit(infer([0, 1, 2]), features, targets, l2, seed=0)
+    scaled = StandardScaler().fit_transform(features)
+    # scikit-learn minimises C * sum of losses + |W|² / 2, we mean loss + l2 / 2 * |W|²
+    reference = LogisticRegression(C=1 / (l2 * len(targets)), tol=1e-9, max_iter=5000).fit(scaled, targets)
+    expected = torch.tensor(reference.predict_proba(scaled), dtype=torch.float32)
+    torch.testing.assert_close(head(features).softmax(1), expected, atol=2e-4, rtol=0)
+
+
+def test_the_strength_is_swept_on_the_training_examples():
+    features, targets = blobs(12, spread=4.0)
+    _, chosen = probe.fit(infer([0, 1, 2]), features, targets, None, seed=0)
+    assert chosen in probe.STRENGTHS
+
+
+def test_one_example_a_class_takes_the_default_strength():
+    features, targets = blobs(1)
+    head, chosen = probe.fit(infer([0, 1, 2]), features, targets, None, seed=0)
+    assert chosen == probe.FEW
+    assert head(features).argmax(1).tolist() == targets.tolist()
+
+
+def test_a_constant_feature_does_no_harm():
+    features, targets = blobs(5)
+    features[:, 2] = 7.0
+    head, _ = probe.fit(infer([0, 1, 2]), features, targets, 0.01, seed=0)
+    assert head.weight[:, 2].abs().max() == 0
+    assert torch.isfinite(head.weight).all()
+
+
+@pytest.mark.parametrize("per_class", [2, 3, 9])
+def test_folds_hold_every_example_once(per_class):
+    targets = torch.arange(3).repeat_interleave(per_class)
+    folds = probe._folds(targets, seed=0)
+    assert sorted(torch.cat(folds).tolist()) == list(range(3 * per_class))
+    assert len(folds) == min(5, per_class)
+
+
+def test_it_is_bit_identical_when_repeated():
+    features, targets = blobs(8)
+    first, _ = probe.fit(infer([0, 1, 2]), features, targets, None, seed=0)
+    again, _ = probe.fit(infer([0, 1, 2]), features, targets, None, seed=0)
+    assert torch.equal(first.weight, again.weight)

@@ -1,0 +1,326 @@
+"""The catalogues merged: names looked up and suggested, duplicates refused, a plugin's fault kept to the plugin."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from conftest import PLUGIN, ROW
+
+from zoo import registry
+from zoo.errors import CatalogueError, NameNotFound, PluginError
+from zoo.plugin import File
+
+HUB = ROW + 'source = "hf://org/repo@main"\nfiles = [{ path = "w.safetensors", sha256 = "%s", bytes = 3 }]\n' % (
+    "0" * 64
+)
+
+
+def rows(*names: str, body: str = ROW) -> str:
+    return "\n".join(f'["{name}"]{body}' for name in names)
+
+
+@pytest.fixture
+def user(isolated):
+    """Return a function that writes the working folder's zoo.toml."""
+    return lambda text: (isolated / "zoo.toml").write_text(text)
+
+
+def test_rows_of_core_plugins_and_user_are_merged(distribution, user, tmp_path):
+    distribution("fake", catalogue=rows("fake/a"))
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "zoo.toml").write_text(rows("mine/b"))
+    user(rows("mine/c"))
+    assert {"fake/a", "mine/b", "mine/c"} < set(registry.rows())
+    assert any(name.startswith("native/") for name in registry.rows())
+
+
+def test_a_row_knows_its_catalogue(user, isolated):
+    user(rows("mine/a"))
+    assert registry.find("mine/a").catalogue == str(isolated / "zoo.toml")
+
+
+def test_a_changed_user_file_is_read_again(user):
+    user(rows("mine/a"))
+    registry.find("mine/a")
+    user(rows("mine/b"))
+    with pytest.raises(NameNotFound):
+        registry.find("mine/a")
+
+
+def test_the_config_folder_follows_xdg(monkeypatch, tmp_path):
+    monkeypatch.delenv("ZOO_CONFIG_HOME")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    (tmp_path / "xdg" / "zoo").mkdir(parents=True)
+    (tmp_path / "xdg" / "zoo" / "zoo.toml").write_text(rows("mine/xdg"))
+    assert registry.find("mine/xdg").plugin == "mine"
+
+
+def test_the_config_folder_is_in_the_home_folder_by_default(monkeypatch, tmp_path):
+    monkeypatch.delenv("ZOO_CONFIG_HOME")
+    (tmp_path / ".config" / "zoo").mkdir(parents=True)
+    (tmp_path / ".config" / "zoo" / "zoo.toml").write_text(rows("mine/home"))
+    assert registry.find("mine/home").plugin == "mine"
+
+
+def test_a_broken_user_file_is_an_error(user):
+    user("[")
+    with pytest.raises(CatalogueError, match=r"zoo\.toml:1"):
+        registry.rows()
+
+
+def test_a_plugin_may_be_named_in_a_user_row(user):
+    user('["mine/net"]\nplugin = "native"' + ROW)
+    assert registry.find("mine/net").plugin == "native"
+
+
+def test_one_name_in_two_catalogues_is_an_error_naming_both(distribution, user, isolated):
+    folder = distribution("fake", catalogue=rows("fake/a"))
+    user(rows("fake/a"))
+    with pytest.raises(CatalogueError, match="'fake/a' names two backbones") as caught:
+        registry.rows()
+    assert str(folder / "catalogue.toml") in caught.value.what
+    assert str(isolated / "zoo.toml") in caught.value.what
+    assert caught.value.fix == f"rename one of the two, in {isolated / 'zoo.toml'}"
+
+
+def test_an_alias_that_is_a_name_elsewhere_is_an_error(distribution, user):
+    distribution("fake", catalogue=rows("fake/a"))
+    user(rows("mine/b") + 'aliases = ["fake/a"]')
+    with pytest.raises(CatalogueError, match="'fake/a' names two backbones"):
+        registry.rows()
+
+
+def test_a_name_is_found_whole_by_alias_and_short(user):
+    user(rows("mine/net.tag") + 'aliases = ["nn"]\n' + rows("mine/org/deep"))
+    for name in ("mine/net.tag", "nn", "net.tag", "net", "mine/net"):
+        assert registry.find(name).name == "mine/net.tag"
+    for name in ("mine/org/deep", "org/deep", "deep"):
+        assert registry.find(name).name == "mine/org/deep"
+
+
+def test_an_equal_short_name_wins_over_one_with_a_tag(user):
+    user(rows("mine/net.tag", "yours/net"))
+    assert registry.find("net").name == "yours/net"
+
+
+@pytest.mark.parametrize(("name", "both"), [("net", "a/net.x, b/net.y"), ("same", "a/same, b/same")])
+def test_an_ambiguous_short_name_lists_the_candidates(user, name, both):
+    user(rows("a/net.x", "b/net.y", "a/same", "b/same"))
+    with pytest.raises(NameNotFound, match=f"'{name}' fits several backbones: {both}") as caught:
+        registry.find(name)
+    assert caught.value.fix == f"use a full name: zoo info {both.partition(',')[0]}"
+
+
+def test_many_candidates_are_counted(user):
+    user(rows(*(f"mine/net.v{number}" for number in range(12))))
+    with pytest.raises(NameNotFound, match=r"mine/net\.v9 and 2 more"):
+        registry.find("net")
+
+
+@pytest.mark.parametrize("name", ["mine/robinnet.v2", "yours/robinnet.v1", "robinent", "RobinNet.v1", "obinnet"])
+def test_an_unknown_name_lists_the_nearest(user, name):
+    user(rows("mine/robinnet.v1"))
+    with pytest.raises(NameNotFound, match=rf"no backbone is called '{name}'; nearest: mine/robinnet\.v1") as caught:
+        registry.find(name)
+    assert caught.value.fix.startswith("zoo list")
+
+
+def test_the_fix_of_an_unknown_name_lists_something(user):
+    user(rows("mine/robinnet.v1"))
+    with pytest.raises(NameNotFound) as caught:
+        registry.find("mine/robin7")
+    assert caught.value.fix == "zoo list robin"
+    assert registry.search("robin")
+
+
+def test_nothing_is_near_a_name_like_no_other():
+    with pytest.raises(NameNotFound, match="nearest: none") as caught:
+        registry.find("§§§")
+    assert caught.value.fix == "zoo list"
+
+
+def test_a_revision_goes_into_source_and_name_and_drops_what_it_makes_uncertain(user):
+    user(rows("mine/hub", body=HUB + "metrics = { top1 = 70 }"))
+    entry = registry.find("hub@v2.0")
+    assert (entry.name, entry.source) == ("mine/hub@v2.0", "hf://org/repo@v2.0")
+    assert entry.files == (File("w.safetensors"),)
+    assert entry.metrics == {}
+
+
+def test_a_revision_of_another_source_is_refused(user):
+    user(rows("mine/plain"))
+    with pytest.raises(NameNotFound, match="only hf:// sources have revisions, this one is not given") as caught:
+        registry.find("mine/plain@v2")
+    assert caught.value.fix == "zoo info mine/plain"
+
+
+@pytest.mark.parametrize("revision", ["", "../x", "a b", "a?x=1"])
+def test_a_revision_that_is_none_is_refused(user, revision):
+    user(rows("mine/hub", body=HUB))
+    with pytest.raises(NameNotFound, match="is no branch, tag or commit") as caught:
+        registry.find(f"mine/hub@{revision}")
+    assert caught.value.fix == "zoo info mine/hub@main"
+
+
+RESOLVING = (
+    PLUGIN
+    + """
+from zoo.plugin import Entry, ImageInput
+
+def resolve(name):
+    if name == "odd":
+        1 / 0
+    if name.startswith("any"):
+        return Entry("fake/" + name, "fake", "image", ImageInput(8, (0.5,), (0.5,)))
+
+plugin.resolve = resolve
+"""
+)
+
+
+def test_a_name_outside_the_catalogue_is_asked_of_its_plugin(distribution):
+    distribution("fake", RESOLVING)
+    assert registry.find("fake/any/thing").name == "fake/any/thing"
+
+
+def test_what_the_plugin_resolves_comes_before_a_row_with_a_tag(distribution):
+    distribution("fake", RESOLVING, catalogue=rows("fake/any.v2"))
+    assert registry.find("fake/any").name == "fake/any"
+
+
+def test_a_name_the_plugin_does_not_know_is_unknown(distribution):
+    distribution("fake", RESOLVING, catalogue=rows("fake/robin"))
+    with pytest.raises(NameNotFound, match="nearest: fake/robin"):
+        registry.find("fake/robim")
+
+
+def test_a_resolve_that_raises_is_the_plugins_fault(distribution):
+    distribution("fake", RESOLVING)
+    with pytest.raises(PluginError, match=r"plugin 'fake' .*resolve\('odd'\) raised ZeroDivisionError") as caught:
+        registry.find("fake/odd")
+    assert caught.value.fix.startswith("zoo list fake/")
+
+
+def test_a_name_of_a_plugin_that_cannot_be_imported_says_so(distribution):
+    distribution("fake", "1 / 0")
+    with pytest.raises(PluginError, match="ZeroDivisionError"):
+        registry.find("fake/x")
+
+
+def test_looking_up_a_catalogue_name_imports_no_plugin(distribution):
+    folder = distribution("fake", "1 / 0", catalogue=rows("fake/a"))
+    assert registry.find("fake/a").name == "fake/a"
+    assert folder.name not in sys.modules
+
+
+STRAYS = {
+    "malformed": ("[", r"catalogue\.toml:1"),
+    "a bad row": ('["fake/a"]\ndim = 1', "the key modality is missing"),
+    "a name of another": (rows("fake/a", "native/x"), "plugin 'fake' may not list 'native/x' of plugin 'native'"),
+    "an alias of another": (rows("fake/a") + 'aliases = ["resnet18"]', "may not list 'resnet18'"),
+    "a row of another plugin": (rows("fake/a") + 'plugin = "native"', "may not list 'fake/a' of plugin 'native'"),
+    "a saved model": ('["fake/a"]\nsaved = "/x"', "saved = '/x': no such key"),
+}
+
+
+@pytest.mark.parametrize("case", STRAYS)
+def test_a_plugins_broken_catalogue_is_left_out_and_harms_nothing_else(distribution, user, case):
+    catalogue, message = STRAYS[case]
+    distribution("fake", catalogue=catalogue)
+    user(rows("mine/fine"))
+    assert registry.find("mine/fine").name == "mine/fine"
+    assert not [name for name in registry.rows() if name.startswith("fake/")]
+    assert message.replace("\\", "") in registry.problems()["fake"].what
+    with pytest.raises(NameNotFound, match="the catalogue of plugin 'fake' is left out") as caught:
+        registry.find("fake/a")
+    assert "catalogue.toml" in caught.value.fix
+
+
+def save(folder, **changes) -> None:
+    entry = {"name": "native/x", "plugin": "native", "modality": "image", "dim": 4, "aliases": ["nx"]}
+    entry["input"] = {"size": 8, "mean": [0.5], "std": [0.5]}
+    files = {"model.safetensors": {"sha256": "0" * 64, "bytes": 9}}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "zoo.json").write_text(json.dumps({"format": 1, "entry": entry, "files": files, **changes}))
+
+
+def test_a_saved_model_is_a_backbone_by_a_row(user, isolated):
+    save(isolated / "runs" / "birds")
+    user('["mine/birds"]\nsaved = "runs/birds"\naliases = ["b"]')
+    entry = registry.find("b")
+    assert (entry.name, entry.plugin, entry.dim, entry.aliases) == ("mine/birds", "native", 4, ("b",))
+    assert entry.source == (isolated / "runs" / "birds").as_uri()
+    assert entry.files == (File("model.safetensors", "0" * 64, 9),)
+    assert entry.catalogue == str(isolated / "zoo.toml")
+
+
+def test_a_saved_model_that_was_trained_again_has_its_new_hash(user, isolated):
+    save(isolated / "birds")
+    user('["mine/birds"]\nsaved = "birds"')
+    registry.find("birds")
+    save(isolated / "birds", files={"model.safetensors": {"sha256": "1" * 64, "bytes": 9}})
+    assert registry.find("birds").files[0].sha256 == "1" * 64
+
+
+def test_a_saved_model_that_is_gone_is_an_error(user, isolated):
+    user('["mine/birds"]\nsaved = "runs/birds"')
+    with pytest.raises(
+        CatalogueError, match=r'\["mine/birds"\] saved = .runs/birds.: there is no .*zoo\.json'
+    ) as caught:
+        registry.rows()
+    assert caught.value.fix == f"delete the row in {isolated / 'zoo.toml'}"
+
+
+@pytest.mark.parametrize("changes", [{"files": None}, {"entry": 3}, {"files": {"x": 3}}])
+def test_a_damaged_saved_model_is_an_error(user, isolated, changes):
+    save(isolated / "birds", **changes)
+    user('["mine/birds"]\nsaved = "birds"')
+    with pytest.raises(CatalogueError, match=r"zoo\.json is damaged"):
+        registry.rows()
+
+
+def test_a_saved_row_with_other_keys_is_an_error(user):
+    user('["mine/birds"]\nsaved = "birds"\ndim = 3')
+    with pytest.raises(CatalogueError, match="has to be a folder, alone or with aliases"):
+        registry.rows()
+
+
+@pytest.fixture
+def searched(user):
+    user(
+        rows("mine/Small.v1") + 'params = 1000\nlicense = "MIT"\ntasks = ["classify"]\n'
+        + rows("mine/large.v1") + 'params = 9000\nplugin = "native"\naliases = ["huge"]\n'
+        + '["mine/words"]\nmodality = "text"\ninput = { files = [], max_length = 9 }'
+    )  # fmt: skip
+    return lambda *args, **kw: [entry.name for entry in registry.search(*args, **kw) if entry.name.startswith("mine/")]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("small", ["mine/Small.v1"]),
+        ("HUGE", ["mine/large.v1"]),
+        ("*.v1", ["mine/Small.v1", "mine/large.v1"]),
+        ("small*", ["mine/Small.v1"]),
+        ("mine/[lw]*", ["mine/large.v1", "mine/words"]),
+        ("nothing like it", []),
+    ],
+)
+def test_a_pattern_is_a_part_of_the_name_or_a_glob(searched, pattern, names):
+    assert searched(pattern) == names
+
+
+@pytest.mark.parametrize(
+    ("filters", "names"),
+    [
+        ({"plugin": "native"}, ["mine/large.v1"]),
+        ({"modality": "text"}, ["mine/words"]),
+        ({"task": "classify"}, ["mine/Small.v1"]),
+        ({"max_params": 1000}, ["mine/Small.v1"]),
+        ({"license": "mit"}, ["mine/Small.v1"]),
+    ],
+)
+def test_filters_keep_what_fits(searched, filters, names):
+    assert searched(**filters) == names

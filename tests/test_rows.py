@@ -1,0 +1,222 @@
+"""Rows of catalogues: what is accepted, what is refused with file, line and rule, and the way there and back."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+from conftest import ROW
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zoo.errors import CatalogueError
+from zoo.plugin import Entry, File, ImageInput, TextInput
+from zoo.rows import entry_from_row, is_inside, read_catalogue, row_from_entry
+
+FULL = """
+# a comment
+
+["native/net.letters"]
+modality = "image"
+source = "hf://org/repo@main"
+files = [{ path = "model.safetensors", sha256 = "%s", bytes = 12 }]
+dim = 512
+params = 11176512
+license = "bsd-3-clause"
+pretrained_on = "letters"
+tasks = ["classify"]
+metrics = { top1 = 69 }
+input = { size = 28, mean = [0.5], std = [0.25], interpolation = "bicubic", crop = 0.875 }
+options = { arch = "resnet18", widths = [1, 2], deep = { stem = true } }
+aliases = ["native/letters"]
+""" % ("0a" * 32)
+
+
+def write(folder, text, name="zoo.toml"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_a_full_row_becomes_an_entry(tmp_path):
+    path = write(tmp_path, FULL)
+    [(name, row)] = read_catalogue(path).items()
+    assert entry_from_row(name, row, catalogue=path) == Entry(
+        name="native/net.letters",
+        plugin="native",
+        modality="image",
+        input=ImageInput(28, (0.5,), (0.25,), "bicubic", 0.875),
+        dim=512,
+        params=11176512,
+        source="hf://org/repo@main",
+        files=(File("model.safetensors", "0a" * 32, 12),),
+        license="bsd-3-clause",
+        pretrained_on="letters",
+        tasks=("classify",),
+        metrics={"top1": 69.0},
+        options={"arch": "resnet18", "widths": [1, 2], "deep": {"stem": True}},
+        aliases=("native/letters",),
+        catalogue=str(path),
+    )
+
+
+def test_a_text_row_becomes_an_entry():
+    row = {"modality": "text", "input": {"files": ["vocab.txt"], "max_length": 512, "pairs": True}}
+    assert entry_from_row("a/b", row, catalogue="x").input == TextInput(("vocab.txt",), 512, True)
+
+
+def test_json_and_toml_say_the_same(tmp_path):
+    toml = read_catalogue(write(tmp_path, FULL))
+    assert read_catalogue(write(tmp_path, json.dumps(tomllib.loads(FULL)), "catalogue.json")) == toml
+
+
+BROKEN_FILES = {
+    "unclosed table": ('["a/b"\nmodality = 1', "zoo.toml", r"zoo\.toml:1: "),
+    "no value": ('["a/b"]\nmodality =\n', "zoo.toml", r"zoo\.toml:2: "),
+    "cut off": ('["a/b"]\nmodality = "image', "zoo.toml", r"zoo\.toml:2: "),
+    "row given twice": ('["a/b"]\n["a/b"]', "zoo.toml", r"zoo\.toml:2: .*twice"),
+    "JSON cut off": ('{"a/b": {\n"dim": 3', "zoo.json", r"zoo\.json:2: "),
+    "JSON of a list": ("[]", "zoo.json", r"zoo\.json:1: not an object of rows by name"),
+    "no row": ('\nformat = "x"', "zoo.toml", r"""zoo\.toml:2: \["format"\] format = 'x' is no row"""),
+    "no slash": (f"\n[net]{ROW}", "zoo.toml", r'zoo\.toml:2: \["net"\] is no name of the form plugin/name'),
+    "dots up": (f'["a/../b"]{ROW}', "zoo.toml", r"is no name of the form plugin/name"),
+    "a revision": (f'["a/b@main"]{ROW}', "zoo.toml", r"is no name of the form plugin/name"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_FILES)
+def test_a_broken_file_is_refused_with_its_line(tmp_path, case):
+    text, name, message = BROKEN_FILES[case]
+    path = write(tmp_path, text, name)
+    with pytest.raises(CatalogueError, match=message) as caught:
+        read_catalogue(path)
+    assert str(path) in caught.value.fix
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "zoo.toml").write_bytes(b'["a/b"]\n\xff')
+    with pytest.raises(CatalogueError, match=r"zoo\.toml:2: .*utf-8"):
+        read_catalogue(tmp_path / "zoo.toml")
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(CatalogueError, match=r"zoo\.toml: cannot be read"):
+        read_catalogue(tmp_path / "zoo.toml")
+
+
+BROKEN_ROWS = {
+    "unknown key": ('licence = "mit"', "licence = 'mit': no such key; nearest: license"),
+    "unlike any key": ("qqq = 1", "no such key; nearest: name, plugin, modality"),
+    "modality": ('modality = "sound"', "modality = 'sound': has to be 'image' or 'text'"),
+    "dim": ("dim = 0", "dim = 0: has to be a whole number above 0"),
+    "params": ("params = true", "params = True: has to be a whole number above 0"),
+    "license": ("license = 3", "license = 3: has to be a text"),
+    "another name": ('name = "c/d"', "name = 'c/d': is not the name above it"),
+    "source": ('source = "http://x"', "has to start with one of hf://, https://, file://, package://"),
+    "source alone": ('source = "hf://a/b"', "source and files go together"),
+    "files alone": ('files = [{ path = "x" }]', "source and files go together"),
+    "files no list": ('files = "x"', "has to be a list"),
+    "file no table": ('files = ["x"]', "has to be a table"),
+    "file key": ('files = [{ path = "x", size = 3 }]', "each file has the keys path, sha256 and bytes"),
+    "file outside": ('files = [{ path = "../x" }]', "path '../x' has to name a file below the source"),
+    "file hash": ('files = [{ path = "x", sha256 = "ABC" }]', "sha256 of x has to be 64 hexadecimal digits"),
+    "file size": ('files = [{ path = "x", bytes = -1 }]', "bytes of x has to be a whole number, 0 or more"),
+    "tasks": ('tasks = "classify"', "has to be a list of texts"),
+    "metrics": ('metrics = { a = "b" }', "has to be a table of numbers"),
+    "metric nan": ("metrics = { a = nan }", "has to be a table of numbers"),
+    "options": ("options = { when = 2020-01-01 }", "may hold texts, numbers, true, false, lists and tables"),
+    "aliases": ("aliases = [1]", "has to be a list of texts"),
+    "input": ("input = 224", "input = 224: has to be a table"),
+    "input keys": ("input = { size = 3 }", "has the keys size, mean, std"),
+    "input unknown": ("input = { size = 3, mean = [0.5], std = [1], side = 3 }", "has the keys size, mean, std"),
+    "input size": ("input = { size = 0.5, mean = [0.5], std = [1] }", "has to be a whole number above 0"),
+    "input mean": ("input = { size = 3, mean = 0.5, std = [1] }", "lists of one number a channel"),
+    "input std": ("input = { size = 3, mean = [0.5], std = [0] }", "of one length, and std above 0"),
+    "input way": ('input = { size = 3, mean = [1], std = [1], interpolation = "x" }', "has to be one of nearest, bi"),
+    "input crop": ("input = { size = 3, mean = [1], std = [1], crop = 1.5 }", "above 0, at most 1"),
+    "text input": ('modality = "text"', "has the keys files, max_length and"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_ROWS)
+def test_a_broken_row_is_refused_with_file_line_key_and_rule(tmp_path, case):
+    line, message = BROKEN_ROWS[case]
+    key = line.partition(" ")[0]
+    rest = [given for given in ROW.splitlines() if not given.startswith(f"{key} ")]
+    path = write(tmp_path, "\n".join(["# header", '["a/b"]', *rest, line]))
+    with pytest.raises(CatalogueError) as caught:
+        entry_from_row("a/b", read_catalogue(path)["a/b"], catalogue=path)
+    assert caught.value.what.startswith(f'{path}:2: ["a/b"] ')
+    assert message in caught.value.what
+    assert caught.value.fix == f"edit {'input' if case == 'text input' else key} in {path}:2"
+
+
+@pytest.mark.parametrize("key", ["modality", "input"])
+def test_a_missing_key_is_named_with_the_line_of_the_header(tmp_path, key):
+    path = write(tmp_path, '\n\n["a/b"]' + "\n".join(line for line in ROW.splitlines() if not line.startswith(key)))
+    with pytest.raises(CatalogueError, match=rf'zoo\.toml:3: \["a/b"\] the key {key} is missing'):
+        entry_from_row("a/b", read_catalogue(path)["a/b"], catalogue=path)
+
+
+@pytest.mark.parametrize("path", ["", ".", "/etc/passwd", "../x", "a/../../x", "a\\b", "C:x", "a\0b"])
+def test_a_path_that_leaves_its_folder_is_seen(path):
+    assert not is_inside(path)
+
+
+names = st.from_regex(r"[a-z][a-z0-9_.]{0,8}", fullmatch=True)
+texts = st.text(min_size=1).filter(str.strip)
+numbers = st.floats(-1e6, 1e6)
+values = st.recursive(
+    st.booleans() | st.integers() | numbers | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=6,
+)
+images = st.integers(1, 4).flatmap(
+    lambda channels: st.builds(
+        ImageInput,
+        st.integers(1, 999),
+        st.tuples(*[numbers] * channels),
+        st.tuples(*[st.floats(1e-3, 9)] * channels),
+        st.sampled_from(["bilinear", "bicubic"]),
+        st.floats(0.1, 1),
+    )
+)
+files = st.builds(File, names, st.none() | st.just("0f" * 32), st.none() | st.integers(0, 10**12))
+sources = st.just((None, ())) | st.tuples(
+    st.sampled_from(["hf://a/b@c", "package://a/b"]), st.lists(files, min_size=1, max_size=2).map(tuple)
+)
+
+
+@st.composite
+def entries(draw):
+    modality, prepared = draw(
+        st.tuples(st.just("image"), images)
+        | st.tuples(st.just("text"), st.builds(TextInput, st.just(("v",)), st.integers(1, 9), st.booleans()))
+    )
+    source, listed = draw(sources)
+    return Entry(
+        f"{draw(names)}/{draw(names)}",
+        draw(names),
+        modality,
+        prepared,
+        draw(st.none() | st.integers(1, 9999)),
+        draw(st.none() | st.integers(1, 10**12)),
+        source,
+        listed,
+        draw(st.none() | texts),
+        draw(st.none() | texts),
+        tuple(draw(st.lists(names, max_size=2))),
+        draw(st.dictionaries(names, numbers, max_size=2)),
+        draw(st.dictionaries(names, values, max_size=2)),
+        tuple(draw(st.lists(names, max_size=2))),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(entries())
+def test_an_entry_survives_the_way_through_a_json_row(entry):
+    row = json.loads(json.dumps(row_from_entry(entry)))
+    assert row["name"] == entry.name
+    assert row["plugin"] == entry.plugin
+    assert entry_from_row(entry.name, row, catalogue="zoo.json") == entry

@@ -1,0 +1,22 @@
+"""Wall time of whole processes: zoo's catalogue commands against the bare import of click."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from timing import alternate, process, table
+
+ROUNDS = 15
+ZOO = str(Path(sys.executable).with_name("zoo"))
+
+if __name__ == "__main__":
+    commands = {
+        "python -c pass": [sys.executable, "-c", "pass"],
+        "import click": [sys.executable, "-c", "import click"],
+        "zoo --help": [ZOO, "--help"],
+        "zoo list": [ZOO, "list"],
+        "zoo list --json": [ZOO, "list", "--json"],
+        "zoo info": [ZOO, "info", "native/resnet50.tv_in1k"],
+    }
+    table(alternate({name: process(command) for name, command in commands.items()}, ROUNDS), "import click")

@@ -1,0 +1,142 @@
+"""A saved model: one folder with weights, what they mean and how they came about; readable with no other file.
+
+model.safetensors   keys `backbone.…` and `head.…`
+zoo.json            format, entry, task, recipe, metrics, history, data, provenance, files with their SHA-256
+README.md           the model card
+files/…             what the plugin needs to build the net or core to prepare inputs (configuration, tokenizer)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import ArtefactError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+MANIFEST = "zoo.json"
+REQUIRED = ("entry", "task", "recipe", "metrics", "files")
+
+
+def is_saved(folder: Path) -> bool:
+    """Tell whether a folder holds a saved model."""
+    return (folder / MANIFEST).is_file()
+
+
+def check_free(folder: Path) -> None:
+    """Raise ArtefactError unless a model can be saved to `folder`: absent or empty, below a writable folder."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ArtefactError(
+            f"{folder} is not empty; a saved model gets a folder of its own",
+            fix=f"--out {folder}-2 (or out=…), or remove it first: rm -r {folder}",
+        )
+    if folder.exists() and not folder.is_dir():
+        raise ArtefactError(f"{folder} is a file", fix=f"--out {folder}-model (or out=…)")
+    above = next(p for p in folder.absolute().parents if p.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ArtefactError(f"{folder} cannot be created: {above} is not writable", fix="--out ~/runs/model (or out=…)")
+
+
+def write(
+    folder: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any], card: str, files: Mapping[str, Path]
+) -> Path:
+    """Write a saved model under a temporary name, then rename: a killed run leaves no half model. Returns `folder`."""
+    check_free(folder)
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
+    except OSError as error:
+        raise ArtefactError(f"{folder} cannot be created: {error}", fix="--out ~/runs/model (or out=…)") from error
+    try:
+        _fill(part, state, manifest, card, files)
+        part.chmod(0o755)
+        if folder.is_dir():
+            folder.rmdir()
+        part.rename(folder)
+    except OSError as error:
+        raise ArtefactError(
+            f"{folder} cannot be written: {error}", fix="free some disk space or choose another folder with --out"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _fill(
+    part: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any], card: str, files: Mapping[str, Path]
+) -> None:
+    from zoo.weights import write_state
+
+    write_state(part / WEIGHTS, dict(state), {"zoo": str(FORMAT)})
+    for name, source in files.items():
+        target = part / "files" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    listed = {p.relative_to(part).as_posix(): _facts(p) for p in sorted(part.rglob("*")) if p.is_file()}
+    (part / "README.md").write_text(card, encoding="utf-8")
+    document = {"format": FORMAT, **manifest, "files": listed}
+    (part / MANIFEST).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a saved model; raises ArtefactError when it is none, damaged, or of a newer format."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ArtefactError(f"{folder} is no saved model: it has no {MANIFEST}", fix="zoo list, or check the path")
+    again = "save the model again, or restore the folder from a copy"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{path} cannot be read: {error}", fix=again) from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise ArtefactError(f"{path} is not the manifest of a saved model: it has no format number", fix=again)
+    if manifest["format"] > FORMAT:
+        raise ArtefactError(
+            f"{folder} has format {manifest['format']}, and this zoo reads up to {FORMAT}",
+            fix="pip install --upgrade backbone-zoo",
+        )
+    missing = [key for key in REQUIRED if not isinstance(manifest.get(key), dict)]
+    if missing:
+        raise ArtefactError(f"{path} lacks {', '.join(missing)}", fix=again)
+    return manifest
+
+
+def weights(folder: Path, manifest: Mapping[str, Any]) -> Path:
+    """Return the weight file of a saved model; raises ArtefactError if it is missing or not what was saved."""
+    path = folder / WEIGHTS
+    expected = manifest["files"].get(WEIGHTS, {})
+    again = "restore the folder from a copy, or fine-tune again"
+    if not path.is_file():
+        raise ArtefactError(f"{path} is missing", fix=again)
+    found = _facts(path)
+    if found != expected:
+        raise ArtefactError(
+            f"{path} is damaged: SHA-256 {found['sha256']} ({found['bytes']:,} bytes), "
+            f"saved as {expected.get('sha256')} ({expected.get('bytes', 0):,} bytes)",
+            fix=again,
+        )
+    return path
+
+
+def files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the plugin's own files of a saved model, by their name in the source."""
+    names = [name.removeprefix("files/") for name in manifest["files"] if name.startswith("files/")]
+    bad = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    if bad:
+        raise ArtefactError(f"{folder}: file name {bad[0]!r} leads out of the folder", fix="do not use this model")
+    return {name: folder / "files" / name for name in names}

@@ -1,0 +1,220 @@
+"""The commands about what there is: list, info, plugins, pull."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zoo import discovery, registry
+from zoo.cli import complete_name
+from zoo.errors import PluginError, ZooError
+from zoo.plugin import API, Entry, ImageInput, TextInput
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+SCALES = {"K": 1_000, "M": 1_000_000, "B": 1_000_000_000}
+
+
+def _count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Return the number that `30M` writes; a usage error if it writes none."""
+    if value is None:
+        return None
+    text = value.upper()
+    scale = SCALES.get(text[-1:], 1)
+    try:
+        return round(float(text[:-1] if scale > 1 else text) * scale)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(f"{value!r} is no number such as 500K, 30M or 1.5B", ctx, param) from error
+
+
+@click.command("list")
+@click.argument("pattern", required=False)
+@click.option("--plugin", help="Only the rows of this plugin.")
+@click.option("--modality", type=click.Choice(["image", "text"]), help="Only this kind of input.")
+@click.option("--task", help="Only backbones for this task, such as classify.")
+@click.option("--max-params", callback=_count, metavar="N", help="At most this many parameters: 500K, 30M.")
+@click.option("--license", help="Only this licence, such as apache-2.0.")
+@click.option("--pulled", is_flag=True, help="Only backbones whose weights are on this machine.")
+@JSON
+def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> None:
+    """List backbones; PATTERN is a part of a name, or a glob."""
+    from zoo import store
+
+    marked = [(entry, store.is_pulled(entry)) for entry in registry.search(pattern, **filters)]
+    marked = [(entry, here) for entry, here in marked if here or not pulled]
+    if as_json:
+        _print_json([{**registry.row_from_entry(entry), "pulled": here} for entry, here in marked])
+        return
+    if marked:
+        header = ("name", "params", "dim", "input", "licence", "", "pre-trained on")
+        _print_table([header, *(_cells(entry, here) for entry, here in marked)])
+    total = len(registry.rows())
+    click.echo(f"{len(marked)} of {total} backbones" + ("; ✓ = pulled" if any(here for _, here in marked) else ""))
+
+
+@click.command()
+@click.argument("name", shell_complete=complete_name)
+@JSON
+def info(name: str, as_json: bool) -> None:
+    """Show all that is known about a backbone."""
+    from zoo import store
+
+    entry = registry.find(name)
+    here = store.is_pulled(entry)
+    if as_json:
+        _print_json({**registry.row_from_entry(entry), "pulled": here, "catalogue": entry.catalogue})
+        return
+    for topic, text in _facts(entry, here):
+        click.echo(f"{topic:<14} {text}")
+
+
+@click.command()
+@JSON
+def plugins(as_json: bool) -> None:
+    """Show the installed plugins, and what is wrong with those that cannot be used."""
+    table = [_state(plugin) for plugin in discovery.installed().values()]
+    if as_json:
+        _print_json(table)
+        return
+    columns = ("plugin", "distribution", "version", "api", "rows", "state")
+    _print_table([columns, *(tuple("" if row[key] is None else str(row[key]) for key in columns) for row in table)])
+    for row in table:
+        if row["problem"]:
+            click.echo(f"\n{row['plugin']}: {row['problem']}\nfix: {row['fix']}")
+
+
+@click.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_name)
+@click.option("--dry-run", is_flag=True, help="Only say what would be fetched.")
+@JSON
+def pull(names: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Fetch and verify the weights of backbones."""
+    from zoo import store
+
+    entries = [registry.find(name) for name in names]
+    document: dict[str, Any] = {}
+    for entry in entries:
+        if dry_run:
+            document[entry.name] = registry.row_from_entry(entry).get("files", [])
+            lines: Iterable[str] = _plan(entry, store.is_pulled(entry))
+        else:
+            document[entry.name] = {path: str(local) for path, local in store.pull(entry).items()}
+            lines = document[entry.name].values()
+        if not as_json:
+            click.echo("\n  ".join((entry.name, *lines)))
+    if as_json:
+        _print_json(document)
+
+
+def _print_json(document: object) -> None:
+    click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+def _print_table(table: list[tuple[str, ...]]) -> None:
+    """Print rows in aligned columns; on a terminal, what does not fit is cut, last column first, with an ellipsis."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    if sys.stdout.isatty():
+        _shrink(widths, os.get_terminal_size(sys.stdout.fileno()).columns)
+    for row in table:
+        cells = (_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def _shrink(widths: list[int], columns: int) -> None:
+    for index, least in ((len(widths) - 1, 8), (0, 20)):
+        excess = sum(widths) + 2 * (len(widths) - 1) - columns
+        widths[index] = max(min(widths[index], least), widths[index] - max(0, excess))
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else cell[: width - 1] + "…"
+
+
+def _cells(entry: Entry, here: bool) -> tuple[str, ...]:
+    return (
+        entry.name,
+        _amount(entry.params),
+        str(entry.dim or "?"),
+        _input(entry.input),
+        entry.license or "?",
+        "✓" if here else "",
+        entry.pretrained_on or ("?" if entry.source else "(random weights)"),
+    )
+
+
+def _amount(count: int | None) -> str:
+    """Write a number of parameters in four characters or so: 172K, 11.2M, 1.5B."""
+    if count is None:
+        return "?"
+    for suffix, scale in reversed(SCALES.items()):
+        if count >= scale:
+            return f"{count / scale:.3g}{suffix}"
+    return str(count)
+
+
+def _input(prepared: ImageInput | TextInput) -> str:
+    if isinstance(prepared, ImageInput):
+        return f"{prepared.channels} x {prepared.size} px"
+    return f"{prepared.max_length} tokens"
+
+
+def _facts(entry: Entry, here: bool) -> Iterable[tuple[str, str]]:
+    """Yield what info prints, a topic and its text a line."""
+    facts = {
+        "name": entry.name,
+        "plugin": entry.plugin,
+        "aliases": ", ".join(entry.aliases),
+        "modality": entry.modality,
+        "input": _input(entry.input),
+        "dim": entry.dim and f"{entry.dim}",
+        "parameters": entry.params and f"{entry.params:,}",
+        "licence": entry.license,
+        "pre-trained on": entry.pretrained_on,
+        "tasks": ", ".join(entry.tasks),
+        "metrics": ", ".join(f"{key} {value:g}" for key, value in entry.metrics.items()),
+        "options": ", ".join(f"{key}={value}" for key, value in entry.options.items()),
+        "source": entry.source or "none: an architecture with random weights",
+        "files": "\n".join(_plan(entry, here)[1:]).replace("\n", "\n" + " " * 15),
+        "pulled": entry.source and ("yes" if here else f"no: zoo pull {entry.name}"),
+        "catalogue": entry.catalogue,
+    }
+    return ((topic, text) for topic, text in facts.items() if text)
+
+
+def _plan(entry: Entry, here: bool) -> list[str]:
+    """Return what a pull of the entry does: where from, then a line a file."""
+    if not entry.source:
+        return ["nothing to pull: an architecture with random weights"]
+    lines = [f"{entry.source}" + (" (already pulled)" if here else "")]
+    for file in entry.files:
+        size = "size not yet known" if file.bytes is None else f"{file.bytes / 1e6:.1f} MB"
+        lines.append(f"{file.path}  {size}" + (f"  sha256 {file.sha256}" if file.sha256 else ""))
+    return lines
+
+
+def _state(plugin: discovery.Installed) -> dict[str, Any]:
+    """Import a plugin and return its row of the table: a broken one is marked, with the problem and its fix."""
+    problem: ZooError | None = registry.problems().get(plugin.name)
+    api = None
+    try:
+        api = discovery.load(plugin.name).api
+    except PluginError as error:
+        problem = error
+    count = sum(entry.plugin == plugin.name for entry in registry.rows().values())
+    return {
+        "plugin": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "api": api,
+        "contract": API,
+        "rows": count,
+        "catalogue": plugin.catalogue and str(Path(plugin.catalogue)),
+        "state": "broken" if problem else "ok",
+        "problem": problem and problem.what,
+        "fix": problem and problem.fix,
+    }

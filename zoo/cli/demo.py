@@ -1,0 +1,36 @@
+"""The demo command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from zoo import console
+from zoo.errors import ArtefactError
+
+
+@click.command()
+@click.option("--seeds", default=3, type=click.IntRange(1, 100), help="Draws to average over.", show_default=True)
+@click.option(
+    "--out",
+    default="zoo-demo.png",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Picture of the learning curves.",
+    show_default=True,
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+def demo(seeds: int, out: Path, as_json: bool) -> None:
+    """Show that transfer helps: digits from 1 to 20 examples a class, from scratch and from letters."""
+    if not out.absolute().parent.is_dir():
+        raise ArtefactError(f"{out.parent} does not exist", fix=f"mkdir -p {out.parent}, or --out zoo-demo.png")
+    with console.to(sys.stderr if as_json else sys.stdout):
+        from zoo import demo as experiment
+
+        result = experiment.run(seeds)
+        experiment.table(result)
+        console.say("picture", str(experiment.plot(result, out)))
+    if as_json:
+        click.echo(json.dumps(result, indent=1))

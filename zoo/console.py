@@ -1,0 +1,95 @@
+"""What a run says: one line a step, and a progress bar when a person is watching."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TextIO
+
+_stream: TextIO | None = None
+"""Where lines go; None is standard output as it is at the time of the call."""
+_quiet = False
+
+
+@contextmanager
+def to(stream: TextIO) -> Iterator[None]:
+    """Send every line of the block to `stream` (a command with --json keeps standard output for its document)."""
+    global _stream
+    before, _stream = _stream, stream
+    try:
+        yield
+    finally:
+        _stream = before
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Say nothing inside the block."""
+    global _quiet
+    before, _quiet = _quiet, True
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
+def say(topic: str, text: str) -> None:
+    """Print one line: a topic of at most nine letters, then what there is to say about it."""
+    if not _quiet:
+        print(f"{topic:<9} {text}", file=_stream or sys.stdout, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Write a time span in seconds as people say it: 4 s, 1 m 10 s, 2 h 5 m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} m"
+
+
+class Bar:
+    """A progress bar on a terminal; elsewhere silent until `close`, so that logs hold one line a step."""
+
+    def __init__(self, topic: str, total: int) -> None:
+        self.topic, self.total, self.done = topic, total, 0
+        self.start = self.drawn = time.monotonic()
+        stream = _stream or sys.stdout
+        self.live = not _quiet and stream.isatty()
+        self.stream = stream
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            print("\r\x1b[2K", end="", file=self.stream, flush=True)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the bar was made."""
+        return time.monotonic() - self.start
+
+    def advance(self, by: int = 1, note: str = "") -> None:
+        """Count `by` more as done, and redraw at most ten times a second."""
+        self.done += by
+        now = time.monotonic()
+        if not self.live or (now - self.drawn < 0.1 and self.done < self.total):
+            return
+        self.drawn = now
+        share = min(1.0, self.done / max(1, self.total))
+        left = duration(self.seconds / share * (1 - share)) if share else "?"
+        filled = round(24 * share)
+        bar = "━" * filled + " " * (24 - filled)
+        print(
+            f"\r\x1b[2K{self.topic:<9} {bar} {self.done}/{self.total}  {left} left  {note}",
+            end="",
+            file=self.stream,
+            flush=True,
+        )

@@ -1,0 +1,1 @@
+"""Examples in, prepared batches out: reading, splitting, decoding once, augmenting."""

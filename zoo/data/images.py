@@ -1,0 +1,171 @@
+"""One image, whatever its size and mode, as (C, H, W) uint8 pixels for a net."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import DataError
+from zoo.plugin import ImageInput
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+    from torch import Tensor
+
+MAX_PIXELS = 200_000_000
+"""A larger image is refused before it is decoded: a few kB of PNG can hold gigabytes of pixels."""
+MAX_ASPECT = 4
+"""Beyond this ratio of long to short side the ends of an image are cut off: nets look at a square."""
+
+
+def pixels(item: Any, spec: ImageInput, name: str) -> Tensor:
+    """Return `item` (path, PIL image, array or tensor) as uint8 pixels (C, H, W) with the short side size / crop.
+
+    `name` is how errors call it. Raises DataError for what is no image, is damaged, or is too large.
+    """
+    import numpy as np
+    import torch
+
+    if isinstance(item, torch.Tensor):
+        item = _from_tensor(item, name)
+    if isinstance(item, np.ndarray) and _is_ready(item, spec):
+        array = item
+    else:
+        image = item if _is_pil(item) else _open(item, name)
+        array = np.asarray(_resize(_convert(image, spec.channels, name), spec))
+    chw = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return torch.from_numpy(np.array(chw, order="C"))
+
+
+def short_side(spec: ImageInput) -> int:
+    """Return the length in pixels that the short side is resized to before the centre is cut."""
+    return int(spec.size / spec.crop)
+
+
+def _is_pil(item: object) -> bool:
+    from PIL import Image
+
+    return isinstance(item, Image.Image)
+
+
+def _is_ready(array: np.ndarray[Any, Any], spec: ImageInput) -> bool:
+    """Tell whether a uint8 array has the right size and channels already: (S, S) for grey, (S, S, C) else."""
+    side = short_side(spec)
+    shape = (side, side) if spec.channels == 1 else (side, side, spec.channels)
+    return array.dtype.name == "uint8" and array.shape == shape
+
+
+def _from_tensor(tensor: Tensor, name: str) -> np.ndarray[Any, Any]:
+    """Turn (C, H, W) uint8, or float in [0, 1], into an (H, W, C) uint8 array; one channel becomes (H, W)."""
+    if tensor.is_floating_point():
+        low, high = float(tensor.min()), float(tensor.max())
+        if low < 0 or high > 1:
+            raise DataError(
+                f"{name} is a float tensor with values from {low:g} to {high:g}; images are in [0, 1], or uint8",
+                fix="scale it to [0, 1]; zoo normalises with the backbone's own mean and std",
+            )
+        tensor = (tensor * 255).round()
+    array: np.ndarray[Any, Any] = tensor.detach().cpu().byte().numpy()
+    if array.ndim == 3:
+        array = array.transpose(1, 2, 0)
+        array = array[:, :, 0] if array.shape[2] == 1 else array
+    return array
+
+
+def _open(item: Any, name: str) -> Image:
+    """Open a path or an array as a PIL image, decoded, upright."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not isinstance(item, str | os.PathLike):
+        return _from_array(item, name)
+    path = Path(item)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist or is no file", fix=f"check the path: ls {path.parent}")
+    try:
+        with Image.open(path) as image:
+            _check_size(image, name)
+            image.load()  # the first frame of an animation
+            return ImageOps.exif_transpose(image)
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, str(error)) from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name} is not an image that can be read", fix=_drop(name)) from error
+    except (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, MemoryError) as error:
+        raise DataError(f"{name} is damaged: {error}", fix=_drop(name)) from error
+
+
+def _from_array(item: Any, name: str) -> Image:
+    import numpy as np
+    from PIL import Image
+
+    is_image = isinstance(item, np.ndarray) and item.dtype == np.uint8
+    if not is_image or not (item.ndim == 2 or (item.ndim == 3 and item.shape[2] in (3, 4))):
+        got = f"{item.dtype} array of shape {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
+        raise DataError(
+            f"{name} is {got}, not an image",
+            fix="give a path, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4)",
+        )
+    return Image.fromarray(item)
+
+
+def _check_size(image: Image, name: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(name, f"{image.width} x {image.height} pixels")
+
+
+def _too_large(name: str, found: str) -> DataError:
+    return DataError(
+        f"{name} is too large to decode safely: {found}; the limit is {MAX_PIXELS:,} pixels",
+        fix=f"shrink it with an image editor, or leave it out: {_drop(name)}",
+    )
+
+
+def _drop(name: str) -> str:
+    return f"replace or remove {name}, or leave out all unreadable images: --set skip_bad=true"
+
+
+def _convert(image: Image, channels: int, name: str) -> Image:
+    """Convert any mode to 8-bit grey (1 channel) or RGB (3); transparency is laid on white."""
+    from PIL import Image as pil
+
+    if channels not in (1, 3):
+        raise DataError(
+            f"{name}: this backbone takes {channels} channels, and an image file has 1 or 3",
+            fix=f"give uint8 arrays (H, W, {channels}) of the backbone's own input size",
+        )
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bit(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = pil.new("RGBA", rgba.size, "white")
+        image = pil.alpha_composite(white, rgba)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _eight_bit(image: Image) -> Image:
+    """Scale 16- and 32-bit grey to 8 bits; PIL's own conversion would clip everything above 255 to white."""
+    import numpy as np
+    from PIL import Image as pil
+
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    top = float(values.max(initial=0.0))
+    full = 1.0 if top <= 1 and image.mode == "F" else 255.0 if top <= 255 else 65535.0 if top <= 65535 else top
+    return pil.fromarray((values.clip(0, full) * (255 / full)).round().astype(np.uint8))
+
+
+def _resize(image: Image, spec: ImageInput) -> Image:
+    """Resize the short side, keeping the aspect ratio, after cutting the ends off an extreme panorama."""
+    from PIL import Image as pil
+
+    width, height = image.size
+    limit = MAX_ASPECT * min(width, height)
+    if max(width, height) > limit:
+        left, top = max(0, width - limit) // 2, max(0, height - limit) // 2
+        image = image.crop((left, top, left + min(width, limit), top + min(height, limit)))
+        width, height = image.size
+    side = short_side(spec)
+    scale = side / min(width, height)
+    size = (max(side, int(width * scale)), max(side, int(height * scale)))
+    return image if size == image.size else image.resize(size, pil.Resampling[spec.interpolation.upper()])

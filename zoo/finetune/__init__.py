@@ -1,0 +1,1 @@
+"""Fine-tuning: recipe, freezing, features, probe, the one training loop."""

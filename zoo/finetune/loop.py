@@ -1,0 +1,121 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from zoo.console import Bar
+from zoo.data.batches import Images, training_order
+from zoo.errors import RecipeError
+from zoo.finetune import optim
+from zoo.finetune.network import Network, autocast, outputs, set_mode
+from zoo.finetune.recipe import Recipe
+from zoo.tasks.task import Task
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Images with their encoded targets (N,)."""
+
+    images: Images
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(slots=True)
+class Best:
+    """The best weights so far, by the task's metric, then by the loss."""
+
+    step: int = 0
+    score: tuple[float, float] = (-math.inf, -math.inf)
+    metrics: Row = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
+    missed: int = 0
+
+    def offer(self, step: int, metrics: Row, key: str, network: Network) -> None:
+        """Keep the network's weights if its metrics are better than the best so far."""
+        score = (metrics[key], -metrics["loss"])
+        if score <= self.score:
+            self.missed += 1
+            return
+        self.step, self.score, self.metrics, self.missed = step, score, metrics, 0
+        self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def train(
+    network: Network, task: Task, train_set: Labelled, valid_set: Labelled | None, recipe: Recipe
+) -> tuple[list[Row], Best]:
+    """Train what requires gradients for recipe.steps steps; with validation data, end with the best weights.
+
+    Returns one row per measurement (step, loss, and metrics as valid_…) and the best one. Everything random
+    depends on recipe.seed and the step alone. Raises RecipeError when the loss is no longer finite.
+    """
+    from accelerate import Accelerator
+
+    device = next(network.parameters()).device
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    solver = optim.optimizer(network, recipe)
+    rate = optim.schedule(solver, recipe)
+    wrapped, solver, rate = accelerator.prepare(network, solver, rate)
+    history: list[Row] = []
+    best = Best()
+    steps = recipe.steps or 0
+    every = math.ceil(steps / recipe.evals)
+    running: list[Tensor] = []
+    with Bar("tune", steps) as bar, torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        set_mode(network, hold_norms=recipe.norm == "frozen")
+        for step, inputs, targets in _batches(train_set, recipe):
+            with autocast(device, recipe.precision):
+                loss = task.loss(wrapped(inputs.to(device)), targets.to(device), recipe.label_smoothing)
+            accelerator.backward(loss)
+            if recipe.clip:
+                accelerator.clip_grad_norm_(network.parameters(), recipe.clip)
+            solver.step()
+            rate.step()
+            solver.zero_grad()
+            running.append(loss.detach())
+            bar.advance(note=f"loss {history[-1]['loss']:.3f}" if history else "")
+            if (step + 1) % every and step + 1 < steps:
+                continue
+            history.append(_row(step + 1, running))
+            running.clear()
+            if valid_set is not None:
+                metrics = measure(network, task, valid_set, recipe.precision)
+                history[-1] |= {f"valid_{name}": value for name, value in metrics.items()}
+                best.offer(step + 1, metrics, task.best, network)
+                if recipe.patience and best.missed >= recipe.patience:
+                    break
+    if best.state:
+        network.load_state_dict(best.state)
+    network.eval()
+    return history, best
+
+
+def measure(network: Network, task: Task, data: Labelled, precision: str) -> Row:
+    """Return the task's metrics of a network on labelled images."""
+    return task.measure(outputs(network, data.images, precision=precision), data.targets)
+
+
+def _batches(data: Labelled, recipe: Recipe) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield (step, images (N, C, H, W), targets (N,)); a step's augmentation depends on seed and step alone."""
+    for step, indices in training_order(len(data), recipe.batch_size, recipe.steps or 0, recipe.seed):
+        chance = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + 1)
+        yield step, data.images.batch(indices, recipe.augment, chance), data.targets[indices]
+
+
+def _row(step: int, losses: list[Tensor]) -> Row:
+    mean = float(torch.stack(losses).mean())
+    if not math.isfinite(mean):
+        first = next(i for i, loss in enumerate(losses) if not torch.isfinite(loss)) - len(losses) + step + 1
+        raise RecipeError(f"the loss is {mean} at step {first}: training has diverged", fix="a smaller rate: lr=1e-4")
+    return {"step": step, "loss": mean}

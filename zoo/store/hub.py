@@ -1,0 +1,89 @@
+"""The Hub as a source: its client gives metadata, credentials and endpoint; commit, hash and size come first."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from functools import partial
+
+from zoo.errors import StoreError
+from zoo.plugin import Entry
+from zoo.store import web
+from zoo.store.fetch import Remote
+
+SOURCE = re.compile(r"hf://(?P<repo>\w[\w.-]*(/\w[\w.-]*)?)(@(?P<revision>\w[\w./-]*))?")
+
+
+def locate(entry: Entry, paths: Sequence[str], commit: str | None) -> list[Remote]:
+    """Return files of a Hub repository, all of the commit that the revision stands for now (or of `commit`)."""
+    from zoo.store.sources import bad_source
+
+    web.check_online(entry)
+    match = SOURCE.fullmatch(entry.source or "")
+    if match is None:
+        raise bad_source(entry, "has to be hf://organisation/repository or hf://organisation/repository@revision")
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None  # the client reads it once, at its import
+    if endpoint and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", endpoint):
+        what = f"{entry.name}: HF_ENDPOINT={endpoint!r} is no address of a Hub"
+        raise StoreError(what, fix="export HF_ENDPOINT=https://your.hub, or: unset HF_ENDPOINT")
+    revision = commit or match["revision"] or "main"
+    remotes: list[Remote] = []
+    for path in paths:
+        remotes.append(_file(entry, match["repo"], revision, path, endpoint))
+        revision = remotes[0].commit or revision
+    return remotes
+
+
+def _file(entry: Entry, repo: str, revision: str, path: str, endpoint: str | None) -> Remote:
+    """Ask for a file's metadata: the ETag of a large file is its SHA-256, that of a small one git's SHA-1."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.utils import build_hf_headers
+
+    headers = {"user-agent": web.agent()}
+    url = hf_hub_url(repo, path, revision=revision, endpoint=endpoint)
+    try:
+        metadata = get_hf_file_metadata(url, endpoint=endpoint, headers=headers)
+    except (web.transport_error(), OfflineModeIsEnabled, ValueError) as error:
+        raise _explain(entry, repo, revision, path, url, error) from error
+    if metadata.commit_hash is None:
+        what = f"{entry.name}: {url} names no commit, so it is not answered by a Hub"
+        raise StoreError(what, fix="correct HF_ENDPOINT, or: unset HF_ENDPOINT")
+    pinned = hf_hub_url(repo, path, revision=metadata.commit_hash, endpoint=endpoint)
+    etag = metadata.etag or ""
+    return Remote(
+        path,
+        pinned,
+        partial(web.stream, entry, pinned, build_hf_headers(headers=headers)),
+        size=metadata.size,
+        sha256=etag if re.fullmatch("[0-9a-f]{64}", etag) else None,
+        git=etag if re.fullmatch("[0-9a-f]{40}", etag) else None,
+        commit=metadata.commit_hash,
+    )
+
+
+def _explain(entry: Entry, repo: str, revision: str, path: str, url: str, error: Exception) -> StoreError:
+    """Return what an error of the client means for the user, and the way on."""
+    from huggingface_hub import errors
+
+    host = "/".join(url.split("/")[:3])
+    row = f"the row of {entry.name}" + (f" in {entry.catalogue}" if entry.catalogue else "")
+    login = f"hf auth login; zoo pull {entry.name}"
+    if isinstance(error, errors.GatedRepoError):
+        what = f"{repo} is gated: its owner wants to be asked, or your account is not let in yet"
+        return StoreError(f"{entry.name}: {what}", fix=f"ask at {host}/{repo}, then: {login}")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        what = f"{host} has no repository {repo}, or it is private and your token does not open it"
+        return StoreError(f"{entry.name}: {what}", fix=f"{login}   (if it is private), or correct source in {row}")
+    if isinstance(error, errors.RevisionNotFoundError):
+        fix = f"zoo pull {entry.name.partition('@')[0]}@main, or correct source in {row}"
+        return StoreError(f"{entry.name}: {repo} has no revision {revision!r}", fix=fix)
+    if isinstance(error, errors.EntryNotFoundError):
+        what = f"{entry.name}: {repo}@{revision} has no file {path}"
+        return StoreError(what, fix=f"see what it has at {host}/{repo}/tree/{revision}, and correct files in {row}")
+    if isinstance(error, errors.HfHubHTTPError):
+        return web.refused(entry, url, error.response.status_code)
+    if isinstance(error, ValueError):
+        return StoreError(f"{entry.name}: source {entry.source!r}: {error}", fix=f"correct source in {row}")
+    return web.unreachable(entry, url, error)

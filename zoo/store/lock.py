@@ -1,0 +1,132 @@
+"""lock.toml: what was pulled, from where and with which bytes; read often, changed by one process at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import StoreError
+from zoo.plugin import File
+from zoo.rows import is_inside
+
+HEADER = "# Written by zoo: what was pulled, and the bytes it has to be. Delete a table to pull its name afresh.\n"
+WAIT = 30.0
+"""Seconds to wait for another process that is writing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What is known of a pulled name; every file has its sha256 and bytes, `when` is a time in UTC (ISO 8601)."""
+
+    source: str
+    commit: str | None
+    files: tuple[File, ...]
+    when: str
+
+
+def read(path: Path) -> Mapping[str, Receipt]:
+    """Return the receipts of a lock by name (none if there is no lock); StoreError with the line if it is damaged."""
+    try:
+        stat = path.stat()
+        return _parse(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}", fix=f"chmod u+r '{path}'") from error
+
+
+def record(path: Path, name: str, receipt: Receipt) -> None:
+    """Add or replace the receipt of a name: a killed process leaves the old lock or the new one. Raises OSError."""
+    import filelock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    guard = f"{path}.lock"
+    try:
+        with filelock.FileLock(guard, timeout=WAIT):
+            _replace(path, dump({**read(path), name: receipt}))
+    except filelock.Timeout as error:
+        what = f"{path} is being written by another process, for more than {WAIT:g} seconds"
+        raise StoreError(what, fix=f"wait for the other zoo or end it, then: zoo pull {name}") from error
+
+
+def dump(receipts: Mapping[str, Receipt]) -> str:
+    """Return the text of a lock, in the order of the names."""
+    return HEADER + "".join(_table(name, receipts[name]) for name in sorted(receipts))
+
+
+def _table(name: str, receipt: Receipt) -> str:
+    commit = [] if receipt.commit is None else [f"commit = {quote(receipt.commit)}"]
+    lines = [f"\n[{quote(name)}]", f"source = {quote(receipt.source)}", *commit, f"when = {quote(receipt.when)}"]
+    files = [
+        f"  {{ path = {quote(file.path)}, sha256 = {quote(str(file.sha256))}, bytes = {file.bytes} }},"
+        for file in receipt.files
+    ]
+    return "\n".join([*lines, "files = [", *files, "]"]) + "\n"
+
+
+def quote(text: str) -> str:
+    """Return a text as a TOML basic string: JSON's escapes are TOML's, which wants DEL escaped as well."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # of one process at a time: the caller holds the guard
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=4)
+def _parse(path: Path, changed: int, size: int, inode: int) -> Mapping[str, Receipt]:
+    """Parse a lock once for each state it is in: a list of backbones asks for every name."""
+    import tomllib
+
+    raw = path.read_bytes()
+    try:
+        tables = tomllib.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        said = re.search(r"at line (\d+)", str(error))
+        raise _damaged(path, int(said[1]) if said else raw.count(b"\n") + 1, str(error)) from error
+    return {name: _receipt(path, raw, name, table) for name, table in tables.items()}
+
+
+def _receipt(path: Path, raw: bytes, name: str, table: object) -> Receipt:
+    try:
+        if not isinstance(table, dict):
+            raise TypeError("is no table")
+        files = tuple(_file(item) for item in table["files"])
+        texts = [table["source"], table["when"], table.get("commit") or ""]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("source, when and commit have to be texts")
+    except (KeyError, TypeError, ValueError) as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        before = raw.partition(quote(name).encode())[0]
+        raise _damaged(path, before.count(b"\n") + 1, f'["{name}"]: {said}') from error
+    return Receipt(table["source"], table.get("commit"), files, table["when"])
+
+
+def _file(item: Any) -> File:
+    file = File(item["path"], item["sha256"], item["bytes"])
+    if not isinstance(file.path, str) or not is_inside(file.path):
+        raise ValueError(f"path {file.path!r} has to name a file below the source")
+    if not isinstance(file.sha256, str) or not re.fullmatch("[0-9a-f]{64}", file.sha256):
+        raise ValueError(f"sha256 of {file.path} has to be 64 hexadecimal digits, not {file.sha256!r}")
+    if not isinstance(file.bytes, int) or isinstance(file.bytes, bool) or file.bytes < 0:
+        raise ValueError(f"bytes of {file.path} has to be a whole number, not {file.bytes!r}")
+    return file
+
+
+def _damaged(path: Path, line: int, said: str) -> StoreError:
+    fix = f"correct that line, or rm '{path}'   (weights stay; the next pull checks and records them again)"
+    return StoreError(f"{path}:{line}: {said}", fix=fix)

