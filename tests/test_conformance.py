@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -109,12 +110,16 @@ def connects(self, entry, files):
         line.connect(("127.0.0.1", 9))
 
 
+def meta():
+    return torch.empty(0).is_meta
+
+
 def draws(self, x):
     return Features(self.features(x) + torch.rand(()))
 
 
 def forgets(self):
-    self.offset = float(torch.rand(()))  # neither parameter nor buffer: not in the state dict
+    self.offset = random.random()  # neither parameter nor buffer: not in the state dict
 
 
 def writes(self, x):
@@ -139,6 +144,11 @@ BROKEN = {
     "stage missing": (plugin(stages=(("stem",), ("top", "last"))), "stages cover every parameter once", "norm"),
     "stage twice": (plugin(stages=(*Toy.stages, ("top",))), "stages cover every parameter once", "top"),
     "stage unknown": (plugin(stages=(*Toy.stages, ("tail",))), "stages cover every parameter once", "tail"),
+    "built on meta only": (
+        plugin(build=lambda self, entry, files: Toy().build(entry, files) if meta() else None),
+        "takes its weights",
+        "has to return a Backbone, not NoneType",
+    ),
     "a bare tensor": (net(forward=Net.features), r"features \(N, D\)", "the net returned Tensor"),
     "maps not pooled": (
         net(forward=lambda self, x: Features(self.stem(x))),
@@ -203,7 +213,7 @@ def test_a_row_that_says_another_number_than_the_net_is_caught(key, value):
 
 def test_every_rule_has_a_plugin_that_it_catches():
     caught = {rule.replace("\\", "") for _, rule, _ in BROKEN.values()} | {"as listed"}
-    assert caught == {"builds without network", *testing.RULES}
+    assert caught == {"builds without network", "takes its weights", *testing.META_RULES, *testing.RUN_RULES}
 
 
 def test_a_plugin_that_breaks_the_contract_is_caught_before_any_row():
@@ -233,5 +243,5 @@ def test_a_plugin_with_a_broken_catalogue_is_told_so(distribution):
 def test_a_row_with_local_weights_is_checked_with_them(tmp_path: Path):
     (tmp_path / "w.safetensors").write_bytes(b"no safetensors")
     row = registry.row_from_entry(ENTRY) | {"source": tmp_path.as_uri(), "files": [{"path": "w.safetensors"}]}
-    with pytest.raises(PluginError, match=r"rule 'builds without network': .*w\.safetensors"):
+    with pytest.raises(PluginError, match="rule 'takes its weights': .* is damaged: it is no safetensors"):
         testing.check_plugin(Toy(), [registry.entry_from_row("toy/net", row, catalogue="toy.toml")])

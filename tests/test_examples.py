@@ -148,9 +148,9 @@ def test_files_are_decoded_once(tmp_path):
 def test_a_changed_file_is_decoded_again(tmp_path):
     root = pictures.folder(tmp_path / "data", 2)
     data, _ = read(root)
-    first = decode(data, SPEC, tmp_path / "cache", skip_bad=False, advance=len.__class__)
+    first = decode(data, SPEC, tmp_path / "cache", skip_bad=False, advance=lambda done: None)
     Image.new("RGB", (20, 20)).save(root / "blue" / "000.png")
-    again = decode(data, SPEC, tmp_path / "cache", skip_bad=False, advance=len.__class__)
+    again = decode(data, SPEC, tmp_path / "cache", skip_bad=False, advance=lambda done: None)
     assert not torch.equal(first.flat, again.flat)
 
 

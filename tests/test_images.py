@@ -181,7 +181,10 @@ def test_any_size_and_mode_covers_the_square(width, height, mode):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.binary(max_size=300), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff\xe0", b"BM", b"II*\0"]))
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff\xe0", b"BM", b"II*\0"]),
+)
 def test_random_bytes_never_give_anything_but_pixels_or_a_data_error(tmp_path_factory, noise, start):
     path = tmp_path_factory.getbasetemp() / "noise.img"
     path.write_bytes(start + noise)

@@ -24,6 +24,7 @@ TIERS = {
     "zoo.store": 2,
     "zoo.data": 2,
     "zoo.data.batches": 3,
+    "zoo.data.prepare": 3,
     "zoo.artefact": 2,
     "zoo": 2,
     "zoo.__main__": 2,

@@ -71,6 +71,11 @@ def test_json_and_toml_say_the_same(tmp_path):
     assert read_catalogue(write(tmp_path, json.dumps(tomllib.loads(FULL)), "catalogue.json")) == toml
 
 
+def test_a_hub_repository_needs_no_list_of_files():
+    row = {"modality": "text", "input": {"files": [], "max_length": 9}, "source": "hf://org/repo"}
+    assert entry_from_row("a/b", row, catalogue="x").files == ()
+
+
 BROKEN_FILES = {
     "unclosed table": ('["a/b"\nmodality = 1', "zoo.toml", r"zoo\.toml:1: "),
     "no value": ('["a/b"]\nmodality =\n', "zoo.toml", r"zoo\.toml:2: "),
@@ -114,8 +119,8 @@ BROKEN_ROWS = {
     "license": ("license = 3", "license = 3: has to be a text"),
     "another name": ('name = "c/d"', "name = 'c/d': is not the name above it"),
     "source": ('source = "http://x"', "has to start with one of hf://, https://, file://, package://"),
-    "source alone": ('source = "hf://a/b"', "source and files go together"),
-    "files alone": ('files = [{ path = "x" }]', "source and files go together"),
+    "source alone": ('source = "file:///x"', "needs the files to take from it"),
+    "files alone": ('files = [{ path = "x" }]', "files need the source they are in"),
     "files no list": ('files = "x"', "has to be a list"),
     "file no table": ('files = ["x"]', "has to be a table"),
     "file key": ('files = [{ path = "x", size = 3 }]', "each file has the keys path, sha256 and bytes"),

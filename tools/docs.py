@@ -1,25 +1,24 @@
-"""Write docs/cli.md from the commands' own help; with --check, fail when it is out of date."""
+"""Write the generated parts of the docs from the code; with --check, fail when they are out of date."""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import click
 
+from zoo import Recipe
 from zoo.cli import main as zoo
 
-PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
-HEAD = """# Commands
-
-Generated from the commands' own help by `python tools/docs.py`.
-"""
+DOCS = Path(__file__).parents[1] / "docs"
 
 
-def page() -> str:
-    """Return the text of docs/cli.md."""
-    group = click.Context(zoo, info_name="zoo")
-    parts = [HEAD, f"## zoo\n\n```text\n{zoo.get_help(group)}\n```\n"]
+def commands() -> str:
+    """Return docs/cli.md: the help of every command."""
+    group = click.Context(zoo, info_name="zoo", max_content_width=100)
+    parts = ["# Commands\n\nGenerated from the commands' own help by `python tools/docs.py`.\n"]
+    parts.append(f"```text\n{zoo.get_help(group)}\n```\n")
     for name in zoo.list_commands(group):
         command = zoo.get_command(group, name)
         assert command is not None
@@ -28,8 +27,20 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def recipe(page: str) -> str:
+    """Return docs/finetuning.md with the fields of the recipe and their defaults between its markers."""
+    fields = "\n".join(f"{name} = {field.default!r}" for name, field in Recipe.__dataclass_fields__.items())
+    words = (Recipe.__doc__ or "").partition("\n\n")[2].rstrip().replace("\n    ", "\n")
+    block = f"<!-- recipe -->\n```python\n{fields}\n```\n\n```text\n{words.strip()}\n```\n<!-- end -->"
+    return re.sub(r"<!-- recipe -->.*?<!-- end -->", lambda _: block, page, flags=re.DOTALL)
+
+
 if __name__ == "__main__":
+    finetuning = DOCS / "finetuning.md"
+    pages = {DOCS / "cli.md": commands(), finetuning: recipe(finetuning.read_text())}
+    stale = [path.name for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if "--check" not in sys.argv:
-        PAGE.write_text(page())
-    elif not PAGE.exists() or PAGE.read_text() != page():
-        sys.exit("docs/cli.md is out of date; fix: python tools/docs.py")
+        for path, text in pages.items():
+            path.write_text(text)
+    elif stale:
+        sys.exit(f"docs out of date: {', '.join(stale)}\nfix: python tools/docs.py")

@@ -1,6 +1,6 @@
 """A labelled set of letters, drawn from open fonts so that they look like small scans of handwriting.
 
-    python tools/letters.py                  # 208,000 + 20,000 images, cached as .npz
+    python tools/letters.py --train 208000 --held 10400 --seed 0       # cached as .npz
 
 52 classes (A-Z, a-z), 28 px grey, white ink on black. Each letter of each font is drawn once, as the signed distance
 to its outline: a distance can be warped smoothly, and the pen made thicker or thinner by adding to it. An image is
@@ -11,11 +11,11 @@ from font families that no training image comes from.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import multiprocessing
 import string
-import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFont
 from scipy.ndimage import distance_transform_edt
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn import functional
 
@@ -45,19 +46,54 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class Hand:
-    """How far an image may be from its font; angles in radians, lengths in parts of the image's side."""
+    """How far an image may be from its font; angles in radians, lengths in parts of the image's side.
 
-    fill: tuple[float, float] = (0.75, 1.05)
-    squeeze: float = 0.15
-    rotation: float = 0.15
-    slant: float = 0.3
+    The defaults are those that made the features of a small net most useful for handwritten digits (docs/log.md).
+    """
+
+    fill: tuple[float, float] = (0.85, 1.1)
+    squeeze: float = 0.2
+    rotation: float = 0.25
+    slant: float = 0.5
     shift: float = 0.04
-    wave: float = 0.05
-    pen: tuple[float, float] = (0.035, 0.075)
-    scanned: float = 0.7
+    wave: float = 0.06
+    pen: tuple[float, float] = (0.05, 0.13)
+    scanned: float = 0.85
     scan: tuple[int, ...] = (7, 8, 8, 8, 9, 10)
-    ink: tuple[float, float] = (0.7, 1.0)
+    ink: tuple[float, float] = (0.8, 1.3)
     noise: float = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Letters:
+    """Images uint8 (N, 28, 28) with labels uint8 (N,), indices into LETTERS; the held-out ones from unseen fonts."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    held_images: np.ndarray
+    held_labels: np.ndarray
+    fonts: int
+    held_fonts: int
+
+
+def load(train: int, held: int, seed: int) -> Letters:
+    """Return the set, from the cache or drawn now from all fonts of `real_data.fonts()`."""
+    import real_data
+
+    hand = Hand()
+    key = hashlib.sha256(repr((hand, train, held, seed)).encode()).hexdigest()[:12]
+
+    def make(folder: Path) -> None:
+        faces = read_faces([font.path for font in real_data.fonts()])
+        seen, unseen = split(faces, 0.1, np.random.default_rng(seed))
+        images, labels = draw(seen, train, seed, hand)
+        held_images, held_labels = draw(unseen, held, seed + 1, hand)
+        parts = {"images": images, "labels": labels, "held_images": held_images, "held_labels": held_labels}
+        np.savez(folder / "letters.npz", fonts=len(seen), held_fonts=len(unseen), **parts)
+
+    with np.load(real_data.once(f"letters/{key}", make) / "letters.npz") as parts:
+        counts = {name: int(parts[name]) for name in ("fonts", "held_fonts")}
+        return Letters(**counts, **{name: parts[name] for name in parts.files if name not in counts})
 
 
 def read_face(path: Path) -> Face | None:
@@ -70,7 +106,9 @@ def read_face(path: Path) -> Face | None:
     except (OSError, ValueError, SystemError):  # FreeType refuses the file, or one of its letters
         return None
     drawn = [np.array(mask, np.uint8).reshape(mask.size[::-1]) if mask.getbbox() else None for mask in masks]
-    has = np.array([mask is not None and (m.getbbox(), bytes(m)) != missing for mask, m in zip(drawn, masks, strict=True)])
+    has = np.array(
+        [mask is not None and (m.getbbox(), bytes(m)) != missing for mask, m in zip(drawn, masks, strict=True)]
+    )
     if len({bytes(mask) for mask, known in zip(masks, has, strict=True) if known}) < 20:
         return None
     empty = np.zeros((CANVAS, CANVAS), np.int8)
@@ -139,15 +177,13 @@ def split(faces: Sequence[Face], part: float, rng: np.random.Generator) -> tuple
 
 def group(faces: Sequence[Face], alike: float = 0.97) -> np.ndarray:
     """Number the faces (fonts,) by group: the same first word of the family's name, or thumbnails `alike` (cosine)."""
-    from scipy.sparse.csgraph import connected_components
-
     thumbs = np.stack([thumbnails(face).ravel() for face in faces])
     thumbs /= np.linalg.norm(thumbs, axis=1, keepdims=True)
     words = np.array([face.family.split()[0].lower() for face in faces])
     return connected_components((thumbs @ thumbs.T > alike) | (words[:, None] == words))[1]
 
 
-def draw(faces: Sequence[Face], count: int, seed: int, hand: Hand | None = None) -> tuple[np.ndarray, np.ndarray]:
+def draw(faces: Sequence[Face], count: int, seed: int, hand: Hand) -> tuple[np.ndarray, np.ndarray]:
     """Draw `count` images uint8 (count, 28, 28) and labels uint8 (count,): classes alike often, then families."""
     rng = np.random.default_rng(seed)
     distances = torch.from_numpy(np.concatenate([face.distances for face in faces]))
@@ -160,9 +196,7 @@ def draw(faces: Sequence[Face], count: int, seed: int, hand: Hand | None = None)
         odds = weight * has[:, label]
         at = np.flatnonzero(labels == label)
         chosen[at] = rng.choice(len(faces), len(at), p=odds / odds.sum()) * 52 + label
-    images = [
-        write(distances[chosen[at : at + 2048]].float() / STEP, hand or Hand(), rng) for at in range(0, count, 2048)
-    ]
+    images = [write(distances[chosen[at : at + 2048]].float() / STEP, hand, rng) for at in range(0, count, 2048)]
     return torch.cat(images).numpy(), labels.astype(np.uint8)
 
 
@@ -172,7 +206,9 @@ def write(distances: Tensor, hand: Hand, rng: np.random.Generator) -> Tensor:
     halfwidth = distances.flatten(1).amax(1)
     pen = uniform(rng, count, *hand.pen) * BOX
     pen = torch.maximum(torch.minimum(pen, halfwidth + 3), 0.5 * halfwidth)  # counters stay open, thin strokes whole
-    warped = functional.grid_sample(distances[:, None], grid(count, hand, rng), padding_mode="border", align_corners=False)  # (N, 1, 56, 56)
+    warped = functional.grid_sample(
+        distances[:, None], grid(count, hand, rng), padding_mode="border", align_corners=False
+    )  # (N, 1, 56, 56)
     ink = ((warped + (pen - halfwidth)[:, None, None, None]) * (2 * SIZE / CANVAS) + 0.5).clamp(0, 1)
     images = functional.avg_pool2d(ink, 2)  # (N, 1, 56, 56) -> (N, 1, 28, 28)
     pixels = np.where(rng.random(count) < hand.scanned, rng.choice(hand.scan, count), 0)
@@ -193,7 +229,9 @@ def grid(count: int, hand: Hand, rng: np.random.Generator) -> Tensor:
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).view(-1, 2, 2)
     lean = torch.stack([squeeze, slant, torch.zeros(count), 1 / squeeze], -1).view(-1, 2, 2)
     shift = uniform(rng, 2 * count, -2, 2).view(-1, 2, 1) * hand.shift
-    points = functional.affine_grid(torch.cat([turn @ lean, shift], -1) * zoom[:, None, None], [count, 1, 56, 56], False)
+    points = functional.affine_grid(
+        torch.cat([turn @ lean, shift], -1) * zoom[:, None, None], [count, 1, 56, 56], False
+    )
     wave = torch.from_numpy(rng.standard_normal((count, 2, 4, 4), np.float32)) * hand.wave
     wave = functional.interpolate(wave, 56, mode="bicubic", align_corners=True)
     return points + wave.permute(0, 2, 3, 1)  # (N, 2, 56, 56) -> (N, 56, 56, 2)
@@ -202,3 +240,20 @@ def grid(count: int, hand: Hand, rng: np.random.Generator) -> Tensor:
 def uniform(rng: np.random.Generator, count: int, low: float, high: float) -> Tensor:
     """Return (count,) float32, evenly spread over [low, high)."""
     return torch.from_numpy(rng.uniform(low, high, count).astype(np.float32))
+
+
+def main() -> None:
+    """Draw the set, if the cache does not have it, and say what is in it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default in (("train", 208_000), ("held", 10_400), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    start = time.monotonic()
+    found = load(**vars(parser.parse_args()))
+    print(f"letters   {len(found.images):,} images of {found.fonts} fonts", end="; ")
+    print(f"held out {len(found.held_images):,} of {found.held_fonts} fonts of other families")
+    print(f"ink       mean {found.images.mean() / 255:.3f}, std {found.images.std() / 255:.3f}", end="; ")
+    print(f"{time.monotonic() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -75,9 +75,9 @@ def write(
 def _fill(
     part: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any], card: str, files: Mapping[str, Path]
 ) -> None:
-    from zoo.weights import write_state
+    from zoo import weights
 
-    write_state(part / WEIGHTS, dict(state), {"zoo": str(FORMAT)})
+    weights.write_state(part / WEIGHTS, state, {"zoo": weights.FORMAT})
     for name, source in files.items():
         target = part / "files" / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -182,7 +182,11 @@ class Model:
 
     def _describe(self) -> str:
         count = sum(p.numel() for p in self.backbone.module.parameters())
-        origin = "verified" if self.entry.source else "no pretrained weights"
+        origin = (
+            f"pre-trained on {self.entry.pretrained_on or '?'}, verified" if self.entry.source else "random weights"
+        )
+        if self.head is not None:
+            origin = "fine-tuned before"
         return f"{self.entry.name}: {count / 1e6:.3g} M parameters, {origin}"
 
 

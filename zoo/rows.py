@@ -78,8 +78,10 @@ def _entry(name: str, row: Row, catalogue: str) -> Entry:
     values = {key: FIELDS[key](key, value) for key, value in row.items() if key != "name"}
     read_input = _image_input if values["modality"] == "image" else _text_input
     values["input"] = read_input("input", values["input"])
-    if bool(values.get("source")) != bool(values.get("files")):
-        raise _Bad("source" if "source" in values else "files", "source and files go together: give both or neither")
+    if "source" not in values and values.get("files"):
+        raise _Bad("files", "files need the source they are in")
+    if not values.get("files") and not values.get("source", "hf://").startswith("hf://"):
+        raise _Bad("source", "needs the files to take from it: files = [{ path = … }]")
     values.setdefault("plugin", name.partition("/")[0])
     return Entry(name=name, catalogue=catalogue, **values)
 

@@ -18,7 +18,7 @@ from zoo import discovery, registry, store, weights
 from zoo.errors import PluginError, ZooError
 from zoo.plugin import Backbone, Entry, Features, File, ImageInput, Plugin
 
-__all__ = ["RULES", "check_plugin"]
+__all__ = ["check_plugin"]
 
 
 class _Broken(Exception):
@@ -46,6 +46,10 @@ class Case:
         return self.real
 
 
+Rule = Callable[[Case], None]
+"""Looks at a case and raises when it does not hold; the tables at the end of this file name them all."""
+
+
 def check_plugin(plugin: str | Plugin, entries: Iterable[str | Entry] | None = None, *, run: bool = True) -> None:
     """Check every rule for every row of a plugin, and raise a PluginError that names plugin, row, rule and fix.
 
@@ -57,10 +61,18 @@ def check_plugin(plugin: str | Plugin, entries: Iterable[str | Entry] | None = N
     chosen = _rows(plugin) if entries is None else [registry.find(e) if isinstance(e, str) else e for e in entries]
     for entry in chosen:
         with _naming(entry, "builds without network"):
-            case = _case(checked, entry, run)
-        for rule, holds in (RULES if run else META_RULES).items():
-            with _naming(entry, rule):
-                holds(case)
+            case = _empty(checked, entry)
+        _hold(META_RULES, case)
+        if run:
+            with _naming(entry, "takes its weights"):
+                case = _filled(case)
+            _hold(RUN_RULES, case)
+
+
+def _hold(rules: Mapping[str, Rule], case: Case) -> None:
+    for rule, holds in rules.items():
+        with _naming(case.entry, rule):
+            holds(case)
 
 
 @contextmanager
@@ -89,19 +101,23 @@ def _rows(plugin: str | Plugin) -> list[Entry]:
     return chosen
 
 
-def _case(plugin: Plugin, entry: Entry, run: bool) -> Case:
-    """Build the nets of a row; its weights are loaded where they are on this machine, random ones drawn elsewhere."""
+def _empty(plugin: Plugin, entry: Entry) -> Case:
+    """Build the net of a row on the meta device, with its files where they are on this machine."""
     local = (entry.source or "").startswith(("file://", "package://")) or store.is_pulled(entry)
     files = store.pull(entry) if local else {}
+    with _no_network(), torch.device("meta"):
+        empty: object = plugin.build(entry, files)
+    if not isinstance(empty, Backbone) or not isinstance(empty.module, nn.Module):
+        raise _Broken(f"build returned {empty!r:.80}", "return a zoo.plugin.Backbone with a torch module")
+    return Case(plugin, entry, files, empty)
+
+
+def _filled(case: Case) -> Case:
+    """Add the net with values: its own weights where they are on this machine, else random ones."""
+    plugin, entry, files = case.plugin, case.entry, case.files
     with _no_network():
-        with torch.device("meta"):
-            empty: object = plugin.build(entry, files)
-        if not isinstance(empty, Backbone) or not isinstance(empty.module, nn.Module):
-            raise _Broken(f"build returned {empty!r:.80}", "return a zoo.plugin.Backbone with a torch module")
-        if not run:
-            return Case(plugin, entry, files, empty)
-        real = weights.load(plugin, entry, files) if files else weights.initialise(plugin, entry, files, 0)
-        return Case(plugin, entry, files, empty, real)
+        real = weights.load(plugin, entry, files) if files else weights.initialise(plugin, entry, files, seed=0)
+    return replace(case, real=real)
 
 
 @contextmanager
@@ -109,8 +125,8 @@ def _no_network() -> Iterator[None]:
     """Refuse connections inside the block, and break the rule if one was tried, even if the plugin went on."""
     attempts: list[object] = []
 
-    def refuse(*args: object, **kwargs: object) -> None:
-        attempts.append(args[-1])
+    def refuse(*args: object, **_: object) -> None:
+        attempts.append(next((arg for arg in args if isinstance(arg, str | bytes | tuple)), "?"))  # a host, an address
         raise OSError("a net is built without network")
 
     names = patch.object(socket, "getaddrinfo", refuse)
@@ -231,18 +247,15 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-Rule = Callable[[Case], None]
 META_RULES: dict[str, Rule] = {
     "built on the meta device": on_meta,
     "as listed": as_listed,
     "stages cover every parameter once": stages_cover,
 }
-RULES: dict[str, Rule] = {
-    **META_RULES,
+RUN_RULES: dict[str, Rule] = {
     "features (N, D)": features_fit,
     "deterministic in eval mode": deterministic,
     "gradients reach every stage": gradients_reach,
     "frozen means frozen": frozen_stays,
     "save and load": round_trip,
 }
-"""What a plugin has to keep, by the name that messages use; each function raises when its rule does not hold."""

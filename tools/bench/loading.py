@@ -38,7 +38,9 @@ def main() -> None:
 
         def theirs() -> torch.nn.Module:
             overlay = {"file": str(file)}
-            model = timm.create_model("resnet50.tv_in1k", pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0)
+            model = timm.create_model(
+                "resnet50.tv_in1k", pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0
+            )
             return model.eval()
 
         images = torch.randn(2, 3, 64, 64)

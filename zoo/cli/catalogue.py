@@ -76,7 +76,7 @@ def info(name: str, as_json: bool) -> None:
 @click.command()
 @JSON
 def plugins(as_json: bool) -> None:
-    """Show the installed plugins, and what is wrong with those that cannot be used."""
+    """Show the installed plugins, and what to do about broken ones."""
     table = [_state(plugin) for plugin in discovery.installed().values()]
     if as_json:
         _print_json(table)

@@ -55,7 +55,11 @@ def is_pulled(entry: Entry) -> bool:
     if known is None:
         return False
     recorded = {file.path: file for file in known.files}
-    return all(path in recorded and _is_here(recorded[path]) for path in _paths(entry))
+    listed = {file.path: file.sha256 for file in entry.files}
+    return all(
+        path in recorded and listed.get(path) in (None, recorded[path].sha256) and _is_here(recorded[path])
+        for path in _paths(entry)
+    )
 
 
 def receipt(name: str) -> dict[str, Any] | None:
@@ -97,8 +101,9 @@ def _paths(entry: Entry) -> list[str]:
 
 def _files(entry: Entry, known: lock.Receipt | None) -> tuple[File, ...]:
     """Return the files to have, with the bytes expected: the lock's word, which the row may not contradict."""
-    where = f"the row of {entry.name}" + (f" in {entry.catalogue}" if entry.catalogue else "")
-    paths = _paths(entry)
+    from zoo.store.sources import row_of
+
+    where, paths = row_of(entry), _paths(entry)
     if not paths:
         what = f"{entry.name}: {entry.source} is named as source, but no files of it"
         raise StoreError(what, fix=f'add files = [{{ path = "model.safetensors" }}] to {where}')

@@ -9,12 +9,13 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from zoo.errors import StoreError
 from zoo.plugin import File
 
-Progress = Callable[[str, int, int | None], None]
+if TYPE_CHECKING:
+    from zoo.store import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def fetch(remote: Remote, file: File, name: str, by: str, folder: Path, progress
     for each in (blobs, partial):
         each.mkdir(parents=True, exist_ok=True)
     sha256 = file.sha256 or remote.sha256
-    if sha256 and (blobs / sha256).is_file() and (blobs / sha256).stat().st_size == (file.bytes or remote.size):
+    if sha256 and (blobs / sha256).is_file() and (blobs / sha256).stat().st_size == check.size:
         return File(file.path, sha256, (blobs / sha256).stat().st_size)
     handle, part = tempfile.mkstemp(suffix=".part", dir=partial)
     try:

@@ -11,14 +11,13 @@ from zoo.errors import StoreError
 from zoo.plugin import Entry
 from zoo.store import web
 from zoo.store.fetch import Remote
+from zoo.store.sources import bad_source, row_of
 
 SOURCE = re.compile(r"hf://(?P<repo>\w[\w.-]*(/\w[\w.-]*)?)(@(?P<revision>\w[\w./-]*))?")
 
 
 def locate(entry: Entry, paths: Sequence[str], commit: str | None) -> list[Remote]:
     """Return files of a Hub repository, all of the commit that the revision stands for now (or of `commit`)."""
-    from zoo.store.sources import bad_source
-
     web.check_online(entry)
     match = SOURCE.fullmatch(entry.source or "")
     if match is None:
@@ -39,7 +38,7 @@ def _file(entry: Entry, repo: str, revision: str, path: str, endpoint: str | Non
     """Ask for a file's metadata: the ETag of a large file is its SHA-256, that of a small one git's SHA-1."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import OfflineModeIsEnabled
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, not in its __all__
 
     headers = {"user-agent": web.agent()}
     url = hf_hub_url(repo, path, revision=revision, endpoint=endpoint)
@@ -68,7 +67,7 @@ def _explain(entry: Entry, repo: str, revision: str, path: str, url: str, error:
     from huggingface_hub import errors
 
     host = "/".join(url.split("/")[:3])
-    row = f"the row of {entry.name}" + (f" in {entry.catalogue}" if entry.catalogue else "")
+    row = row_of(entry)
     login = f"hf auth login; zoo pull {entry.name}"
     if isinstance(error, errors.GatedRepoError):
         what = f"{repo} is gated: its owner wants to be asked, or your account is not let in yet"
@@ -83,7 +82,10 @@ def _explain(entry: Entry, repo: str, revision: str, path: str, url: str, error:
         what = f"{entry.name}: {repo}@{revision} has no file {path}"
         return StoreError(what, fix=f"see what it has at {host}/{repo}/tree/{revision}, and correct files in {row}")
     if isinstance(error, errors.HfHubHTTPError):
-        return web.refused(entry, url, error.response.status_code)
+        status = error.response.status_code
+        if status in (401, 403):
+            return StoreError(f"{entry.name}: {host} refused your token (HTTP status {status})", fix=login)
+        return web.refused(entry, url, status)
     if isinstance(error, ValueError):
         return StoreError(f"{entry.name}: source {entry.source!r}: {error}", fix=f"correct source in {row}")
     return web.unreachable(entry, url, error)

@@ -50,6 +50,7 @@ def record(path: Path, name: str, receipt: Receipt) -> None:
     try:
         with filelock.FileLock(guard, timeout=WAIT):
             _replace(path, dump({**read(path), name: receipt}))
+            _parse.cache_clear()  # a clock too coarse to tell two writes apart must not matter
     except filelock.Timeout as error:
         what = f"{path} is being written by another process, for more than {WAIT:g} seconds"
         raise StoreError(what, fix=f"wait for the other zoo or end it, then: zoo pull {name}") from error
@@ -103,17 +104,20 @@ def _parse(path: Path, changed: int, size: int, inode: int) -> Mapping[str, Rece
 
 def _receipt(path: Path, raw: bytes, name: str, table: object) -> Receipt:
     try:
-        if not isinstance(table, dict):
-            raise TypeError("is no table")
-        files = tuple(_file(item) for item in table["files"])
-        texts = [table["source"], table["when"], table.get("commit") or ""]
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError("source, when and commit have to be texts")
+        return _checked(table)
     except (KeyError, TypeError, ValueError) as error:
         said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         before = raw.partition(quote(name).encode())[0]
         raise _damaged(path, before.count(b"\n") + 1, f'["{name}"]: {said}') from error
-    return Receipt(table["source"], table.get("commit"), files, table["when"])
+
+
+def _checked(table: Any) -> Receipt:
+    if not isinstance(table, dict):
+        raise TypeError("has to be a table")
+    source, commit, when = table["source"], table.get("commit"), table["when"]
+    if not all(isinstance(text, str) for text in (source, commit or "", when)):
+        raise TypeError("source, commit and when have to be texts")
+    return Receipt(source, commit, tuple(_file(item) for item in table["files"]), when)
 
 
 def _file(item: Any) -> File:

@@ -33,12 +33,14 @@ def locate(entry: Entry, paths: Sequence[str], commit: str | None) -> list[Remot
     return kinds[scheme]()
 
 
+def row_of(entry: Entry) -> str:
+    """Return how messages call the row of an entry."""
+    return f"the row of {entry.name}" + (f" in {entry.catalogue}" if entry.catalogue else "")
+
+
 def bad_source(entry: Entry, rule: str) -> StoreError:
     """Return the error about a source that cannot be understood, or is not there."""
-    where = f" in {entry.catalogue}" if entry.catalogue else ""
-    return StoreError(
-        f"{entry.name}: source {entry.source!r}: {rule}", fix=f"correct the row of {entry.name}{where}: its source"
-    )
+    return StoreError(f"{entry.name}: source {entry.source!r}: {rule}", fix=f"correct source in {row_of(entry)}")
 
 
 def _local(entry: Entry, path: str, file: Path) -> Remote:

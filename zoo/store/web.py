@@ -11,6 +11,7 @@ from urllib.parse import quote
 from zoo.errors import StoreError
 from zoo.plugin import Entry
 from zoo.store.fetch import Remote
+from zoo.store.sources import bad_source
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as dead."""
@@ -19,8 +20,6 @@ OFFLINE = ("ZOO_OFFLINE", "HF_HUB_OFFLINE")
 
 def locate(entry: Entry, paths: Sequence[str]) -> list[Remote]:
     """Return the files of an https:// source: a plain GET each, of which nothing is known beforehand."""
-    from zoo.store.sources import bad_source
-
     check_online(entry)
     source = entry.source or ""
     if not re.fullmatch(r"https://[\w.-]+(:\d+)?(/[^\s?#]*)?", source):
@@ -32,7 +31,7 @@ def locate(entry: Entry, paths: Sequence[str]) -> list[Remote]:
 def stream(entry: Entry, url: str, headers: Mapping[str, str]) -> Generator[bytes]:
     """Yield the body of a GET; redirects are followed, and credentials stay with the origin of `url`."""
     from huggingface_hub.errors import OfflineModeIsEnabled
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # public, not in its __all__
 
     headers = {**headers, "accept-encoding": "identity"}  # the bytes as they are stored, and their true length
     session = get_session()

@@ -1,0 +1,163 @@
+"""A Hub on a loopback port that the real client talks to: resolves, redirects, refuses, and corrupts when asked."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+LFS = (".safetensors", ".bin", ".pt")
+LARGE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a server was asked; header names are in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+
+def commit_of(files: Mapping[str, bytes]) -> str:
+    """Return a made-up commit: 40 hexadecimal digits that depend on the content."""
+    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+
+
+def etag_of(path: str, content: bytes) -> str:
+    """Return the hash a Hub gives: SHA-256 of a large file, git's SHA-1 of a small one."""
+    if is_lfs(path, content):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def is_lfs(path: str, content: bytes) -> bool:
+    """Tell whether a Hub keeps a file apart from git."""
+    return path.endswith(LFS) or len(content) >= LARGE
+
+
+@dataclass
+class Hub:
+    """Repositories ("org/repo", or "org/repo@revision" for one beside main) as files by path.
+
+    cdn       send large files by a redirect to another origin, as the real one does
+    token     answer only those who send it
+    gated     repositories that let nobody in
+    alter     (path, content) -> what is sent in its place; headers stay, so a shorter body is a cut connection
+    requests, cdn_requests    what was asked, in order
+    """
+
+    repos: Mapping[str, Mapping[str, bytes]]
+    cdn: bool = False
+    token: str | None = None
+    gated: frozenset[str] = frozenset()
+    alter: Callable[[str, bytes], bytes] = lambda path, content: content
+    requests: list[Request] = field(default_factory=list)
+    cdn_requests: list[Request] = field(default_factory=list)
+
+    def __enter__(self) -> Hub:
+        self._servers = [_serve(self._answer, self.requests), _serve(self._answer_cdn, self.cdn_requests)]
+        self.url, self.cdn_url = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+    def find(self, repo: str, revision: str) -> Mapping[str, bytes] | None:
+        """Return the files of a revision: main, a name or a commit."""
+        versions = {name: files for name, files in self.repos.items() if name.partition("@")[0] == repo}
+        named = versions.get(repo if revision == "main" else f"{repo}@{revision}")
+        return named or next((files for files in versions.values() if commit_of(files) == revision), None)
+
+    def _answer(self, handler: _Handler) -> None:
+        match = RESOLVE.fullmatch(unquote(urlsplit(handler.path).path))
+        if match is None:
+            return handler.answer(404)
+        repo, path = match["repo"], match["path"]
+        denied = self.token is not None and handler.headers.get("authorization") != f"Bearer {self.token}"
+        if denied or not any(name.partition("@")[0] == repo for name in self.repos):
+            return handler.answer(401, {"X-Error-Code": "RepoNotFound"})
+        if repo in self.gated:
+            return handler.answer(403, {"X-Error-Code": "GatedRepo"})
+        files = self.find(repo, match["revision"])
+        if files is None:
+            return handler.answer(404, {"X-Error-Code": "RevisionNotFound"})
+        commit = {"X-Repo-Commit": commit_of(files)}
+        if path not in files:
+            return handler.answer(404, {"X-Error-Code": "EntryNotFound"} | commit)
+        return self._send(handler, path, files[path], commit)
+
+    def _send(self, handler: _Handler, path: str, content: bytes, headers: dict[str, str]) -> None:
+        etag = f'"{etag_of(path, content)}"'
+        if is_lfs(path, content):
+            headers |= {"X-Linked-Etag": etag, "X-Linked-Size": str(len(content))}
+            if self.cdn:
+                return handler.answer(302, headers | {"Location": f"{self.cdn_url}/{etag[1:-1]}/{path}"})
+        return handler.answer(200, headers | {"ETag": etag}, content, self.alter(path, content))
+
+    def _answer_cdn(self, handler: _Handler) -> None:
+        _, etag, path = handler.path.split("/", 2)
+        found = [files[path] for files in self.repos.values() if path in files and etag_of(path, files[path]) == etag]
+        if not found:
+            return handler.answer(404)
+        return handler.answer(200, {}, found[0], self.alter(path, found[0]))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection, kept open between requests as real servers do."""
+
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        self.server.requests.append(
+            Request(self.command, self.path, {name.lower(): value for name, value in self.headers.items()})
+        )
+        self.server.reply(self)
+
+    do_HEAD = do_GET
+
+    def answer(self, status: int, headers: Mapping[str, str] = {}, content: bytes = b"", sent: bytes = b"") -> None:
+        """Send headers as for `content`, then `sent`; if that is too short, close the connection under it."""
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(sent[: len(content)])
+            if len(sent) < len(content):
+                self.close_connection = True
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, reply: Callable[[_Handler], None], requests: list[Request]) -> None:
+        self.reply, self.requests = reply, requests
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection, address
+
+    def handle_error(self, request: Any, address: Any) -> None:
+        """Let a client go away without a word."""
+
+
+def _serve(reply: Callable[[_Handler], None], requests: list[Request]) -> _Server:
+    server = _Server(reply, requests)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    return server

@@ -1,0 +1,64 @@
+"""What the docs show is what works: every command and every line of Python in them is run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pictures
+import pytest
+from click.testing import CliRunner
+
+import zoo
+from zoo.cli import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
+
+
+def commands(page: str) -> list[list[str]]:
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def test_the_readmes_make_targets_exist():
+    named = [words[1] for words in commands(README) if words[0] == "make"]
+    assert named == ["demo", "test"]
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    contributing = [words[1] for words in commands((ROOT / "CONTRIBUTING.md").read_text())]
+    assert set(named + contributing) <= set(targets)
+
+
+def test_the_readmes_commands_work(isolated):
+    pictures.folder(isolated / "pictures", 6)
+    pictures.folder(isolated / "more-pictures", 3, seed=1)
+    run = [words for words in commands(README) if words[0] == "zoo"]
+    assert len(run) == 4
+    for words in run:
+        result = CliRunner().invoke(main, words[1:])
+        assert result.exit_code == 0, (words, result.output)
+
+
+def test_the_readmes_python_works(isolated, capsys):
+    (code,) = blocks(README, "python")
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["features"].shape == (1, 64)
+    assert "'accuracy': 0.9" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", sorted(p.name for p in (ROOT / "docs").glob("*.md")) + ["README.md"])
+def test_links_lead_somewhere(page):
+    path = ROOT / page if page == "README.md" else ROOT / "docs" / page
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+def test_the_public_names_are_sorted_and_there():
+    assert zoo.__all__ == sorted(zoo.__all__)
+    assert [name for name in zoo.__all__ if not hasattr(zoo, name)] == []

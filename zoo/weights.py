@@ -1,0 +1,308 @@
+"""From verified files to a backbone with its weights: empty net, memory-mapped tensors, strict loading."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import PluginError, WeightsError, ZooError
+from zoo.plugin import Backbone, Entry, ImageInput, Plugin, TextInput
+
+FORMAT = "1"
+"""The value of the header's "zoo" in files that zoo wrote itself: keys are `backbone.…` and `head.…`."""
+LOOKS_LIKE = {
+    b"PK": "a zip archive (a torch .pt file?)",
+    b"\x80": "a Python pickle",
+    b"version https://git-lfs": "a pointer of git-lfs, not the file itself",
+    b"<": "a web page",
+}
+CONVERT = (
+    'python -c "import torch; from safetensors.torch import save_file; '
+    "save_file(torch.load('FILE', weights_only=True), 'model.safetensors')\"   "
+    "(converts it; then name the result in files of the row)"
+)
+
+
+def load(plugin: Plugin, entry: Entry, files: Mapping[str, Path]) -> Backbone:
+    """Return the backbone of an entry with the weights of its .safetensors files, in float32.
+
+    The tensors are private views of the mapped files (copied when written to), so a large net loads in no time and
+    training never touches a file. Raises WeightsError if the files do not fit the net exactly, PluginError if the
+    plugin breaks the contract.
+    """
+    state = _pretrained(plugin, entry, files)
+    backbone = _build(plugin, entry, files, "meta")
+    lazy = not _needs_values(backbone.module)
+    if not lazy:
+        backbone = _build(plugin, entry, files, "cpu")
+    _fill(backbone.module, state, entry, assign=lazy)
+    left = _on_meta(backbone.module)
+    if left:
+        raise WeightsError(
+            f"{entry.name}: the net of {_label(entry)} keeps tensors without values: {_some(left)}",
+            fix="have its build() make them with the default device, and give parameters and buffers to the module",
+        )
+    backbone.module.float()
+    return backbone
+
+
+def initialise(plugin: Plugin, entry: Entry, files: Mapping[str, Path], seed: int) -> Backbone:
+    """Return the backbone of an entry with the random weights that `seed` gives; the global generator is untouched."""
+    backbone = _build(plugin, entry, files, "cpu", seed)
+    backbone.module.float()
+    return backbone
+
+
+def check_stages(backbone: Backbone, label: str = "the backbone") -> None:
+    """Raise PluginError unless the stages name existing parts and cover every parameter exactly once."""
+    named = Counter(name for stage in backbone.stages for name in stage)
+    parameters = [name for name, _ in backbone.module.named_parameters()]
+    unknown = named.keys() - {name for name, _ in backbone.module.named_modules()} - set(parameters)
+    covered = {name: sum(named[part] for part in _prefixes(name)) for name in parameters}
+    rule = f"{label}: stages have to cover every parameter exactly once"
+    if unknown:
+        raise PluginError(f"{rule}, but name {_some(unknown)}, which the module has not", fix="correct these names")
+    if missed := [name for name, times in covered.items() if times == 0]:
+        raise PluginError(f"{rule}, but leave out {_some(missed)}", fix="add them to the stage they belong to")
+    if twice := [name for name, times in covered.items() if times > 1]:
+        raise PluginError(f"{rule}, but name {_some(twice)} more than once", fix="keep each in one stage")
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file, as private views of the mapped file, and its header's metadata.
+
+    Raises WeightsError if it is anything else, or cut short. Nothing is ever unpickled.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    metadata = _check_header(path)
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  # no mapping
+    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors as a safetensors file under a temporary name, then rename: a killed run leaves no half file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if path.exists() and not path.is_file():
+        raise WeightsError(f"{path} is no ordinary file, so it is not overwritten", fix="choose another path")
+    try:
+        part.touch()
+        mode = part.stat().st_mode  # what the user's umask gives; the library may leave a narrower one
+        save_file(_separate(state), part, metadata=dict(metadata))
+        part.chmod(mode)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        fix = "free some disk space, or choose another folder"
+        raise WeightsError(f"{path} cannot be written: {error}", fix=fix) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _pretrained(plugin: Plugin, entry: Entry, files: Mapping[str, Path]) -> dict[str, Tensor]:
+    """Read all weight files of an entry (several are shards of one), under the names of the plugin's module."""
+    paths = [path for name, path in files.items() if name.endswith(".safetensors")]
+    if not paths:
+        what = f"{entry.name}: no .safetensors among its files: {', '.join(files) or 'none at all'}"
+        raise WeightsError(what, fix=f"add the weight file to files of the row of {entry.name}")
+    state: dict[str, Tensor] = {}
+    own = False
+    for path in paths:
+        tensors, metadata = read_state(path)
+        if twice := state.keys() & tensors.keys():
+            raise WeightsError(f"{entry.name}: two weight files hold {_some(twice)}", fix="name only one in its row")
+        state.update(tensors)
+        own = own or _is_own(path, metadata)
+    if own:
+        return {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
+    return _adapt(plugin, entry, state)
+
+
+def _is_own(path: Path, metadata: Mapping[str, str]) -> bool:
+    """Tell whether zoo wrote the file; a format of the future is an error."""
+    if metadata.get("zoo", FORMAT) != FORMAT:
+        what = f"{path} has zoo's weight format {metadata['zoo']!r}, and this zoo reads {FORMAT!r}"
+        raise WeightsError(what, fix="pip install --upgrade backbone-zoo")
+    return "zoo" in metadata
+
+
+def _adapt(plugin: Plugin, entry: Entry, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    try:
+        adapted = plugin.adapt(entry, state)
+    except ZooError:
+        raise
+    except Exception as error:
+        what = f"{_label(entry)}: adapt() failed on {entry.name}: {type(error).__name__}: {error}"
+        raise PluginError(what, fix="report it to the plugin's author; other backbones are not affected") from error
+    if not isinstance(adapted, dict) or not all(isinstance(value, Tensor) for value in adapted.values()):
+        raise PluginError(f"{_label(entry)}: adapt() has to return a dict of tensors", fix="correct its adapt()")
+    return adapted
+
+
+def _build(plugin: Plugin, entry: Entry, files: Mapping[str, Path], device: str, seed: int = 0) -> Backbone:
+    """Have the plugin build the net on a device, and check what it returns; the random numbers go on as before."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device(device):
+            torch.default_generator.manual_seed(seed)  # the CPU's alone, which is the one that is put back
+            backbone: Any = plugin.build(entry, files)
+    except ZooError:
+        raise
+    except Exception as error:
+        what = f"{_label(entry)}: build() failed on {entry.name}: {type(error).__name__}: {error}"
+        fix = "report it to the plugin's author; other backbones are not affected"
+        if device == "meta":
+            fix = "what needs values while it is built has to be made inside `with torch.device('cpu')` in build()"
+        raise PluginError(what, fix=fix) from error
+    for broken, rule in _rules(backbone, entry):
+        if broken:
+            raise PluginError(f"{_label(entry)}: build() on {entry.name}: {rule}", fix="correct its build()")
+    check_stages(backbone, f"{_label(entry)}: build() on {entry.name}")
+    checked: Backbone = backbone
+    return checked
+
+
+def _rules(backbone: Any, entry: Entry) -> Iterator[tuple[bool, str]]:
+    """Yield, one after the other, whether a rule of the contract is broken, and the rule."""
+    yield not isinstance(backbone, Backbone), f"has to return a Backbone, not {type(backbone).__name__}"
+    yield not isinstance(backbone.module, nn.Module), f"module has to be an nn.Module, not {backbone.module!r}"
+    yield type(backbone.dim) is not int or backbone.dim < 1, f"dim has to be an int above 0, not {backbone.dim!r}"
+    yield entry.dim not in (None, backbone.dim), f"dim is {backbone.dim}, and {entry.dim} in its row"
+    yield (
+        not isinstance(backbone.input, ImageInput | TextInput),
+        f"input is {backbone.input!r}, no ImageInput or TextInput",
+    )
+    fine = isinstance(backbone.stages, tuple) and all(
+        isinstance(stage, tuple) and all(isinstance(name, str) for name in stage) for stage in backbone.stages
+    )
+    yield not fine, f"stages have to be a tuple of tuples of names, not {backbone.stages!r}"
+
+
+def _needs_values(module: nn.Module) -> bool:
+    """Tell whether a net must be built with values: it has tensors that no file holds, or tied parameters.
+
+    Assigning would leave the former empty and tear the latter apart. Right beats fast.
+    """
+    saved = module.state_dict(keep_vars=True)
+    unsaved = [name for name in _on_meta(module) if name not in saved]
+    parameters = [id(value) for value in saved.values() if isinstance(value, nn.Parameter)]
+    return bool(unsaved) or len(parameters) != len(set(parameters))
+
+
+def _fill(module: nn.Module, state: dict[str, Tensor], entry: Entry, *, assign: bool) -> None:
+    """Load strictly: every key, no other key, every shape. A tied parameter may be in the file under one name."""
+    expected = {k: v for k, v in module.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
+    present = {id(expected[name]): state[name] for name in state.keys() & expected.keys()}
+    state |= {name: present[id(own)] for name, own in expected.items() if name not in state and id(own) in present}
+    shared = expected.keys() & state.keys()
+    shapes = [
+        f"{name} {tuple(state[name].shape)}, the net has {tuple(expected[name].shape)}"
+        for name in sorted(shared)
+        if state[name].shape != expected[name].shape
+    ]
+    kinds = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "not in the net": sorted(state.keys() - expected.keys()),
+        "of another shape": shapes,
+    }
+    said = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names)
+    if said:
+        what = f"{entry.name}: the weights do not fit the net ({len(expected)} tensors). {said}"
+        fix = f"zoo info {entry.name}   (check its source and files; keys are renamed by adapt() of {_label(entry)})"
+        raise WeightsError(what, fix=fix)
+    try:
+        module.load_state_dict(state, strict=True, assign=assign)
+    except RuntimeError as error:
+        what = f"{entry.name}: the net of {_label(entry)} refuses its weights: {error}"
+        raise WeightsError(what, fix="report it to the plugin's author; other backbones are not affected") from error
+
+
+def _on_meta(module: nn.Module) -> list[str]:
+    """Return the names of tensors without values: parameters, buffers, and tensors that are plain attributes."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    for prefix, part in module.named_modules():
+        tensors += [(f"{prefix}.{k}".lstrip("."), v) for k, v in vars(part).items() if isinstance(v, Tensor)]
+    return [name for name, tensor in tensors if tensor.is_meta]
+
+
+def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU, contiguous, none sharing memory with another: a file holds each by itself."""
+    seen: set[int] = set()
+    separate = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return separate
+
+
+def _check_header(path: Path) -> dict[str, str]:
+    """Check the header of a file against its size, before anything is mapped; returns the metadata it holds."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(32)
+            length = int.from_bytes(start[:8], "little")
+            file.seek(8)
+            text = file.read(length) if 8 + length <= size else b""
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}", fix=f"ls -l '{path}'") from error
+    if not text.startswith(b"{"):
+        raise _not_safetensors(path, start, size)
+    try:
+        header = json.loads(text)
+        ends = [value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"]
+        metadata = dict(header.get("__metadata__") or {})
+        expected = 8 + length + max(ends, default=0)
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        raise _damaged(path, f"its header is broken: {error}") from error
+    if size != expected:
+        raise _damaged(path, f"it has {size:,} bytes, and its header tells of {expected:,}")
+    return metadata
+
+
+def _not_safetensors(path: Path, start: bytes, size: int) -> WeightsError:
+    kind = next((kind for magic, kind in LOOKS_LIKE.items() if start.startswith(magic)), None)
+    if kind is None:
+        return _damaged(path, f"it is no safetensors file, or cut short: {size:,} bytes, beginning with {start[:8]!r}")
+    what = f"{path} is no safetensors file but {kind}; it is never unpickled"
+    fix = CONVERT.replace("FILE", str(path)) if start[:1] in b"P\x80" else _again(path)
+    return WeightsError(what, fix=fix)
+
+
+def _damaged(path: Path, said: str) -> WeightsError:
+    return WeightsError(f"{path} is damaged: {said}", fix=_again(path))
+
+
+def _again(path: Path) -> str:
+    return f"rm -f '{path}', then fetch it again (zoo pull NAME) or save it again"
+
+
+def _label(entry: Entry) -> str:
+    return f"plugin '{entry.plugin}'"
+
+
+def _prefixes(name: str) -> list[str]:
+    """Return a dotted name and what it is part of: a.b.c, a.b, a."""
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+
+
+def _some(names: Any) -> str:
+    """Name up to five of several."""
+    names = sorted(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
