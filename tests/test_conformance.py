@@ -243,5 +243,5 @@ def test_a_plugin_with_a_broken_catalogue_is_told_so(distribution):
 def test_a_row_with_local_weights_is_checked_with_them(tmp_path: Path):
     (tmp_path / "w.safetensors").write_bytes(b"no safetensors")
     row = registry.row_from_entry(ENTRY) | {"source": tmp_path.as_uri(), "files": [{"path": "w.safetensors"}]}
-    with pytest.raises(PluginError, match="rule 'takes its weights': .* is damaged: it is no safetensors"):
+    with pytest.raises(PluginError, match=r"rule 'takes its weights': .* is damaged: it is no safetensors"):
         testing.check_plugin(Toy(), [registry.entry_from_row("toy/net", row, catalogue="toy.toml")])

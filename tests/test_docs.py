@@ -52,7 +52,7 @@ def test_the_readmes_python_works(isolated, capsys):
     assert "'accuracy': 0.9" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", sorted(p.name for p in (ROOT / "docs").glob("*.md")) + ["README.md"])
+@pytest.mark.parametrize("page", [*sorted(p.name for p in (ROOT / "docs").glob("*.md")), "README.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page if page == "README.md" else ROOT / "docs" / page
     for target in re.findall(r"\]\((?!https?://)([^)#]+)", path.read_text()):

@@ -190,5 +190,5 @@ def test_random_bytes_never_give_anything_but_pixels_or_a_data_error(tmp_path_fa
     path.write_bytes(start + noise)
     try:
         assert pixels(path, RGB, "noise").shape[0] == 3
-    except DataError as error:
-        assert error.fix
+    except DataError:
+        return

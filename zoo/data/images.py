@@ -54,7 +54,7 @@ def _is_ready(array: np.ndarray[Any, Any], spec: ImageInput) -> bool:
     """Tell whether a uint8 array has the right size and channels already: (S, S) for grey, (S, S, C) else."""
     side = short_side(spec)
     shape = (side, side) if spec.channels == 1 else (side, side, spec.channels)
-    return array.dtype.name == "uint8" and array.shape == shape
+    return str(array.dtype) == "uint8" and array.shape == shape
 
 
 def _from_tensor(tensor: Tensor, name: str) -> np.ndarray[Any, Any]:

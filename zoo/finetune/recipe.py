@@ -72,7 +72,7 @@ class Recipe:
             )
 
 
-RULES: dict[str, tuple[type | tuple[type, ...], str, Callable[[Any], bool]]] = {
+RULES: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     "steps": (int, "a whole number above 0", lambda v: v > 0),
     "epochs": ((int, float), "a number above 0", lambda v: v > 0),
     "batch_size": (int, "a whole number above 0", lambda v: v > 0),
@@ -99,9 +99,7 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         )
 
 
-def _check_number(
-    name: str, value: Any, kind: type | tuple[type, ...], rule: str, holds: Callable[[Any], bool]
-) -> None:
+def _check_number(name: str, value: Any, kind: Any, rule: str, holds: Callable[[Any], bool]) -> None:
     optional = Recipe.__dataclass_fields__[name].default is None
     if value is None and optional:
         return

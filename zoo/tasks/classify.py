@@ -31,7 +31,7 @@ class Classify:
 
     def head(self, dim: int) -> nn.Linear:
         """Make a linear layer of zeros: every class equally likely (BiT, arXiv 1912.11370, section 3.3)."""
-        head = nn.utils.skip_init(nn.Linear, dim, len(self.labels))  # draws no random numbers
+        head: nn.Linear = nn.utils.skip_init(nn.Linear, dim, len(self.labels))  # draws no random numbers
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         return head
