@@ -50,7 +50,7 @@ def test_a_file_in_the_way_is_told(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ArtefactError, match="file is a file"):
         artefact.check_free(tmp_path / "file")
-    with pytest.raises(ArtefactError, match="cannot be created: .*file is not writable"):
+    with pytest.raises(ArtefactError, match=r"cannot be created: .*file is not writable"):
         artefact.check_free(tmp_path / "file" / "below")
 
 

@@ -101,6 +101,11 @@ def test_a_third_partys_distribution_is_listed_and_whole(acme):
     assert (row["distribution"], row["version"], row["api"], row["state"]) == ("acme-zoo", "0.1.0", 1, "ok")
 
 
+def test_a_third_partys_distribution_may_ship_weights(acme):
+    [file] = zoo("pull", "acme/mixer_nano.digits", path=[acme])["acme/mixer_nano.digits"].values()
+    assert Path(file).read_bytes() == (acme / "acme_zoo" / "weights" / "model.safetensors").read_bytes()
+
+
 def test_a_third_partys_own_tests_pass_the_conformance_kit(acme, tmp_path):
     tests = ROOT / "plugins" / "example" / "tests"
     out = run(

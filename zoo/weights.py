@@ -25,7 +25,7 @@ LOOKS_LIKE = {
 }
 CONVERT = (
     'python -c "import torch; from safetensors.torch import save_file; '
-    "save_file(torch.load('FILE', weights_only=True), 'model.safetensors')\"   "
+    "save_file(torch.load(open('FILE', 'rb'), weights_only=True), 'model.safetensors')\"   "
     "(converts it; then name the result in files of the row)"
 )
 

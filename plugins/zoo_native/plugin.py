@@ -53,7 +53,7 @@ def _architecture(entry: Entry) -> Architecture:
     for option in options:
         if option not in OPTIONS:
             raise _unknown(entry, f"option {option!r}", option, OPTIONS)
-    name = str(options.pop("arch", None))
+    name = str(options.pop("arch", ""))
     if name not in ARCHITECTURES:
         raise _unknown(entry, f"arch = {name!r}", name, ARCHITECTURES)
     arch = ARCHITECTURES[name]

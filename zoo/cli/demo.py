@@ -23,7 +23,10 @@ from zoo.errors import ArtefactError
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 def demo(seeds: int, out: Path, as_json: bool) -> None:
-    """Show that transfer helps: digits from 1 to 20 examples a class, from scratch and from letters."""
+    """Show that transfer helps, on handwritten digits.
+
+    From 1 to 20 examples of each: from scratch, and from a net that knows letters. Takes about a minute.
+    """
     if not out.absolute().parent.is_dir():
         raise ArtefactError(f"{out.parent} does not exist", fix=f"mkdir -p {out.parent}, or --out zoo-demo.png")
     with console.to(sys.stderr if as_json else sys.stdout):

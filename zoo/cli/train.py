@@ -63,18 +63,20 @@ def finetune(
     pairs: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Fine-tune backbone NAME on DATA, a folder with one sub-folder per class, and save the model.
+    """Fine-tune a backbone on your data and save the model.
 
-    NAME may also be the folder of a saved model, which is then trained further.
+    DATA is a folder with one sub-folder per class, or with train/ and valid/ folders of that form. NAME may also be the folder of a saved model, which is then trained further.
     """
     fields = _fields(pairs)
     target = out or _free_folder(name, data)
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
         from zoo import artefact
+        from zoo.data.examples import check_folder
         from zoo.finetune import recipe
 
-        recipe.make({"strategy": strategy, "seed": seed, **fields})  # told before torch is imported
+        recipe.make({"strategy": strategy, "seed": seed, **fields})  # told before anything is imported or fetched
+        check_folder(data)
         artefact.check_free(target)
         from zoo.model import load
 
@@ -101,7 +103,7 @@ def _valid(text: str | None) -> float | Path:
 @click.option("--device", default="auto", help="auto, cpu, cuda, …", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 def evaluate(model: Path, data: Path, device: str, as_json: bool) -> None:
-    """Measure the saved MODEL on DATA, a folder with one sub-folder per class."""
+    """Measure a saved model on a folder with one sub-folder per class."""
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
         from zoo.model import load
@@ -124,7 +126,7 @@ def evaluate(model: Path, data: Path, device: str, as_json: bool) -> None:
 @click.option("--device", default="auto", help="auto, cpu, cuda, …", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 def predict(model: Path, inputs: tuple[str, ...], top: int, device: str, as_json: bool) -> None:
-    """Predict the labels of INPUTS (image files) with the saved MODEL."""
+    """Predict the labels of image files with a saved model."""
     with console.to(sys.stderr if as_json else sys.stdout):
         from zoo.model import load
 

@@ -72,7 +72,8 @@ def read_one(data: object) -> Examples:
     return valid or train
 
 
-def _read_folder(root: Path) -> tuple[Examples, Examples | None]:
+def check_folder(root: Path) -> None:
+    """Raise DataError unless `root` is a folder."""
     if not root.exists():
         raise DataError(f"{root} does not exist", fix=f"check the path: ls {root.parent}")
     if not root.is_dir():
@@ -80,6 +81,10 @@ def _read_folder(root: Path) -> tuple[Examples, Examples | None]:
             f"{root} is a file, not a folder",
             fix=f"put the images into one folder per class and give the folder above them, as in {root.parent}/data/",
         )
+
+
+def _read_folder(root: Path) -> tuple[Examples, Examples | None]:
+    check_folder(root)
     train = _part(root, TRAIN)
     if train is None:
         return _read_classes(root), None

@@ -107,8 +107,9 @@ def _receipt(path: Path, raw: bytes, name: str, table: object) -> Receipt:
         return _checked(table)
     except (KeyError, TypeError, ValueError) as error:
         said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        before = raw.partition(quote(name).encode())[0]
-        raise _damaged(path, before.count(b"\n") + 1, f'["{name}"]: {said}') from error
+        header = re.search(rf"""^[ \t]*\[?[ \t]*["']?{re.escape(quote(name)[1:-1])}""".encode(), raw, re.MULTILINE)
+        line = raw.count(b"\n", 0, header.start() if header else 0) + 1
+        raise _damaged(path, line, f'["{name}"]: {said}') from error
 
 
 def _checked(table: Any) -> Receipt:

@@ -1,0 +1,454 @@
+"""Weights: strict and lazy loading, reproducible initialisation, and files that are not what they say they are."""
+
+import json
+import pickle
+import zipfile
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from zoo.errors import PluginError, WeightsError
+from zoo.plugin import Backbone, Entry, Features, ImageInput, Plugin
+from zoo.weights import check_stages, initialise, load, read_state, write_state
+
+INPUT = ImageInput(2, (0.5,), (0.5,))
+ENTRY = Entry("fake/net", "fake", "image", INPUT, dim=3)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return Features(self.norm(self.linear(x.flatten(1))))
+
+
+class WithMask(Net):
+    """Has a buffer that no file holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.arange(3.0), persistent=False)
+
+
+class WithAttribute(Net):
+    """Has a tensor that is not even a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.arange(3.0)
+
+
+class Tied(Net):
+    def __init__(self):
+        super().__init__()
+        self.again = nn.Linear(4, 3)
+        self.again.weight = self.linear.weight
+
+
+class Fake(Plugin):
+    api = 1
+
+    def __init__(self, net=Net, stages=(("linear",), ("norm",)), **changes):
+        self.net, self.stages, self.changes = net, stages, changes
+
+    def build(self, entry, files):
+        return Backbone(**{"module": self.net(), "dim": 3, "input": INPUT, "stages": self.stages, **self.changes})
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Return a trained-looking net, and a function that writes its state (changed or not) and names the file."""
+    torch.manual_seed(1)
+    net = Net()
+    nn.init.normal_(net.norm.running_mean)
+
+    def write(state=None, metadata=None, name="model.safetensors"):
+        save_file({k: v.clone() for k, v in (state or net.state_dict()).items()}, tmp_path / name, metadata)
+        return {name: tmp_path / name}
+
+    return net, write
+
+
+def mapped(path):
+    """Return the access modes under which a file is mapped into this process."""
+    with open("/proc/self/maps") as lines:
+        return [line.split()[1] for line in lines if line.rstrip().endswith(str(path))]
+
+
+# Loading
+
+
+def test_load_gives_the_net_of_the_file(weights):
+    net, write = weights
+    backbone = load(Fake(), ENTRY, write())
+    assert backbone.module.state_dict().keys() == net.state_dict().keys()
+    x = torch.randn(5, 1, 2, 2)
+    assert torch.equal(backbone.module.eval()(x).pooled, net.eval()(x).pooled)
+
+
+def test_load_maps_the_file_and_training_leaves_it_alone(weights):
+    _, write = weights
+    files = write()
+    path = files["model.safetensors"]
+    before = path.read_bytes()
+    path.chmod(0o444)
+    module = load(Fake(), ENTRY, files).module
+    assert set(mapped(path)) == {"rw-p"}  # private: copied when written to
+    optimiser = torch.optim.SGD(module.parameters(), lr=1.0)
+    module(torch.randn(5, 1, 2, 2)).pooled.pow(2).sum().backward()
+    optimiser.step()
+    assert path.read_bytes() == before
+    assert not torch.equal(module.linear.weight, read_state(path)[0]["linear.weight"])
+
+
+def test_loaded_parameters_train_and_are_float32(weights):
+    _, write = weights
+    module = load(Fake(), ENTRY, write()).module
+    assert all(p.requires_grad and p.dtype == torch.float32 and p.is_leaf for p in module.parameters())
+    assert module.norm.num_batches_tracked.dtype == torch.int64
+    assert not any(b.requires_grad for b in module.buffers())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("net", [Net, WithMask])
+def test_other_precisions_become_float32(weights, dtype, net):
+    own, write = weights
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in own.state_dict().items()}
+    module = load(Fake(net), ENTRY, write(state)).module
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+    assert torch.equal(module.norm.running_mean, state["norm.running_mean"].float())
+    assert all(p.requires_grad for p in module.parameters())
+
+
+@pytest.mark.parametrize(("net", "name"), [(WithMask, "mask"), (WithAttribute, "scale")])
+def test_tensors_that_no_file_holds_keep_their_values(weights, net, name):
+    own, write = weights
+    module = load(Fake(net), ENTRY, write()).module
+    assert torch.equal(getattr(module, name), torch.arange(3.0))
+    assert torch.equal(module.linear.weight, own.linear.weight)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_tied_parameters_stay_tied_whether_the_file_has_one_or_both(weights, both):
+    own, write = weights
+    state = {**own.state_dict(), "again.bias": torch.ones(3)}
+    if both:
+        state["again.weight"] = own.linear.weight.detach()
+    module = load(Fake(Tied, (("linear", "norm"), ("again",))), ENTRY, write(state)).module
+    assert module.again.weight is module.linear.weight
+    assert torch.equal(module.again.weight, own.linear.weight)
+
+
+def test_shards_are_one_state(weights):
+    own, write = weights
+    state = own.state_dict()
+    names = sorted(state)
+    first = write({k: state[k] for k in names[:3]}, name="model-1.safetensors")
+    second = write({k: state[k] for k in names[3:]}, name="model-2.safetensors")
+    module = load(
+        Fake(), ENTRY, {**first, **second, "model.safetensors.index.json": first["model-1.safetensors"]}
+    ).module
+    assert torch.equal(module.linear.weight, own.linear.weight)
+
+
+def test_key_in_two_weight_files_is_an_error(weights):
+    _, write = weights
+    with pytest.raises(WeightsError, match=r"two weight files hold linear\.bias"):
+        load(Fake(), ENTRY, write() | write(name="other.safetensors"))
+
+
+def test_adapt_renames_and_drops(weights):
+    class Renaming(Fake):
+        def adapt(self, entry, state):
+            return {key.removeprefix("old."): value for key, value in state.items() if key != "old.head"}
+
+    own, write = weights
+    files = write({f"old.{k}": v for k, v in own.state_dict().items()} | {"old.head": torch.ones(1)})
+    assert torch.equal(load(Renaming(), ENTRY, files).module.linear.weight, own.linear.weight)
+
+
+def test_file_of_a_saved_model_gives_its_backbone_without_adapt(weights):
+    class Never(Fake):
+        def adapt(self, entry, state):
+            raise AssertionError("called")
+
+    own, write = weights
+    state = {f"backbone.{k}": v for k, v in own.state_dict().items()} | {"head.weight": torch.ones(1)}
+    assert torch.equal(load(Never(), ENTRY, write(state, {"zoo": "1"})).module.linear.weight, own.linear.weight)
+
+
+def test_saved_model_of_a_newer_format_is_an_error(weights):
+    _, write = weights
+    with pytest.raises(WeightsError, match="weight format '2', and this zoo reads '1'") as caught:
+        load(Fake(), ENTRY, write(metadata={"zoo": "2"}))
+    assert caught.value.fix == "pip install --upgrade backbone-zoo"
+
+
+@pytest.mark.parametrize("net", [Net, WithMask])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"linear.bias": None}, "1 missing: linear.bias"),
+        ({"fc.weight": torch.ones(1)}, "1 not in the net: fc.weight"),
+        ({"linear.bias": torch.ones(7)}, "1 of another shape: linear.bias (7,), the net has (3,)"),
+        ({f"x{i}": torch.ones(1) for i in range(9)}, "9 not in the net: x0, x1, x2, x3, x4 and 4 more"),
+    ],
+)
+def test_weights_that_do_not_fit_are_an_error(weights, net, changes, said):
+    own, write = weights
+    state = {k: v for k, v in {**own.state_dict(), **changes}.items() if v is not None}
+    with pytest.raises(WeightsError) as caught:
+        load(Fake(net), ENTRY, write(state))
+    assert said in caught.value.what
+    assert "fake/net" in caught.value.what
+    assert caught.value.fix.startswith("zoo info fake/net")
+
+
+def test_entry_without_a_weight_file_is_an_error(tmp_path):
+    with pytest.raises(WeightsError, match=r"no \.safetensors among its files: config\.json") as caught:
+        load(Fake(), ENTRY, {"config.json": tmp_path})
+    assert "row of fake/net" in caught.value.fix
+
+
+def test_loading_leaves_the_global_random_numbers_alone(weights):
+    _, write = weights
+    files = write()
+    before = torch.get_rng_state()
+    load(Fake(WithMask), ENTRY, files)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_net_that_insists_on_meta_is_an_error(weights):
+    class Stubborn(Net):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mask", torch.ones(3, device="meta"), persistent=False)
+
+    with pytest.raises(WeightsError, match="tensors without values: mask"):
+        load(Fake(Stubborn), ENTRY, weights[1]())
+
+
+# Initialising
+
+
+def test_initialise_is_reproducible_and_leaves_the_global_random_numbers_alone():
+    before = torch.get_rng_state()
+    first, same, other = (initialise(Fake(), ENTRY, {}, seed).module.linear.weight for seed in (3, 3, 4))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_initialise_builds_on_the_cpu_whatever_the_default_device():
+    with torch.device("meta"):
+        backbone = initialise(Fake(), ENTRY, {}, 0)
+    assert {p.device.type for p in backbone.module.parameters()} == {"cpu"}
+
+
+# The contract
+
+
+@pytest.mark.parametrize(
+    ("plugin", "rule"),
+    [
+        (Fake(module=3), "module has to be an nn.Module, not 3"),
+        (Fake(dim="3"), "dim has to be an int above 0, not '3'"),
+        (Fake(dim=4), "dim is 4, and 3 in its row"),
+        (Fake(input=None), "input is None, no ImageInput or TextInput"),
+        (Fake(stages=["linear"]), "stages have to be a tuple of tuples of names"),
+        (Fake(stages=(("linear",),)), "leave out norm.bias, norm.weight"),
+        (Fake(stages=(("linear", "norm"), ("linear.bias",))), "name linear.bias more than once"),
+        (Fake(stages=(("linear", "norm", "tail"),)), "name tail, which the module has not"),
+    ],
+)
+def test_broken_contract_names_plugin_and_rule(plugin, rule):
+    with pytest.raises(PluginError) as caught:
+        initialise(plugin, ENTRY, {}, 0)
+    assert caught.value.what.startswith("plugin 'fake': build() on fake/net")
+    assert rule in caught.value.what
+    assert caught.value.fix
+
+
+def test_build_that_returns_something_else_is_an_error():
+    class Wrong(Fake):
+        def build(self, entry, files):
+            return Net()
+
+    with pytest.raises(PluginError, match="has to return a Backbone, not Net"):
+        initialise(Wrong(), ENTRY, {}, 0)
+
+
+def test_build_that_needs_values_says_what_to_do(weights):
+    class Reading(Net):
+        def __init__(self):
+            super().__init__()
+            torch.linspace(0, 1, 3).sum().item()
+
+    with pytest.raises(PluginError, match=r"build\(\) failed on fake/net: RuntimeError") as caught:
+        load(Fake(Reading), ENTRY, weights[1]())
+    assert "torch.device('cpu')" in caught.value.fix
+
+
+@pytest.mark.parametrize(("result", "said"), [("raise", "adapt() failed on fake/net"), ("list", "a dict of tensors")])
+def test_broken_adapt_is_an_error(weights, result, said):
+    class Bad(Fake):
+        def adapt(self, entry, state):
+            return [] if result == "list" else state["no such key"]
+
+    with pytest.raises(PluginError) as caught:
+        load(Bad(), ENTRY, weights[1]())
+    assert said in caught.value.what
+    assert "plugin 'fake'" in caught.value.what
+
+
+def test_own_error_of_a_plugin_passes_unchanged(weights):
+    class Own(Fake):
+        def build(self, entry, files):
+            raise PluginError("no such architecture", fix="edit options")
+
+    with pytest.raises(PluginError, match=r"^no such architecture"):
+        load(Own(), ENTRY, weights[1]())
+
+
+def test_stage_may_name_a_single_parameter_or_a_part_without_any():
+    net = nn.ModuleDict({"linear": nn.Linear(1, 1), "act": nn.ReLU()})
+    check_stages(Backbone(net, 1, INPUT, (("linear.weight", "act"), ("linear.bias",))))
+
+
+# Files
+
+
+def test_state_is_read_as_written(tmp_path):
+    path = tmp_path / "a.safetensors"
+    whole = torch.arange(12.0).reshape(3, 4)
+    state = {
+        "whole": whole,
+        "twin": whole,
+        "turned": whole.T,
+        "part": whole[1:],
+        "none": torch.ones(0),
+        "one": torch.tensor(1),
+    }
+    write_state(path, state | {"parameter": nn.Parameter(whole)}, {"zoo": "1"})
+    back, metadata = read_state(path)
+    assert metadata == {"zoo": "1"}
+    assert back.keys() == state.keys() | {"parameter"}
+    assert all(torch.equal(back[name], state[name]) for name in state)
+    assert [p.name for p in tmp_path.glob("*.*")] == ["a.safetensors"]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask(tmp_path)
+
+
+def _umask(folder):
+    (folder / "probe").touch()
+    return 0o666 & ~(folder / "probe").stat().st_mode
+
+
+def test_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_state(path, {"a": torch.ones(1)}, {})
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        write_state(path, {"a": torch.ones(2)}, {"zoo": 1})
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == len({"a.safetensors", "work"})
+
+
+def test_folder_that_does_not_exist_is_an_error(tmp_path):
+    with pytest.raises(WeightsError, match="cannot be written") as caught:
+        write_state(tmp_path / "no" / "a.safetensors", {"a": torch.ones(1)}, {})
+    assert "choose another folder" in caught.value.fix
+
+
+def test_what_is_no_ordinary_file_is_not_overwritten(tmp_path):
+    with pytest.raises(WeightsError, match="no ordinary file"):
+        write_state(tmp_path, {"a": torch.ones(1)}, {})
+
+
+def _damaged(good):
+    length = int.from_bytes(good[:8], "little")
+    header = json.loads(good[8 : 8 + length])
+    header["a"]["dtype"] = "F99"
+    other = json.dumps(header).encode()
+    return {
+        b"": "0 bytes",
+        good[:5]: "5 bytes",
+        good[:20]: "or cut short",
+        good[:-1]: "its header tells of",
+        good + b"x": "its header tells of",
+        (10**9).to_bytes(8, "little") + good[8:]: "or cut short",
+        good[:8] + b"[" * length + good[8 + length :]: "no safetensors file",
+        good[:8] + b"{" * length + good[8 + length :]: "its header is broken",
+        len(other).to_bytes(8, "little") + other + good[8 + length :]: "is damaged",
+    }
+
+
+@pytest.mark.parametrize("index", range(9))
+def test_damaged_file_is_named_and_can_be_fetched_again(tmp_path, index):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.ones(3)}, path)
+    content, said = list(_damaged(path.read_bytes()).items())[index]
+    path.write_bytes(content)
+    with pytest.raises(WeightsError) as caught:
+        read_state(path)
+    assert str(path) in caught.value.what
+    assert said in caught.value.what
+    assert caught.value.fix.startswith(f"rm -f '{path}', then fetch it again (zoo pull NAME)")
+
+
+class Bomb:
+    """Ends the process if it is ever unpickled."""
+
+    def __reduce__(self):
+        import os
+
+        return os._exit, (1,)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "old torch", "torch", "zip"])
+def test_pickle_in_disguise_is_never_unpickled(tmp_path, kind):
+    path = tmp_path / "a.safetensors"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(Bomb()))
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("data.pkl", pickle.dumps(Bomb()))
+    else:
+        torch.save(Bomb(), path, _use_new_zipfile_serialization=kind == "torch")
+    with pytest.raises(WeightsError, match=r"a Python pickle|a zip archive") as caught:
+        read_state(path)
+    assert f"torch.load(open('{path}', 'rb'), weights_only=True)" in caught.value.fix
+
+
+def test_conversion_that_the_message_proposes_works(tmp_path):
+    import shlex
+    import subprocess
+    import sys
+
+    torch.save({"a": torch.ones(3)}, tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError) as caught:
+        read_state(tmp_path / "a.safetensors")
+    command = shlex.split(caught.value.fix.partition("   (")[0])
+    subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, check=True)
+    assert torch.equal(read_state(tmp_path / "model.safetensors")[0]["a"], torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"version https://git-lfs.github.com/spec/v1\n", "pointer of git-lfs"), (b"<!doctype html>", "web page")],
+)
+def test_other_things_under_the_name_are_recognised(tmp_path, content, kind):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=kind) as caught:
+        read_state(path)
+    assert "zoo pull NAME" in caught.value.fix
+
+
+def test_missing_file_is_an_error(tmp_path):
+    with pytest.raises(WeightsError, match="cannot be read: No such file"):
+        read_state(tmp_path / "none.safetensors")
