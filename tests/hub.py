@@ -50,6 +50,8 @@ class Hub:
     cdn       send large files by a redirect to another origin, as the real one does
     token     answer only those who send it
     gated     repositories that let nobody in
+    status    answer everything with this HTTP status
+    without   headers that are left out
     alter     (path, content) -> what is sent in its place; headers stay, so a shorter body is a cut connection
     requests, cdn_requests    what was asked, in order
     """
@@ -58,6 +60,8 @@ class Hub:
     cdn: bool = False
     token: str | None = None
     gated: frozenset[str] = frozenset()
+    status: int | None = None
+    without: frozenset[str] = frozenset()
     alter: Callable[[str, bytes], bytes] = lambda path, content: content
     requests: list[Request] = field(default_factory=list)
     cdn_requests: list[Request] = field(default_factory=list)
@@ -79,6 +83,8 @@ class Hub:
         return named or next((files for files in versions.values() if commit_of(files) == revision), None)
 
     def _answer(self, handler: _Handler) -> None:
+        if self.status:
+            return handler.answer(self.status)
         match = RESOLVE.fullmatch(unquote(urlsplit(handler.path).path))
         if match is None:
             return handler.answer(404)
@@ -91,7 +97,7 @@ class Hub:
         files = self.find(repo, match["revision"])
         if files is None:
             return handler.answer(404, {"X-Error-Code": "RevisionNotFound"})
-        commit = {"X-Repo-Commit": commit_of(files)}
+        commit = {name: value for name, value in [("X-Repo-Commit", commit_of(files))] if name not in self.without}
         if path not in files:
             return handler.answer(404, {"X-Error-Code": "EntryNotFound"} | commit)
         return self._send(handler, path, files[path], commit)

@@ -298,6 +298,31 @@ def test_what_the_hub_refuses_is_explained(connect, source, files, what, fix):
     assert fix in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("status", "what", "fix"),
+    [
+        (503, "was answered with HTTP status 503", "zoo pull native/net   (once more, in a while)"),
+        (404, "was answered with HTTP status 404", "look at source and files: zoo info native/net"),
+        (403, "refused your token (HTTP status 403)", "hf auth login; zoo pull native/net"),
+    ],
+)
+def test_status_without_a_reason_is_told(connect, status, what, fix):
+    with Hub({"org/net": FILES}, status=status) as hub:
+        connect(hub)
+        with pytest.raises(StoreError) as caught:
+            store.pull(entry("hf://org/net"))
+    assert what in caught.value.what
+    assert caught.value.fix == fix
+
+
+def test_endpoint_that_is_no_hub_is_told(connect):
+    with Hub({"org/net": FILES}, without=frozenset({"X-Repo-Commit"})) as hub:
+        connect(hub)
+        with pytest.raises(StoreError, match="not answered by a Hub") as caught:
+            store.pull(entry("hf://org/net"))
+    assert "unset HF_ENDPOINT" in caught.value.fix
+
+
 def test_no_connection_is_an_error_with_a_way_on():
     with pytest.raises(StoreError, match="no connection") as caught:
         store.pull(entry("hf://org/net"))
@@ -419,6 +444,14 @@ def test_wrong_local_bytes_are_refused_and_not_kept(folder):
     assert kept() == [[], []]
 
 
+def test_file_that_cannot_be_read_is_an_error():
+    """The memory of a process looks like a file, and cannot be read from its start."""
+    with pytest.raises(StoreError, match="/proc/self/mem cannot be read") as caught:
+        store.pull(entry("file:///proc/self", [File("mem")]))
+    assert caught.value.fix == "chmod u+r '/proc/self/mem', then: zoo pull native/net"
+    assert kept() == [[], []]
+
+
 def test_package_source_is_found_through_its_distribution(distribution):
     package = distribution(name="acme-weights")
     (package / "weights").mkdir()
@@ -507,12 +540,13 @@ FILE = st.builds(File, PATH, st.binary(max_size=4).map(sha256), st.integers(0, 2
 RECEIPT = st.builds(lock.Receipt, TEXT, st.none() | TEXT.filter(bool), st.lists(FILE, max_size=3).map(tuple), TEXT)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_quoted_text_is_read_back_by_tomllib(text):
     assert tomllib.loads(f"{lock.quote(text)} = {lock.quote(text)}") == {text: text}
 
 
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 @given(st.dictionaries(TEXT, RECEIPT, max_size=3))
 def test_lock_reads_what_it_wrote(receipts):
     path = store.home() / "any" / "lock.toml"
@@ -543,6 +577,13 @@ def test_lock_held_by_another_is_an_error_in_bounded_time(tmp_path, monkeypatch)
     ):
         lock.record(tmp_path / "lock.toml", "n/a", lock.Receipt("file:///x", None, (), "now"))
     assert "zoo pull n/a" in caught.value.fix
+
+
+def test_lock_that_cannot_be_read_is_an_error():
+    (store.home() / "lock.toml").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"lock\.toml: cannot be read") as caught:
+        store.receipt("n/a")
+    assert caught.value.fix.startswith("chmod u+r ")
 
 
 GOOD = f'["n/a"]\nsource = "s"\nwhen = "w"\nfiles = [{{ path = "p", sha256 = "{"0" * 64}", bytes = 1 }}]\n'

@@ -3,7 +3,7 @@
 model.safetensors   keys `backbone.…` and `head.…`
 zoo.json            format, entry, task, recipe, metrics, history, data, provenance, files with their SHA-256
 README.md           the model card
-files/…             what the plugin needs to build the net or core to prepare inputs (configuration, tokenizer)
+…                   what the plugin needs to build the net or core to prepare inputs (configuration, tokenizer)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ArtefactError
+from zoo.rows import is_inside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +80,7 @@ def _fill(
 
     weights.write_state(part / WEIGHTS, state, {"zoo": weights.FORMAT})
     for name, source in files.items():
-        target = part / "files" / name
+        target = part / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     listed = {p.relative_to(part).as_posix(): _facts(p) for p in sorted(part.rglob("*")) if p.is_file()}
@@ -135,8 +136,8 @@ def weights(folder: Path, manifest: Mapping[str, Any]) -> Path:
 
 def files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Path]:
     """Return the plugin's own files of a saved model, by their name in the source."""
-    names = [name.removeprefix("files/") for name in manifest["files"] if name.startswith("files/")]
-    bad = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    names = [name for name in manifest["files"] if name != WEIGHTS]
+    bad = [name for name in names if not is_inside(name)]
     if bad:
         raise ArtefactError(f"{folder}: file name {bad[0]!r} leads out of the folder", fix="do not use this model")
-    return {name: folder / "files" / name for name in names}
+    return {name: folder / name for name in names}

@@ -12,6 +12,7 @@ from typing import TextIO
 _stream: TextIO | None = None
 """Where lines go; None is standard output as it is at the time of the call."""
 _quiet = False
+CLEAR = "\r\x1b[2K"
 
 
 @contextmanager
@@ -53,14 +54,13 @@ def duration(seconds: float) -> str:
 
 
 class Bar:
-    """A progress bar on a terminal; elsewhere silent until `close`, so that logs hold one line a step."""
+    """A progress bar on a terminal; elsewhere a plain line every half minute, so that logs stay readable."""
 
     def __init__(self, topic: str, total: int) -> None:
         self.topic, self.total, self.done = topic, total, 0
         self.start = self.drawn = time.monotonic()
-        stream = _stream or sys.stdout
-        self.live = not _quiet and stream.isatty()
-        self.stream = stream
+        self.stream = _stream or sys.stdout
+        self.live = not _quiet and self.stream.isatty()
 
     def __enter__(self) -> Bar:
         return self
@@ -69,27 +69,25 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.live:
-            print("\r\x1b[2K", end="", file=self.stream, flush=True)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the bar was made."""
-        return time.monotonic() - self.start
+            print(CLEAR, end="", file=self.stream, flush=True)
 
     def advance(self, by: int = 1, note: str = "") -> None:
-        """Count `by` more as done, and redraw at most ten times a second."""
+        """Count `by` more as done, and show it when the last time is long enough ago."""
         self.done += by
         now = time.monotonic()
-        if not self.live or (now - self.drawn < 0.1 and self.done < self.total):
+        if now - self.drawn < (0.1 if self.live else 30):
             return
         self.drawn = now
         share = min(1.0, self.done / max(1, self.total))
-        left = duration(self.seconds / share * (1 - share)) if share else "?"
-        filled = round(24 * share)
-        bar = "━" * filled + " " * (24 - filled)
-        print(
-            f"\r\x1b[2K{self.topic:<9} {bar} {self.done}/{self.total}  {left} left  {note}",
-            end="",
-            file=self.stream,
-            flush=True,
-        )
+        left = duration((now - self.start) * (1 - share) / share) if share else "?"
+        text = f"{self.done:,}/{self.total:,}  {note}  {left} left"
+        if self.live:
+            filled = round(24 * share)
+            print(
+                f"{CLEAR}{self.topic:<9} {'━' * filled}{'╌' * (24 - filled)} {text}",
+                end="",
+                file=self.stream,
+                flush=True,
+            )
+        else:
+            say(self.topic, text)

@@ -36,15 +36,19 @@ def locate(entry: Entry, paths: Sequence[str], commit: str | None) -> list[Remot
 
 def _file(entry: Entry, repo: str, revision: str, path: str, endpoint: str | None) -> Remote:
     """Ask for a file's metadata: the ETag of a large file is its SHA-256, that of a small one git's SHA-1."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import OfflineModeIsEnabled
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, not in its __all__
 
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # else the client makes a request of its own to learn who runs it
     headers = {"user-agent": web.agent()}
-    url = hf_hub_url(repo, path, revision=revision, endpoint=endpoint)
+    try:
+        url = hf_hub_url(repo, path, revision=revision, endpoint=endpoint)
+    except ValueError as error:
+        raise bad_source(entry, str(error)) from error
     try:
         metadata = get_hf_file_metadata(url, endpoint=endpoint, headers=headers)
-    except (web.transport_error(), OfflineModeIsEnabled, ValueError) as error:
+    except (web.transport_error(), OfflineModeIsEnabled) as error:
         raise _explain(entry, repo, revision, path, url, error) from error
     if metadata.commit_hash is None:
         what = f"{entry.name}: {url} names no commit, so it is not answered by a Hub"
@@ -86,6 +90,4 @@ def _explain(entry: Entry, repo: str, revision: str, path: str, url: str, error:
         if status in (401, 403):
             return StoreError(f"{entry.name}: {host} refused your token (HTTP status {status})", fix=login)
         return web.refused(entry, url, status)
-    if isinstance(error, ValueError):
-        return StoreError(f"{entry.name}: source {entry.source!r}: {error}", fix=f"correct source in {row}")
     return web.unreachable(entry, url, error)

@@ -35,7 +35,7 @@ def read(path: Path) -> Mapping[str, Receipt]:
     try:
         stat = path.stat()
         return _parse(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}", fix=f"chmod u+r '{path}'") from error
