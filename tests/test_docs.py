@@ -52,6 +52,23 @@ def test_the_readmes_python_works(isolated, capsys):
     assert "'accuracy': 0.9" in capsys.readouterr().out
 
 
+def test_the_plugin_of_the_guide_keeps_the_contract(distribution):
+    page = (ROOT / "docs" / "plugins.md").read_text()
+    announcement, rows = blocks(page, "toml")
+    code, test = blocks(page, "python")
+    ((plugin, target),) = re.findall(r'^(\w+) = "(\w+):plugin"$', announcement, flags=re.MULTILINE)
+    distribution(plugin, code, rows, package=target)
+    names: dict[str, object] = {}
+    exec(compile(test, "docs/plugins.md", "exec"), names)
+    names["test_every_row_keeps_the_contract"]()
+    (entry,) = zoo.list("owl/")
+    assert zoo.load(entry.name, "cpu").finetune(pictures.pairs(4), valid=0, steps=2).task.labels == (
+        "blue",
+        "green",
+        "red",
+    )
+
+
 @pytest.mark.parametrize("page", [*sorted(p.name for p in (ROOT / "docs").glob("*.md")), "README.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page if page == "README.md" else ROOT / "docs" / page

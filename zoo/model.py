@@ -80,8 +80,8 @@ class Model:
         start = time.monotonic()
         split = prepare.train_and_valid(data, valid, self.input, seed=seed, skip_bad=wanted.skip_bad)
         train = split.train.examples
-        self.task = tasks.infer(train.labels, task)
-        say("data", _data_line(split, self.task))
+        job = tasks.infer(train.labels, task)
+        say("data", _data_line(split, job))
         settled = recipes.settle(
             wanted,
             examples=len(train),
@@ -92,16 +92,14 @@ class Model:
         say("backbone", self._describe())
         say("strategy", _strategy_line(wanted, settled, len(train)))
         self._start(settled)
-        held = _labelled(split.valid, self.task) if split.valid else None
-        outcome = run.run(
-            self.backbone.module, self.backbone.dim, self.task, _labelled(split.train, self.task), held, settled
-        )
-        self.head, self.recipe = outcome.head, settled
+        held = _labelled(split.valid, job) if split.valid else None
+        outcome = run.run(self.backbone.module, self.backbone.dim, job, _labelled(split.train, job), held, settled)
+        self.head, self.task, self.recipe = outcome.head, job, settled
         self.history, self.metrics = list(outcome.history), outcome.metrics
         self.pretrained = True  # what it is fine-tuned from next time
         self.data = _facts(split) | {"seconds": round(time.monotonic() - start, 2)}
         if split.valid:
-            say("result", f"{_metrics_line(self.metrics)}   ({self.task.baseline(split.valid.examples.labels)})")
+            say("result", f"{_metrics_line(self.metrics)}   ({job.baseline(split.valid.examples.labels)})")
         if out is not None:
             self.save(out)
         return self

@@ -65,7 +65,8 @@ def finetune(
 ) -> None:
     """Fine-tune a backbone on your data and save the model.
 
-    DATA is a folder with one sub-folder per class, or with train/ and valid/ folders of that form. NAME may also be the folder of a saved model, which is then trained further.
+    DATA is a folder with one sub-folder per class, or with train/ and valid/ folders of that form.
+    NAME may also be the folder of a saved model, which is then trained further.
     """
     fields = _fields(pairs)
     target = out or _free_folder(name, data)
