@@ -21,6 +21,7 @@ TIERS = {
     "zoo.registry": 1,
     "zoo.console": 1,
     "zoo.card": 1,
+    "zoo.statefile": 3,
     "zoo.store": 2,
     "zoo.data": 2,
     "zoo.data.batches": 3,

@@ -76,9 +76,9 @@ def write(
 def _fill(
     part: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any], card: str, files: Mapping[str, Path]
 ) -> None:
-    from zoo import weights
+    from zoo import statefile
 
-    weights.write_state(part / WEIGHTS, state, {"zoo": weights.FORMAT})
+    statefile.write_state(part / WEIGHTS, state, {"zoo": statefile.FORMAT})
     for name, source in files.items():
         target = part / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo import artefact, card, discovery, registry, store, tasks, weights
+from zoo import artefact, card, discovery, registry, statefile, store, tasks, weights
 from zoo.console import say
 from zoo.data import prepare
 from zoo.data.examples import fingerprint, read_one
@@ -239,7 +239,7 @@ def _load_saved(folder: Path) -> Model:
 
 def _load_head(task: Task, dim: int, path: Path) -> nn.Module:
     head = task.head(dim)
-    state, _ = weights.read_state(path)
+    state, _ = statefile.read_state(path)
     mine = {name.removeprefix("head."): tensor for name, tensor in state.items() if name.startswith("head.")}
     try:
         head.load_state_dict(mine, strict=True)

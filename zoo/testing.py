@@ -14,7 +14,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from zoo import discovery, registry, store, weights
+from zoo import discovery, registry, statefile, store, weights
 from zoo.errors import PluginError, ZooError
 from zoo.plugin import Backbone, Entry, Features, File, ImageInput, Plugin
 
@@ -234,7 +234,7 @@ def round_trip(case: Case) -> None:
     """The net's own state dict, saved, adapted and loaded strictly into an empty net, gives equal features."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
-        weights.write_state(path, case.backbone.module.state_dict(), {})
+        statefile.write_state(path, case.backbone.module.state_dict(), {})
         saved = replace(case.entry, source=Path(folder).as_uri(), files=(File(path.name),))
         again = weights.load(case.plugin, saved, {**case.files, path.name: path})
         if not torch.equal(_pooled(case.backbone, case.entry, 3), _pooled(again, case.entry, 3)):

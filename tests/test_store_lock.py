@@ -1,0 +1,92 @@
+"""The store's lock: what it wrote it reads, one process at a time, and a damaged one is named with its line."""
+
+import threading
+import tomllib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from storing import sha256
+
+from zoo import store
+from zoo.errors import StoreError
+from zoo.plugin import File
+from zoo.store import lock
+
+TEXT = st.text(max_size=30)
+PATH = st.from_regex(r"[a-z]{1,8}(/[a-zé\"' \n\x7f]{1,8})?", fullmatch=True)
+FILE = st.builds(File, PATH, st.binary(max_size=4).map(sha256), st.integers(0, 2**62))
+RECEIPT = st.builds(lock.Receipt, TEXT, st.none() | TEXT.filter(bool), st.lists(FILE, max_size=3).map(tuple), TEXT)
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_quoted_text_is_read_back_by_tomllib(text):
+    assert tomllib.loads(f"{lock.quote(text)} = {lock.quote(text)}") == {text: text}
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.dictionaries(TEXT, RECEIPT, max_size=3))
+def test_lock_reads_what_it_wrote(receipts):
+    path = store.home() / "any" / "lock.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(lock.dump(receipts), encoding="utf-8", newline="\n")
+    assert lock.read(path) == receipts
+
+
+def test_threads_that_record_at_once_lose_nothing(tmp_path):
+    path = tmp_path / "lock.toml"
+    receipt = lock.Receipt("file:///x", None, (File("a", "0" * 64, 1),), "now")
+    threads = [threading.Thread(target=lock.record, args=(path, f"n/{i}", receipt)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(lock.read(path)) == [f"n/{i}" for i in range(8)]
+    assert sorted(p.name for p in tmp_path.glob("lock*")) == ["lock.toml", "lock.toml.lock"]
+
+
+def test_lock_held_by_another_is_an_error_in_bounded_time(tmp_path, monkeypatch):
+    import filelock
+
+    monkeypatch.setattr(lock, "WAIT", 0.05)
+    with (
+        filelock.FileLock(tmp_path / "lock.toml.lock"),
+        pytest.raises(StoreError, match="by another process") as caught,
+    ):
+        lock.record(tmp_path / "lock.toml", "n/a", lock.Receipt("file:///x", None, (), "now"))
+    assert "zoo pull n/a" in caught.value.fix
+
+
+def test_lock_that_cannot_be_read_is_an_error():
+    (store.home() / "lock.toml").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"lock\.toml: cannot be read") as caught:
+        store.receipt("n/a")
+    assert caught.value.fix.startswith("chmod u+r ")
+
+
+GOOD = f'["n/a"]\nsource = "s"\nwhen = "w"\nfiles = [{{ path = "p", sha256 = "{"0" * 64}", bytes = 1 }}]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        (GOOD + "x = = 1\n", 5, "Invalid value"),
+        ("\n\nn = 1\n", 3, '["n"]: has to be a table'),
+        ("\n" + GOOD.replace("when", "then"), 2, "'when' is missing"),
+        (GOOD.replace('"s"', "1"), 1, "source, commit and when have to be texts"),
+        (GOOD.replace('"p"', '"../p"'), 1, "'../p' has to name a file below the source"),
+        (GOOD.replace("0000", "zz"), 1, "sha256 of p has to be 64 hexadecimal digits"),
+        (GOOD.replace("bytes = 1", "bytes = -1"), 1, "bytes of p has to be a whole number, not -1"),
+        ("\udcff", 1, "codec can't decode"),
+    ],
+)
+def test_damaged_lock_is_named_with_its_line(text, line, said):
+    path = store.home() / "lock.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(StoreError) as caught:
+        store.receipt("n/a")
+    assert caught.value.what.startswith(f"{path}:{line}: ")
+    assert said in caught.value.what
+    assert f"rm '{path}'" in caught.value.fix
