@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -194,6 +195,15 @@ def test_adapt_drops_the_head_and_nothing_else():
     assert set(plugin.adapt(ROWS[0], state)) == {"conv1.weight", "fc2.weight"}
 
 
+def test_adapt_gives_an_old_file_the_counters_that_batchnorm_had_not_then():
+    net = build("resnet14").module
+    net.bn1.num_batches_tracked += 7
+    old = {key: tensor for key, tensor in net.state_dict().items() if not key.startswith("layer1.0.bn1.num")}
+    adapted = plugin.adapt(ROWS[0], old)
+    assert adapted.keys() == net.state_dict().keys()
+    assert (adapted["bn1.num_batches_tracked"], adapted["layer1.0.bn1.num_batches_tracked"]) == (7, 0)
+
+
 @pytest.mark.parametrize("entry", ROWS, ids=lambda entry: entry.name)
 def test_a_row_builds_with_the_dim_and_the_parameters_it_lists(entry):
     with torch.device("meta"):
@@ -237,3 +247,11 @@ def test_a_text_row_is_refused():
 def test_a_plain_net_with_zero_init_would_indeed_return_zeros():
     net = ResNet(replace(ARCHITECTURES["plain20"], zero_init=True)).eval()
     assert not net(images()).pooled.any()
+
+
+def test_the_page_on_skip_connections_shows_the_code_of_the_net():
+    page = (ROOT / "docs/skip-connections.md").read_text()
+    source = Path(resnet.__file__).read_text()
+    shown = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert shown
+    assert all(block in source for block in shown)

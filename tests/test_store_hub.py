@@ -78,7 +78,7 @@ def test_second_pull_makes_no_request(hub):
 
 
 def test_servers_learn_nothing_about_the_machine(hub):
-    code = "from zoo import store; from test_store import entry; store.pull(entry('hf://org/net'))"
+    code = "from zoo import store; from storing import entry; store.pull(entry('hf://org/net'))"
     paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     del environ["HF_HUB_DISABLE_TELEMETRY"]
@@ -202,7 +202,7 @@ def test_killed_process_leaves_no_blob_and_the_next_pull_works(connect, tmp_path
         go_on.wait(20)
         return content
 
-    code = "from zoo import store; from test_store import entry; store.pull(entry('hf://org/net'))"
+    code = "from zoo import store; from storing import entry; store.pull(entry('hf://org/net'))"
     paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     with Hub({"org/net": FILES}, alter=stall) as hub:
         connect(hub)

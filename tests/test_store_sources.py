@@ -191,7 +191,7 @@ def test_store_that_cannot_be_written_is_an_error(folder, monkeypatch, tmp_path)
 def test_full_disk_is_an_error_and_leaves_nothing(folder):
     """A limit on the size of files stands for the full disk: the write fails in the middle."""
     code = (
-        "import resource, signal, sys; from zoo import store; from test_store import entry\n"
+        "import resource, signal, sys; from zoo import store; from storing import entry\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (99999, 99999))\n"
         "try: store.pull(entry(sys.argv[1]))\nexcept store.StoreError as error: print(error)"
     )

@@ -41,8 +41,15 @@ class Native(Plugin):
         return Backbone(net, net.dim, entry.input, stages, lora_targets=tuple(targets))
 
     def adapt(self, entry: Entry, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Drop the head of the pre-training; every other key is the module's own."""
-        return {key: tensor for key, tensor in state.items() if key not in ("fc.weight", "fc.bias")}
+        """Drop the head of the pre-training; every other key is the module's own.
+
+        Files from before BatchNorm counted its steps get counters of 0: nothing reads them.
+        """
+        import torch
+
+        kept = {key: tensor for key, tensor in state.items() if key not in ("fc.weight", "fc.bias")}
+        norms = [key.removesuffix("running_mean") for key in kept if key.endswith(".running_mean")]
+        return {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms} | kept
 
 
 def _architecture(entry: Entry) -> Architecture:
