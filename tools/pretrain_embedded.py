@@ -1,6 +1,6 @@
 """Pre-train the embedded backbone, a small residual net that knows letters, and write its file and catalogue row.
 
-    python tools/pretrain_embedded.py                                  # about 15 minutes on 2 cores
+    python tools/pretrain_embedded.py
     python tools/pretrain_embedded.py --train 20800 --epochs 1 --out /tmp/trial
 
 It trains with zoo's own `finetune(strategy="scratch")` on the letters of tools/letters.py. The accuracy it prints is

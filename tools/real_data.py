@@ -63,7 +63,8 @@ def once(name: str, make: Callable[[Path], None]) -> Path:
         part = Path(tempfile.mkdtemp(prefix=f"{done.name}.part-", dir=done.parent))
         try:
             make(part)
-            part.rename(done)
+            if not done.exists():  # another run may have been quicker
+                part.rename(done)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return done
@@ -171,7 +172,7 @@ def _runs(command: Sequence[str], folder: Path) -> bool:
 def _run(command: Sequence[str], folder: Path) -> None:
     if shutil.which(command[0]) is None:
         raise StoreError(
-            f"{command[0]} is not on this machine; it is needed to fetch {command[-1]}",
+            f"{command[0]} is not on this machine; the real inputs are fetched with it",
             fix=f"install {command[0]}, or copy a filled cache and set ZOO_REAL to its folder",
         )
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

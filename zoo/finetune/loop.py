@@ -13,7 +13,7 @@ from zoo.console import Bar
 from zoo.data.batches import Images, training_order
 from zoo.errors import RecipeError
 from zoo.finetune import optim
-from zoo.finetune.network import Network, autocast, outputs, set_mode
+from zoo.finetune.network import Network, autocast, channels_last, outputs, set_mode
 from zoo.finetune.recipe import Recipe
 from zoo.tasks.task import Task
 
@@ -62,6 +62,7 @@ def train(
     from accelerate import Accelerator
 
     device = next(network.parameters()).device
+    channels_last(network)
     accelerator = Accelerator(cpu=device.type == "cpu")
     solver = optim.optimizer(network, recipe)
     rate = optim.schedule(solver, recipe)

@@ -1,0 +1,62 @@
+"""tools/real_data.py without the network: the cache, and what it says when something is missing."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from zoo.errors import StoreError
+
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+
+
+@pytest.fixture
+def real_data(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    monkeypatch.setenv("ZOO_REAL", str(tmp_path / "cache"))
+    import real_data
+
+    return real_data
+
+
+def test_a_thing_is_made_once(real_data):
+    made = []
+
+    def make(folder):
+        made.append(folder)
+        (folder / "a.txt").write_text("a")
+
+    assert real_data.once("deb/a", make) == real_data.once("deb/a", make) == real_data.cache() / "deb/a"
+    assert (real_data.cache() / "deb/a/a.txt").read_text() == "a"
+    assert len(made) == 1
+
+
+def test_a_failure_half_way_leaves_nothing(real_data):
+    def make(folder):
+        (folder / "half.txt").write_text("half")
+        raise StoreError("no more", fix="try again")
+
+    with pytest.raises(StoreError):
+        real_data.once("a", make)
+    assert list(real_data.cache().iterdir()) == []
+
+
+def test_a_missing_client_is_named(real_data, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StoreError, match=r"apt-get is not on this machine") as caught:
+        real_data.debian(["fonts-lato"])
+    assert "ZOO_REAL" in caught.value.fix
+
+
+def test_a_failing_client_is_quoted(real_data, tmp_path):
+    command = [sys.executable, "-c", "import sys; sys.exit('E: no such package')"]
+    with pytest.raises(StoreError, match=r"exited 1: E: no such package") as caught:
+        real_data._run(command, tmp_path)
+    assert caught.value.fix == " ".join(command)
+
+
+def test_a_package_without_the_expected_file_is_told(real_data, tmp_path):
+    (tmp_path / "one.pth").touch()
+    (tmp_path / "two.pth").touch()
+    with pytest.raises(StoreError, match=r"should hold one \*\.pth and holds one\.pth, two\.pth"):
+        real_data._only(tmp_path, "*.pth")
