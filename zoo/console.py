@@ -80,7 +80,7 @@ class Bar:
         self.drawn = now
         share = min(1.0, self.done / max(1, self.total))
         left = duration((now - self.start) * (1 - share) / share) if share else "?"
-        text = f"{self.done:,}/{self.total:,}  {note}  {left} left"
+        text = "  ".join(filter(None, (f"{self.done:,}/{self.total:,}", note, f"{left} left")))
         if self.live:
             filled = round(24 * share)
             print(
