@@ -95,6 +95,20 @@ def test_scratch_forgets_the_weights(pretrained):
 
 
 @pytest.mark.parametrize("strategy", ["scratch", "probe", "full"])
+def test_bf16_inside_gives_float32_outside(pretrained, strategy):
+    model = zoo.load(pretrained, "cpu").finetune(pictures.pairs(8), strategy=strategy, steps=20, precision="bf16")
+    assert {p.dtype for p in model.backbone.module.parameters()} == {torch.float32}
+    assert model.metrics["accuracy"] > 0.5
+    assert model.evaluate(pictures.pairs(8))["accuracy"] > 0.5
+
+
+def test_predicting_keeps_no_decoded_copies(pretrained, tmp_path):
+    root = pictures.folder(tmp_path / "data", 1)
+    zoo.load(pretrained, "cpu").predict([root / "red" / "002.png"])
+    assert not (tmp_path / "store" / "cache").exists()
+
+
+@pytest.mark.parametrize("strategy", ["scratch", "probe", "full"])
 def test_the_same_seed_gives_the_same_model_bit_for_bit(pretrained, strategy):
     models = [zoo.load(pretrained, "cpu") for _ in range(3)]
     for model, seed in zip(models, (1, 1, 2), strict=True):

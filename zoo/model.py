@@ -120,13 +120,13 @@ class Model:
         if not isinstance(top, int) or top < 1:
             raise RecipeError(f"top={top!r} is not a whole number above 0", fix="top=1")
         network, task = self._tuned()
-        prepared = prepare.prepare(prepare.inputs_only(inputs), self.input)
-        return task.decode(outputs(network, prepared.images, precision=self._precision()), top)
+        images = prepare.prepare(prepare.inputs_only(inputs), self.input, keep=False).images
+        return task.decode(outputs(network, images, precision=self._precision()), top)
 
     def embed(self, inputs: object) -> Tensor:
         """Return the backbone's pooled features (N, D), float32, on the CPU."""
-        prepared = prepare.prepare(prepare.inputs_only(inputs), self.input)
-        return features(self.backbone.module, prepared.images, precision="fp32")
+        images = prepare.prepare(prepare.inputs_only(inputs), self.input, keep=False).images
+        return features(self.backbone.module, images, precision="fp32")
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Save to a new folder, readable later with no network, catalogue or training data; returns the folder."""

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from zoo import console
+from zoo.cli import complete_name
 from zoo.errors import RecipeError
 
 
@@ -41,7 +42,7 @@ def _print(document: object) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_name)
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--task", help="What to learn; inferred from the labels when left out.")
 @click.option("--valid", help="Share held out for validation (0: none), or a folder.  [default: 0.2]")

@@ -42,14 +42,14 @@ class Decoded:
 
 
 def decode(
-    examples: Examples, spec: ImageInput, cache: Path, *, skip_bad: bool, advance: Callable[[int], None]
+    examples: Examples, spec: ImageInput, cache: Path | None, *, skip_bad: bool, advance: Callable[[int], None]
 ) -> Decoded:
-    """Decode and resize every image once; files are kept below `cache`, keyed by content and preparation.
+    """Decode and resize every image once; files are kept below `cache` (None: not kept), keyed by content and size.
 
     `advance` is told after each chunk how many more are done. Raises DataError naming the first image that cannot be
     read, unless `skip_bad`; then the indices left out are in `skipped`.
     """
-    if not _from_files(examples):
+    if cache is None or not _from_files(examples):
         return _in_memory(_prepare(examples, spec, skip_bad, advance))
     key = _key(examples, spec, skip_bad)
     data, index = cache / f"{key}.u8", cache / f"{key}.json"

@@ -40,10 +40,14 @@ class Split:
     skipped: tuple[str, ...]
 
 
-def prepare(examples: Examples, spec: ImageInput, *, skip_bad: bool = False) -> Prepared:
-    """Decode examples once for a net's input; raises DataError for one that cannot be read unless `skip_bad`."""
+def prepare(examples: Examples, spec: ImageInput, *, skip_bad: bool = False, keep: bool = True) -> Prepared:
+    """Decode examples for a net's input, and with `keep` only once ever.
+
+    Raises DataError for an example that cannot be read, unless `skip_bad`.
+    """
+    cache = home() / "cache" / "decoded" if keep else None
     with Bar("decode", len(examples)) as bar:
-        decoded = decode(examples, spec, home() / "cache" / "decoded", skip_bad=skip_bad, advance=bar.advance)
+        decoded = decode(examples, spec, cache, skip_bad=skip_bad, advance=bar.advance)
     if len(decoded) == 0:
         raise DataError(f"{examples.origin}: not one image can be read", fix="look at one of them in an image viewer")
     return Prepared(_without(examples, decoded), Images.of(decoded, spec), _names(examples, decoded))

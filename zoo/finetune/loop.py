@@ -63,7 +63,7 @@ def train(
 
     device = next(network.parameters()).device
     channels_last(network)
-    accelerator = Accelerator(cpu=device.type == "cpu")
+    accelerator = Accelerator(cpu=device.type == "cpu", device_placement=False)
     solver = optim.optimizer(network, recipe)
     rate = optim.schedule(solver, recipe)
     wrapped, solver, rate = accelerator.prepare(network, solver, rate)
