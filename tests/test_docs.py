@@ -69,6 +69,12 @@ def test_the_plugin_of_the_guide_keeps_the_contract(distribution):
     )
 
 
+def test_the_code_about_skips_is_the_code_that_runs():
+    source = (ROOT / "plugins" / "zoo_native" / "resnet.py").read_text()
+    for block in blocks((ROOT / "docs" / "skip-connections.md").read_text(), "python"):
+        assert block in source
+
+
 @pytest.mark.parametrize("page", [*sorted(p.name for p in (ROOT / "docs").glob("*.md")), "README.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page if page == "README.md" else ROOT / "docs" / page
