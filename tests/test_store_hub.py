@@ -1,5 +1,7 @@
 """The store and the Hub: verified bytes, one request a file, and an error with a fix for whatever goes wrong."""
 
+import io
+import itertools
 import os
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import pytest
 from hub import Hub, commit_of
 from storing import FILES, NAMES, WEIGHTS, entry, kept, sha256
 
-from zoo import store
+from zoo import console, store
 from zoo.errors import StoreError
 from zoo.plugin import File
 
@@ -120,11 +122,15 @@ def test_hub_entry_without_files_means_its_weight_file(hub):
     assert store.is_pulled(source)
 
 
-def test_progress_is_told_up_to_the_last_byte(hub):
-    told = []
-    store.pull(entry("hf://org/net"), progress=lambda *said: told.append(said))
-    assert {said[0] for said in told} == set(FILES)
-    assert [said for said in told if said[0] == "model.safetensors"][-1][1:] == (len(WEIGHTS), len(WEIGHTS))
+def test_a_terminal_sees_the_bytes_arrive(hub, monkeypatch):
+    terminal, clock = io.StringIO(), itertools.count()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(console.time, "monotonic", lambda: float(next(clock)))
+    with console.to(terminal):
+        store.pull(entry("hf://org/net", [File("model.safetensors")]))
+    assert "pull      ━" in terminal.getvalue()
+    assert " MB" in terminal.getvalue()
+    assert terminal.getvalue().endswith(console.CLEAR)
 
 
 def test_lost_blob_is_fetched_again_as_the_lock_has_it(connect):

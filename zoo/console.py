@@ -13,6 +13,7 @@ _stream: TextIO | None = None
 """Where lines go; None is standard output as it is at the time of the call."""
 _quiet = False
 CLEAR = "\r\x1b[2K"
+MEGABYTES = (1e6, " MB")
 
 
 @contextmanager
@@ -56,8 +57,8 @@ def duration(seconds: float) -> str:
 class Bar:
     """A progress bar on a terminal; elsewhere a plain line every half minute, so that logs stay readable."""
 
-    def __init__(self, topic: str, total: int) -> None:
-        self.topic, self.total, self.done = topic, total, 0
+    def __init__(self, topic: str, total: int, unit: tuple[float, str] = (1, "")) -> None:
+        self.topic, self.total, self.unit, self.done = topic, total, unit, 0
         self.start = self.drawn = time.monotonic()
         self.stream = _stream or sys.stdout
         self.live = not _quiet and self.stream.isatty()
@@ -80,7 +81,9 @@ class Bar:
         self.drawn = now
         share = min(1.0, self.done / max(1, self.total))
         left = duration((now - self.start) * (1 - share) / share) if share else "?"
-        text = "  ".join(filter(None, (f"{self.done:,}/{self.total:,}", note, f"{left} left")))
+        scale, name = self.unit
+        count = f"{self.done / scale:,.0f}/{self.total / scale:,.0f}{name}"
+        text = "  ".join(filter(None, (count, note, f"{left} left")))
         if self.live:
             filled = round(24 * share)
             print(

@@ -297,4 +297,4 @@ def _strategy_line(wanted: Recipe, settled: Recipe, examples: int) -> str:
 
 
 def _metrics_line(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', '-')} {value:.3f}" for name, value in metrics.items() if name != "loss")
+    return ", ".join(f"{name.replace('_f1', '-F1')} {value:.3f}" for name, value in metrics.items() if name != "loss")

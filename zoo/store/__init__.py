@@ -8,21 +8,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from zoo.console import MEGABYTES, Bar
 from zoo.errors import StoreError
 from zoo.plugin import Entry, File
 from zoo.rows import is_inside
 from zoo.store import lock
 
-__all__ = ["Progress", "home", "is_pulled", "pull", "receipt"]
-
-Progress = Callable[[str, int, int | None], None]
-"""Called while a file arrives, with its path, the bytes so far and the bytes in all (None: not known)."""
+__all__ = ["home", "is_pulled", "pull", "receipt"]
 
 
 def home() -> Path:
@@ -32,7 +30,7 @@ def home() -> Path:
     return Path(os.path.expanduser(folder)).absolute()
 
 
-def pull(entry: Entry, *, progress: Progress | None = None) -> dict[str, Path]:
+def pull(entry: Entry) -> dict[str, Path]:
     """Return the files of an entry by their path in the source, fetched and verified where they are not here yet.
 
     What the lock knows is answered without a request; a file that has gone is fetched again as the lock has it.
@@ -45,7 +43,7 @@ def pull(entry: Entry, *, progress: Progress | None = None) -> dict[str, Path]:
     missing = [file for file in files if known is None or not _is_here(file)]
     if missing:
         with _disk_errors(entry):
-            files = _fetch(entry, known, files, missing, progress)
+            files = _fetch(entry, known, files, missing)
     return {file.path: _blob(file) for file in files}
 
 
@@ -122,9 +120,7 @@ def _files(entry: Entry, known: lock.Receipt | None) -> tuple[File, ...]:
     return tuple(recorded.get(path) or listed.get(path) or File(path) for path in dict.fromkeys(paths))
 
 
-def _fetch(
-    entry: Entry, known: lock.Receipt | None, files: tuple[File, ...], missing: list[File], progress: Progress | None
-) -> tuple[File, ...]:
+def _fetch(entry: Entry, known: lock.Receipt | None, files: tuple[File, ...], missing: list[File]) -> tuple[File, ...]:
     """Fetch the missing files, all of one commit, then record them; returns all files with their hashes."""
     from datetime import UTC, datetime
 
@@ -133,7 +129,8 @@ def _fetch(
     remotes = sources.locate(entry, [file.path for file in missing], known.commit if known else None)
     by = str(_lock_path()) if known else entry.catalogue or "its row"
     pairs = zip(remotes, missing, strict=True)
-    fetched = {file.path: fetch.fetch(remote, file, entry.name, by, home(), progress) for remote, file in pairs}
+    with Bar("pull", sum(remote.size or 0 for remote in remotes), MEGABYTES) as bar:
+        fetched = {file.path: fetch.fetch(remote, file, entry.name, by, home(), bar.advance) for remote, file in pairs}
     files = tuple(fetched.get(file.path, file) for file in files)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     lock.record(_lock_path(), entry.name, lock.Receipt(str(entry.source), remotes[0].commit, files, when))

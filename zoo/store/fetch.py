@@ -9,13 +9,13 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from zoo.errors import StoreError
 from zoo.plugin import File
 
-if TYPE_CHECKING:
-    from zoo.store import Progress
+Arrived = Callable[[int], None]
+"""Called while a file arrives, with how many bytes more are here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Remote:
     commit: str | None = None
 
 
-def fetch(remote: Remote, file: File, name: str, by: str, folder: Path, progress: Progress | None) -> File:
+def fetch(remote: Remote, file: File, name: str, by: str, folder: Path, arrived: Arrived) -> File:
     """Bring a file into <folder>/blobs unless its bytes are there already; returns it with sha256 and size.
 
     `file` holds what is expected of it and `by` who says so, `name` is the backbone's. Raises StoreError if the
@@ -52,7 +52,7 @@ def fetch(remote: Remote, file: File, name: str, by: str, folder: Path, progress
     handle, part = tempfile.mkstemp(suffix=".part", dir=partial)
     try:
         with os.fdopen(handle, "w+b") as out:
-            found = _receive(remote, out, check, progress)
+            found = _receive(remote, out, check, arrived)
             os.fsync(out.fileno())
         os.chmod(part, 0o444)
         os.replace(part, blobs / found)
@@ -61,7 +61,7 @@ def fetch(remote: Remote, file: File, name: str, by: str, folder: Path, progress
     return File(file.path, found, (blobs / found).stat().st_size)
 
 
-def _receive(remote: Remote, out: IO[bytes], check: _Check, progress: Progress | None) -> str:
+def _receive(remote: Remote, out: IO[bytes], check: _Check, arrived: Arrived) -> str:
     """Write the bytes of a source while hashing them; returns their SHA-256 once everything agrees."""
     digest, done = hashlib.sha256(), 0
     with closing(remote.stream()) as chunks:
@@ -70,8 +70,7 @@ def _receive(remote: Remote, out: IO[bytes], check: _Check, progress: Progress |
             check.not_beyond(done)
             out.write(chunk)
             digest.update(chunk)
-            if progress:
-                progress(remote.path, done, check.size)
+            arrived(len(chunk))
     check.received(done, digest.hexdigest())
     if remote.git:
         check.git(_git_hash(out, done))
