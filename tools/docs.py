@@ -6,9 +6,10 @@ import re
 import sys
 from pathlib import Path
 
-import click
+from click.testing import CliRunner
 
 from zoo import Recipe
+from zoo.cli import COMMANDS
 from zoo.cli import main as zoo
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -16,15 +17,14 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 def commands() -> str:
     """Return docs/cli.md: the help of every command."""
-    group = click.Context(zoo, info_name="zoo", max_content_width=100)
-    parts = ["# Commands\n\nGenerated from the commands' own help by `python tools/docs.py`.\n"]
-    parts.append(f"```text\n{zoo.get_help(group)}\n```\n")
-    for name in zoo.list_commands(group):
-        command = zoo.get_command(group, name)
-        assert command is not None
-        context = click.Context(command, info_name=name, parent=group, max_content_width=100)
-        parts.append(f"## zoo {name}\n\n```text\n{command.get_help(context)}\n```\n")
+    parts = ["# Commands\n\nGenerated from the commands' own help by `python tools/docs.py`.\n", _help()]
+    parts += [f"## zoo {name}\n\n{_help(name)}" for name in COMMANDS]
     return "\n".join(parts)
+
+
+def _help(*command: str) -> str:
+    shown = CliRunner().invoke(zoo, [*command, "--help"], prog_name="zoo", terminal_width=100)
+    return f"```text\n{shown.output}```\n"
 
 
 def recipe(page: str) -> str:
