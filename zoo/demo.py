@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 BACKBONE = "native/resnet14.letters"
-STRATEGIES = ("scratch", "probe", "full")
 SIZES = (1, 5, 10, 20)
 """Examples of each digit."""
-STEPS = 100
+RECIPES: dict[str, dict[str, Any]] = {
+    "scratch": {"steps": 150, "lr": 3e-3},
+    "probe": {},
+    "full": {"steps": 100, "lr": 1e-2, "backbone_lr": 3e-4},
+}
+"""What suits each strategy best among the recipes tried (docs/log.md)."""
 TEST = 800
 
 Pair = tuple["np.ndarray[Any, Any]", int]
@@ -51,7 +55,7 @@ def accuracy(strategy: str, train: list[Pair], test: list[Pair], seed: int) -> f
     from zoo.model import load
 
     with quiet():
-        model = load(BACKBONE, "cpu").finetune(train, valid=0, strategy=strategy, seed=seed, steps=STEPS)
+        model = load(BACKBONE, "cpu").finetune(train, valid=0, strategy=strategy, seed=seed, **RECIPES[strategy])
         return model.evaluate(test)["accuracy"]
 
 
@@ -59,12 +63,12 @@ def run(seeds: int = 3) -> dict[str, Any]:
     """Run every size, strategy and seed; returns {"rows": [{"per_class": …, "scratch": {"mean", "std"}, …}]}."""
     pairs = digits()
     rows: list[dict[str, Any]] = []
-    with Bar("demo", len(SIZES) * len(STRATEGIES) * seeds) as bar:
+    with Bar("demo", len(SIZES) * len(RECIPES) * seeds) as bar:
         for per_class in SIZES:
-            scores: dict[str, list[float]] = {strategy: [] for strategy in STRATEGIES}
+            scores: dict[str, list[float]] = {strategy: [] for strategy in RECIPES}
             for seed in range(seeds):
                 train, test = draw(pairs, per_class, seed)
-                for strategy in STRATEGIES:
+                for strategy in RECIPES:
                     scores[strategy].append(accuracy(strategy, train, test, seed))
                     bar.advance(note=f"{per_class} a class, {strategy}")
             rows.append({"per_class": per_class} | {name: _spread(found) for name, found in scores.items()})
@@ -81,7 +85,7 @@ def table(result: dict[str, Any]) -> None:
     say("digits", f"accuracy on {result['test']} handwritten digits, mean ± std of {result['seeds']} draws")
     say("a class", f"{'from scratch':>16}{'frozen probe':>16}{'fine-tuned':>16}")
     for row in result["rows"]:
-        cells = (f"{row[name]['mean']:.3f} ± {row[name]['std']:.3f}" for name in STRATEGIES)
+        cells = (f"{row[name]['mean']:.3f} ± {row[name]['std']:.3f}" for name in RECIPES)
         say(f"{row['per_class']:>7}", "".join(f"{cell:>16}" for cell in cells))
 
 
@@ -95,7 +99,7 @@ def plot(result: dict[str, Any], path: Path) -> Path:
     names = {"scratch": "from scratch", "probe": "pre-trained on letters, frozen", "full": "pre-trained, fine-tuned"}
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     sizes = [row["per_class"] for row in result["rows"]]
-    for name, colour in zip(STRATEGIES, ("#9aa0a6", "#4285b4", "#d1495b"), strict=True):
+    for name, colour in zip(RECIPES, ("#9aa0a6", "#4285b4", "#d1495b"), strict=True):
         means = [row[name]["mean"] for row in result["rows"]]
         spread = [row[name]["std"] for row in result["rows"]]
         axes.errorbar(sizes, means, yerr=spread, marker="o", capsize=3, color=colour, label=names[name])

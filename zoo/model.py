@@ -238,11 +238,12 @@ def _load_saved(folder: Path) -> Model:
 
 
 def _load_head(task: Task, dim: int, path: Path) -> nn.Module:
-    head = task.head(dim)
+    with torch.device("meta"):
+        head = task.head(dim)
     state, _ = statefile.read_state(path)
     mine = {name.removeprefix("head."): tensor for name, tensor in state.items() if name.startswith("head.")}
     try:
-        head.load_state_dict(mine, strict=True)
+        head.load_state_dict(mine, strict=True, assign=True)
     except RuntimeError as error:
         raise ArtefactError(
             f"{path}: the head does not fit its {len(task.labels)} labels and {dim} features",

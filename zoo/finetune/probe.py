@@ -67,8 +67,9 @@ def _folds(targets: Tensor, seed: int) -> list[Tensor]:
 
 def _solve(task: Task, features: Tensor, targets: Tensor, strength: float) -> nn.Linear:
     """Minimise by L-BFGS with a strong-Wolfe line search from zero weights; deterministic."""
-    head = task.head(features.shape[1])
-    assert isinstance(head, nn.Linear)
+    head: nn.Linear = nn.utils.skip_init(nn.Linear, features.shape[1], len(task.labels))
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
     solver = torch.optim.LBFGS(
         head.parameters(), max_iter=ROUNDS, tolerance_grad=1e-6, tolerance_change=1e-9, line_search_fn="strong_wolfe"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from zoo.console import duration, say
@@ -53,7 +54,7 @@ def _tune(
     backbone: nn.Module, dim: int, task: Task, train_set: Labelled, valid_set: Labelled | None, recipe: Recipe
 ) -> Outcome:
     start = time.monotonic()
-    network = Network(backbone, task.head(dim).to(next(backbone.parameters()).device))
+    network = Network(backbone, _new_head(task, dim, recipe).to(next(backbone.parameters()).device))
     history, best = train(network, task, train_set, valid_set, recipe)
     done = int(history[-1]["step"])
     kept = f"best at {best.step}  " if valid_set else ""
@@ -61,6 +62,20 @@ def _tune(
     seconds = duration(time.monotonic() - start)
     say("tune", f"step {done}{early}  {_score(task, best.metrics)}{kept}{recipe.precision}  {seconds}")
     return Outcome(network.head, tuple(history), best.metrics)
+
+
+def _new_head(task: Task, dim: int, recipe: Recipe) -> nn.Module:
+    """Make a head of zeros on pretrained features (BiT, arXiv 1912.11370, section 3.3), a random one from scratch.
+
+    Digits, 5 a class: zeros 0.953 and random 0.948 fine-tuned, but 0.70 and 0.83 from scratch (docs/log.md).
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        head = task.head(dim)
+    if recipe.strategy != "scratch":
+        for parameter in head.parameters():
+            nn.init.zeros_(parameter)
+    return head
 
 
 def _score(task: Task, metrics: Row) -> str:

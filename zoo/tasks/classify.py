@@ -30,11 +30,8 @@ class Classify:
         return cls(tuple(sorted(set(labels), key=lambda label: (isinstance(label, str), label))))
 
     def head(self, dim: int) -> nn.Linear:
-        """Make a linear layer of zeros: every class equally likely (BiT, arXiv 1912.11370, section 3.3)."""
-        head: nn.Linear = nn.utils.skip_init(nn.Linear, dim, len(self.labels))  # draws no random numbers
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
-        return head
+        """Make a linear layer with torch's own random weights."""
+        return nn.Linear(dim, len(self.labels))
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
         """Return class indices (N,); raises DataError for a label that the model does not know."""
