@@ -56,7 +56,7 @@ def test_a_probe_needs_pretrained_weights():
 def test_everything_is_settled():
     done = settled(Recipe())
     assert not [name for name, value in to_dict(done).items() if value == "auto"]
-    assert (done.steps, done.lr, done.backbone_lr) == (300, 1e-3, 1e-4)
+    assert (done.steps, done.lr, done.backbone_lr) == (300, 3e-3, pytest.approx(3e-4))
 
 
 def test_epochs_become_steps():

@@ -138,7 +138,7 @@ def settle(recipe: Recipe, *, examples: int, image_size: int | None, pretrained:
             f'strategy="{strategy}" needs pretrained weights, and this backbone has none',
             fix='strategy="scratch", or choose a backbone with weights: zoo list',
         )
-    lr = recipe.lr or (3e-3 if strategy == "scratch" else 1e-3)
+    lr = recipe.lr or 3e-3
     return dataclasses.replace(
         recipe,
         strategy=strategy,
