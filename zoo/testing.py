@@ -236,7 +236,8 @@ def round_trip(case: Case) -> None:
         path = Path(folder, "model.safetensors")
         statefile.write_state(path, case.backbone.module.state_dict(), {})
         saved = replace(case.entry, source=Path(folder).as_uri(), files=(File(path.name),))
-        again = weights.load(case.plugin, saved, {**case.files, path.name: path})
+        others = {name: file for name, file in case.files.items() if not name.endswith(".safetensors")}
+        again = weights.load(case.plugin, saved, {**others, path.name: path})
         if not torch.equal(_pooled(case.backbone, case.entry, 3), _pooled(again, case.entry, 3)):
             fix = "register what forward needs as parameters and buffers, and let adapt keep the net's own keys"
             raise _Broken("features differ after a save and a load", fix)
