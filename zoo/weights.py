@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from zoo.errors import PluginError, WeightsError, ZooError
 from zoo.plugin import Backbone, Entry, ImageInput, Plugin, TextInput
@@ -103,7 +105,8 @@ def _adapt(plugin: Plugin, entry: Entry, state: dict[str, Tensor]) -> dict[str, 
 def _build(plugin: Plugin, entry: Entry, files: Mapping[str, Path], device: str, seed: int = 0) -> Backbone:
     """Have the plugin build the net on a device, and check what it returns; the random numbers go on as before."""
     try:
-        with torch.random.fork_rng(devices=[]), torch.device(device):
+        filling = _NoFilling() if device == "meta" else nullcontext()
+        with torch.random.fork_rng(devices=[]), torch.device(device), filling:
             torch.default_generator.manual_seed(seed)  # the CPU's alone, which is the one that is put back
             backbone: Any = plugin.build(entry, files)
     except ZooError:
@@ -120,6 +123,22 @@ def _build(plugin: Plugin, entry: Entry, files: Mapping[str, Path], device: str,
     check_stages(backbone, f"{_label(entry)}: build() on {entry.name}")
     checked: Backbone = backbone
     return checked
+
+
+class _NoFilling(TorchFunctionMode):
+    """Leaves out filling tensors that hold no memory: it took half the time of building a ResNet-50."""
+
+    METHODS = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_})
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self.METHODS or getattr(func, "__module__", None) == "torch.nn.init":
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
 
 
 def _rules(backbone: Any, entry: Entry) -> Iterator[tuple[bool, str]]:
