@@ -29,7 +29,9 @@ def _help(*command: str) -> str:
 
 def recipe(page: str) -> str:
     """Return docs/finetuning.md with the fields of the recipe and their defaults between its markers."""
-    fields = "\n".join(f"{name} = {field.default!r}" for name, field in Recipe.__dataclass_fields__.items())
+    fields = "\n".join(
+        f"{name} = {field.default!r}".replace("'", '"') for name, field in Recipe.__dataclass_fields__.items()
+    )
     words = (Recipe.__doc__ or "").partition("\n\n")[2].rstrip().replace("\n    ", "\n")
     block = f"<!-- recipe -->\n```python\n{fields}\n```\n\n```text\n{words.strip()}\n```\n<!-- end -->"
     return re.sub(r"<!-- recipe -->.*?<!-- end -->", lambda _: block, page, flags=re.DOTALL)
