@@ -81,11 +81,12 @@ def test_a_limit_that_is_no_number_is_a_usage_error(zoo):
     assert "'many' is no number such as 500K, 30M or 1.5B" in result.output
 
 
-def test_a_table_is_cut_to_the_width_of_a_terminal():
-    widths = [40, 6, 30]
-    catalogue._shrink(widths, 60)
-    assert sum(widths) + 4 == 60
-    assert catalogue._cut("native/resnet18", 8) == "native/…"
+def test_a_narrow_terminal_cuts_the_last_column_and_never_a_name(monkeypatch, capsys):
+    monkeypatch.setattr(catalogue.sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(catalogue.sys.stdout, "fileno", lambda: 1)
+    monkeypatch.setattr(catalogue.os, "get_terminal_size", lambda fd: os.terminal_size((40, 20)))
+    catalogue._print_table([("native/resnet14.letters", "172K", "letters drawn from 1,378 open fonts")])
+    assert capsys.readouterr().out == "native/resnet14.letters  172K  letters …\n"
 
 
 @pytest.mark.parametrize(

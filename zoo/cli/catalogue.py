@@ -17,6 +17,8 @@ from zoo.errors import PluginError, ZooError
 from zoo.plugin import API, Entry, ImageInput, TextInput
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+LEAST = 8
+"""Characters that the last column of a table keeps, however narrow the terminal."""
 SCALES = {"K": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 
 
@@ -116,19 +118,14 @@ def _print_json(document: object) -> None:
 
 
 def _print_table(table: list[tuple[str, ...]]) -> None:
-    """Print rows in aligned columns; on a terminal, what does not fit is cut, last column first, with an ellipsis."""
+    """Print rows in aligned columns; on a terminal, the last is cut to what fits. Names never are: they get copied."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     if sys.stdout.isatty():
-        _shrink(widths, os.get_terminal_size(sys.stdout.fileno()).columns)
+        excess = sum(widths) + 2 * (len(widths) - 1) - os.get_terminal_size(sys.stdout.fileno()).columns
+        widths[-1] = max(min(widths[-1], LEAST), widths[-1] - max(0, excess))
     for row in table:
         cells = (_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
-
-
-def _shrink(widths: list[int], columns: int) -> None:
-    for index, least in ((len(widths) - 1, 8), (0, 20)):
-        excess = sum(widths) + 2 * (len(widths) - 1) - columns
-        widths[index] = max(min(widths[index], least), widths[index] - max(0, excess))
 
 
 def _cut(cell: str, width: int) -> str:
