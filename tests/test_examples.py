@@ -63,7 +63,7 @@ def test_nested_folders_belong_to_their_class(tmp_path):
         (lambda root: root.mkdir(), r"data is empty; a folder per class is expected\nfix: arrange"),
         (lambda root: root.write_text("x"), r"data is a file, not a folder"),
         (lambda root: (root.mkdir(), (root / "a.png").write_text("x")), r"data holds no folders"),
-        (lambda root: (root / "empty").mkdir(parents=True), r"empty holds no images\nfix: add images"),
+        (lambda root: (root / "empty").mkdir(parents=True), r"empty holds no images\nfix: add images to it"),
     ],
 )
 def test_a_bad_folder_is_named(tmp_path, make, message):

@@ -17,10 +17,10 @@ def settled(recipe: Recipe, *, examples=100, image_size=224, pretrained=True, cu
     [
         ({"strategy": "prob"}, r"strategy='prob' is not one of auto, .*\nfix: strategy=\"probe\""),
         ({"optimizer": "adam"}, r"optimizer='adam' is not one of adamw, sgd\nfix: optimizer=\"adamw\""),
-        ({"steps": 0}, r"steps=0 is not a whole number above 0\nfix: give a whole number above 0; leave it out"),
+        ({"steps": 0}, r"steps=0 is not a whole number above 0\nfix: give a whole number above 0, or leave it out"),
         ({"steps": 1.5}, r"steps=1\.5 is not a whole number"),
         ({"steps": True}, r"steps=True is not a whole number"),
-        ({"batch_size": None}, r"batch_size=None is not .*\n.*batch_size=32 is the default"),
+        ({"batch_size": None}, r"batch_size=None is not .*\n.*or leave it out: batch_size=32"),
         ({"lr": float("nan")}, r"lr=nan is not a number above 0"),
         ({"lr": "fast"}, r"lr='fast' is not a number above 0"),
         ({"warmup": 2}, r"warmup=2 is not a share from 0 to 1"),

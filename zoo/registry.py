@@ -156,9 +156,10 @@ def _unknown(name: str, merged: _Merged) -> NameNotFound:
 
 
 def _spellings(label: str) -> Iterator[str]:
-    """Yield a label in lower case: whole, without its plugin, and its last part alone."""
+    """Yield a label in lower case: whole, without its plugin, its last part alone; each with and without its tag."""
     label = label.lower()
-    yield from (label.rpartition("/")[2], label.partition("/")[2] or label, label)
+    for part in (label.rpartition("/")[2], label.partition("/")[2] or label, label):
+        yield from (part.partition(".")[0], part)
 
 
 def _merged() -> _Merged:

@@ -106,7 +106,7 @@ def pull(names: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
             lines: Iterable[str] = _plan(entry, store.is_pulled(entry))
         else:
             document[entry.name] = {path: str(local) for path, local in store.pull(entry).items()}
-            lines = document[entry.name].values()
+            lines = document[entry.name].values() or _plan(entry, here=True)
         if not as_json:
             click.echo("\n  ".join((entry.name, *lines)))
     if as_json:

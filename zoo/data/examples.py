@@ -111,7 +111,9 @@ def _read_classes(root: Path) -> Examples:
     for folder in classes:
         images = _images_below(folder)
         if not images:
-            raise DataError(f"{folder} holds no images", fix=f"add images or remove the folder: rmdir {folder}")
+            raise DataError(
+                f"{folder} holds no images", fix=f"add images to it, or move it elsewhere: mv {folder} /tmp"
+            )
         inputs += images
         labels += [folder.name] * len(images)
     return Examples(inputs, labels, str(root))

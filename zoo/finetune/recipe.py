@@ -106,8 +106,8 @@ def _check_number(name: str, value: Any, kind: Any, rule: str, holds: Callable[[
     wrong_bool = isinstance(value, bool) and kind is not bool
     if wrong_bool or not isinstance(value, kind) or not (math.isfinite(value) and holds(value)):
         default = Recipe.__dataclass_fields__[name].default
-        usual = "leave it out" if default is None else f"{name}={default} is the default"
-        raise RecipeError(f"{name}={value!r} is not {rule}", fix=f"give {rule}; {usual}")
+        usual = "" if default is None else f": {name}={default}"
+        raise RecipeError(f"{name}={value!r} is not {rule}", fix=f"give {rule}, or leave it out{usual}")
 
 
 def make(fields: Mapping[str, Any]) -> Recipe:
