@@ -75,29 +75,19 @@ class Model:
         wanted = recipes.make({"strategy": strategy, "seed": seed, **fields})
         if out is not None:
             artefact.check_free(Path(out))
-        if task is not None:
-            tasks.check_name(task)
+        tasks.check_name(task)
         start = time.monotonic()
         split = prepare.train_and_valid(data, valid, self.input, seed=seed, skip_bad=wanted.skip_bad)
         train = split.train.examples
         job = tasks.infer(train.labels, task)
         say("data", _data_line(split, job))
-        settled = recipes.settle(
-            wanted,
-            examples=len(train),
-            image_size=self.input.size,
-            pretrained=self.pretrained,
-            cuda=self.device.type == "cuda",
-        )
+        settled = self._settle(wanted, len(train))
         say("backbone", self._describe())
         say("strategy", _strategy_line(wanted, settled, len(train)))
         self._start(settled)
         held = _labelled(split.valid, job) if split.valid else None
         outcome = run.run(self.backbone.module, self.backbone.dim, job, _labelled(split.train, job), held, settled)
-        self.head, self.task, self.recipe = outcome.head, job, settled
-        self.history, self.metrics = list(outcome.history), outcome.metrics
-        self.pretrained = True  # what it is fine-tuned from next time
-        self.data = _facts(split) | {"seconds": round(time.monotonic() - start, 2)}
+        self._keep(outcome, job, settled, _facts(split) | {"seconds": round(time.monotonic() - start, 2)})
         if split.valid:
             say("result", f"{_metrics_line(self.metrics)}   ({job.baseline(split.valid.examples.labels)})")
         if out is not None:
@@ -157,6 +147,20 @@ class Model:
     def device(self) -> torch.device:
         """Where the backbone's parameters are."""
         return next(self.backbone.module.parameters()).device
+
+    def _settle(self, wanted: Recipe, examples: int) -> Recipe:
+        return recipes.settle(
+            wanted,
+            examples=examples,
+            image_size=self.input.size,
+            pretrained=self.pretrained,
+            cuda=self.device.type == "cuda",
+        )
+
+    def _keep(self, outcome: run.Outcome, task: Task, recipe: Recipe, data: dict[str, Any]) -> None:
+        self.head, self.task, self.recipe, self.data = outcome.head, task, recipe, data
+        self.history, self.metrics = list(outcome.history), outcome.metrics
+        self.pretrained = True  # what it is fine-tuned from next time
 
     def _start(self, settled: Recipe) -> None:
         """Give the backbone the state that the strategy starts from."""

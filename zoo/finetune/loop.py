@@ -51,6 +51,33 @@ class Best:
         self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
+class _Optimisation:
+    """What one step changes: the network's parameters, the optimiser's state and the learning rate."""
+
+    def __init__(self, network: Network, task: Task, recipe: Recipe) -> None:
+        from accelerate import Accelerator
+
+        self.task, self.recipe = task, recipe
+        self.device = next(network.parameters()).device
+        self.accelerator = Accelerator(cpu=self.device.type == "cpu", device_placement=False)
+        solver = optim.optimizer(network, recipe)
+        rate = optim.schedule(solver, recipe)
+        self.network, self.solver, self.rate = self.accelerator.prepare(network, solver, rate)
+
+    def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Take one step on inputs (N, C, H, W) and targets (N,); returns the loss, a scalar."""
+        with autocast(self.device, self.recipe.precision):
+            outputs = self.network(inputs.to(self.device))
+            loss = self.task.loss(outputs, targets.to(self.device), self.recipe.label_smoothing)
+        self.accelerator.backward(loss)
+        if self.recipe.clip:
+            self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        self.solver.step()
+        self.rate.step()
+        self.solver.zero_grad()
+        return loss.detach()
+
+
 def train(
     network: Network, task: Task, train_set: Labelled, valid_set: Labelled | None, recipe: Recipe
 ) -> tuple[list[Row], Best]:
@@ -59,14 +86,8 @@ def train(
     Returns one row per measurement (step, loss, and metrics as valid_…) and the best one. Everything random
     depends on recipe.seed and the step alone. Raises RecipeError when the loss is no longer finite.
     """
-    from accelerate import Accelerator
-
-    device = next(network.parameters()).device
     channels_last(network)
-    accelerator = Accelerator(cpu=device.type == "cpu", device_placement=False)
-    solver = optim.optimizer(network, recipe)
-    rate = optim.schedule(solver, recipe)
-    wrapped, solver, rate = accelerator.prepare(network, solver, rate)
+    optimisation = _Optimisation(network, task, recipe)
     history: list[Row] = []
     best = Best()
     steps = recipe.steps or 0
@@ -76,15 +97,7 @@ def train(
         torch.manual_seed(recipe.seed)
         set_mode(network, hold_norms=recipe.norm == "frozen")
         for step, inputs, targets in _batches(train_set, recipe):
-            with autocast(device, recipe.precision):
-                loss = task.loss(wrapped(inputs.to(device)), targets.to(device), recipe.label_smoothing)
-            accelerator.backward(loss)
-            if recipe.clip:
-                accelerator.clip_grad_norm_(network.parameters(), recipe.clip)
-            solver.step()
-            rate.step()
-            solver.zero_grad()
-            running.append(loss.detach())
+            running.append(optimisation.step(inputs, targets))
             bar.advance(note=f"loss {history[-1]['loss']:.3f}" if history else "")
             if (step + 1) % every and step + 1 < steps:
                 continue

@@ -16,9 +16,9 @@ _MAKERS: dict[str, Callable[[Sequence[Label]], Task]] = {"classify": Classify.of
 NAMES = tuple(_MAKERS)
 
 
-def check_name(name: str) -> None:
-    """Raise RecipeError unless `name` is a task."""
-    if name not in _MAKERS:
+def check_name(name: str | None) -> None:
+    """Raise RecipeError unless `name` is a task, or None: to be inferred."""
+    if name is not None and name not in _MAKERS:
         raise RecipeError(f"task={name!r} is not one of {', '.join(NAMES)}", fix=f'task="{NAMES[0]}"')
 
 
