@@ -52,6 +52,22 @@ def test_the_readmes_python_works(isolated, capsys):
     assert "'accuracy': 0.9" in capsys.readouterr().out
 
 
+def test_the_rows_of_the_catalogue_page_are_rows(isolated):
+    row, saved = blocks((ROOT / "docs" / "catalogue.md").read_text(), "toml")
+    zoo.load("native/resnet14.letters", "cpu").finetune(pictures.pairs(3), valid=0, out="runs/birds")
+    (isolated / "zoo.toml").write_text(row + saved)
+    assert zoo.info("acme/owl").params == zoo.info("native/resnet18.tv_in1k").params
+    assert zoo.load("mine/birds", "cpu").embed([pictures.array("red", 0)]).shape == (1, 64)
+
+
+def test_the_python_of_the_fine_tuning_page_works(isolated):
+    pictures.folder(isolated / "pictures", 6)
+    code = blocks((ROOT / "docs" / "finetuning.md").read_text(), "python")[0]
+    names: dict[str, zoo.Model] = {}
+    exec(compile(code, "docs/finetuning.md", "exec"), names)
+    assert names["model"].recipe.steps == 200
+
+
 def test_the_plugin_of_the_guide_keeps_the_contract(distribution):
     page = (ROOT / "docs" / "plugins.md").read_text()
     announcement, rows = blocks(page, "toml")
