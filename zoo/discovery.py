@@ -14,7 +14,12 @@ from zoo.errors import PluginError
 from zoo.plugin import API, Plugin
 
 GROUP = "zoo.plugins"
-METHODS = {"build": ("entry", "files"), "adapt": ("entry", "state"), "resolve": ("name",)}
+METHODS = {
+    "build": ("entry", "files"),
+    "adapt": ("entry", "state"),
+    "resolve": ("name", "look"),
+    "classifier": ("entry", "state", "files"),
+}
 
 
 @dataclass(frozen=True, slots=True)

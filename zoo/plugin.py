@@ -12,12 +12,13 @@ in the same top-level package, where core reads them without importing anything:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import tokenizers
     from torch import Tensor, nn
 
 API = 1
@@ -97,14 +98,44 @@ class Features(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """How a text becomes numbers: a tokenizer of the `tokenizers` library, and the ids of special tokens.
+
+    `pad` fills a batch up, `mask` hides a token from a masked language model, `end` closes a document. Core truncates,
+    pads (on the right) and aligns words; what `fast` is set to do about that is ignored.
+    """
+
+    fast: tokenizers.Tokenizer
+    pad: int
+    mask: int | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """The linear classifier a backbone was pretrained with: names of its K classes, weight (K, D) and bias (K,).
+
+    A class may go by several names ("tench", "Tinca tinca"). It starts the head of users whose labels are among them.
+    """
+
+    labels: tuple[tuple[str, ...], ...]
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Backbone:
     """A module that maps prepared inputs to Features, and the names of its parts.
 
-    `module` takes images (N, C, H, W) as float32, or a dict of token tensors (N, T), and returns Features.
+    `module` takes images (N, C, H, W) as float32, or a dict of input_ids, attention_mask and token_type_ids, each
+    (N, T) int64 and padded on the right, of which it uses what it needs; it returns Features.
     `stages` go from input to output; each is a tuple of names of submodules or parameters (dotted, as in
     `named_parameters()`; a name stands for everything below it). Together they cover every parameter exactly once:
     freezing, layer-wise learning rates and caching are all told in stages.
     `lora_targets` are the names of the linear layers that low-rank adapters go on.
+    Text has a `tokenizer`. With `options["lm_head"]` true, which core sets for the language-modelling tasks, `lm_head`
+    is the part of `module` that maps tokens (N, T, D) to logits (N, T, V); forward does not call it. `generate` goes
+    on with prompts: (inputs, most new tokens, temperature) -> token ids (N, T + new), prompts included.
     """
 
     module: nn.Module
@@ -112,7 +143,19 @@ class Backbone:
     input: ImageInput | TextInput
     stages: tuple[tuple[str, ...], ...]
     lora_targets: tuple[str, ...] = ()
+    tokenizer: Tokenizer | None = None
     lm_head: nn.Module | None = None
+    generate: Callable[[Mapping[str, Tensor], int, float], Tensor] | None = None
+
+
+class Repository(Protocol):
+    """What a source holds, as `resolve` sees it: the files by path, of which small ones can be fetched and read."""
+
+    files: Mapping[str, File]
+
+    def fetch(self, *paths: str) -> dict[str, Path]:
+        """Return verified local copies of some of the files, by path."""
+        ...
 
 
 @runtime_checkable
@@ -136,6 +179,14 @@ class Plugin(Protocol):
         """
         return state
 
-    def resolve(self, name: str) -> Entry | None:
-        """Return a row for a name outside the catalogue (without the plugin's prefix), or None if it is unknown."""
+    def resolve(self, name: str, look: Callable[[str], Repository]) -> Entry | None:
+        """Return a row for a name outside the catalogue (without the plugin's prefix), or None if it is unknown.
+
+        `look("hf://org/repo")` shows what a source holds; nothing else may open a connection. A name that was pulled
+        is looked at without one, so the row may depend on no files but those it lists.
+        """
+        return None
+
+    def classifier(self, entry: Entry, state: Mapping[str, Tensor], files: Mapping[str, Path]) -> Classifier | None:
+        """Return the linear classifier in a weight file (its keys as in the file), or None if there is none."""
         return None
