@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from zoo.errors import RecipeError
-from zoo.finetune.recipe import Recipe, make, settle, to_dict
+from zoo.finetune.recipe import Recipe, Situation, make, settle, to_dict
 
 
 def settled(recipe: Recipe, *, examples=100, image_size=224, pretrained=True, cuda=False) -> Recipe:
-    return settle(recipe, examples=examples, image_size=image_size, pretrained=pretrained, cuda=cuda)
+    return settle(recipe, Situation(examples, image_size, pretrained=pretrained, cuda=cuda))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_make_takes_back_what_to_dict_gives():
 
 @pytest.mark.parametrize(
     ("examples", "pretrained", "strategy"),
-    [(100, True, "probe"), (5_000, True, "full"), (100, False, "scratch"), (10**6, False, "scratch")],
+    [(100, True, "probe"), (5_000, True, "lp-ft"), (100, False, "scratch"), (10**6, False, "scratch")],
 )
 def test_auto_goes_by_weights_and_size(examples, pretrained, strategy):
     assert settled(Recipe(), examples=examples, pretrained=pretrained).strategy == strategy

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.errors import ZooError
     from zoo.finetune.recipe import Recipe
-    from zoo.model import Model, load
+    from zoo.loading import load
+    from zoo.model import Model
     from zoo.registry import find as info
     from zoo.registry import search as list
     from zoo.tasks import Prediction
@@ -24,7 +25,7 @@ _HOMES = {
     "ZooError": ("zoo.errors", "ZooError"),
     "info": ("zoo.registry", "find"),
     "list": ("zoo.registry", "search"),
-    "load": ("zoo.model", "load"),
+    "load": ("zoo.loading", "load"),
 }
 
 

@@ -9,8 +9,10 @@ from typing import Any
 def write(manifest: Mapping[str, Any], name: str) -> str:
     """Return the text of a saved model's README.md."""
     entry, task, data = manifest["entry"], manifest["task"], manifest["data"]
-    labels = ", ".join(f"`{label}`" for label in task["labels"][:50])
-    more = f" and {len(task['labels']) - 50} more" if len(task["labels"]) > 50 else ""
+    known = task["labels"]
+    labels = ", ".join(f"`{label}`" for label in known[:50])
+    more = f" and {len(known) - 50} more" if len(known) > 50 else ""
+    learnt = f"{task['name']} {len(known)} labels: {labels}{more}" if len(known) > 1 else task["name"]
     scores = "".join(f"| {key} | {value:.4f} |\n" for key, value in manifest["metrics"].items())
     measured = (
         f"| metric | on {data['valid']:,} validation examples |\n|---|---|\n{scores}" if scores else "Not measured.\n"
@@ -23,7 +25,7 @@ license: {entry.get("license") or "unknown"}
 
 # {name}
 
-`{entry["name"]}` fine-tuned to {task["name"]} {len(task["labels"])} labels: {labels}{more}.
+`{entry["name"]}` fine-tuned to {learnt}.
 
     zoo predict {name} INPUT
 

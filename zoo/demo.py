@@ -52,7 +52,7 @@ def draw(pairs: Sequence[Pair], per_class: int, seed: int) -> tuple[list[Pair], 
 
 def accuracy(job: tuple[int, str, int]) -> float:
     """Run one (per_class, strategy, seed) and return the accuracy on the test examples."""
-    from zoo.model import load
+    from zoo.loading import load
 
     per_class, strategy, seed = job
     train, test = draw(digits(), per_class, seed)

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zoo import artefact, card, discovery, registry, statefile, store, tasks, weights
+from zoo import artefact, card, discovery, language, lines, registry, tasks, weights
 from zoo.console import say
+from zoo.data import examples as reader
 from zoo.data import prepare
-from zoo.data.examples import fingerprint, read_one
-from zoo.errors import ArtefactError, RecipeError, ZooError
+from zoo.data.examples import Columns, Examples, fingerprint
+from zoo.data.prepare import How
+from zoo.data.sets import Labelled, Set
+from zoo.errors import DataError, PluginError, RecipeError
+from zoo.finetune import job as jobs
 from zoo.finetune import recipe as recipes
 from zoo.finetune import run
-from zoo.finetune.loop import Labelled, Row, measure
-from zoo.finetune.network import Network, features, outputs
-from zoo.finetune.recipe import Recipe
-from zoo.plugin import Backbone, Entry, ImageInput
-from zoo.tasks import Prediction, Task
+from zoo.finetune.network import Network, Rows, features, measured_rows, outputs
+from zoo.finetune.recipe import LENGTH, Recipe
+from zoo.plugin import Backbone, Classifier, Entry, ImageInput, TextInput
+from zoo.tasks import LANGUAGE, Prediction, Task
+
+Row = dict[str, float]
+WORDS = re.compile(r"\w+|[^\w\s]")
+"""How a text is taken apart for a tagger when it is not given as words: letters and digits, and each other sign."""
 
 
 class Model:
@@ -60,15 +69,20 @@ class Model:
         valid: object = 0.2,
         strategy: str = "auto",
         out: str | os.PathLike[str] | None = None,
+        input: str | Sequence[str] | None = None,
+        label: str | None = None,
         seed: int = 0,
         **fields: Any,
     ) -> Model:
         """Train a new head, and as the strategy says the backbone, on labelled data; returns this model.
 
-        data      a folder per class, or a sized sequence of (input, label)
-        valid     share held out class by class (0: none), or validation data of its own
-        strategy  auto, scratch, probe or full; see Recipe, whose other fields are keywords too
+        data      a folder per class, a table (CSV, TSV, JSONL, Parquet), "hf:user/dataset", a DataFrame, a Dataset, or
+                  a sized sequence of (input, label); texts without labels for a language model
+        task      classify, multilabel, regress, tag, causal-lm or masked-lm; None: as the labels call for
+        valid     share held out (of each class; 0: none), or validation data of its own
+        strategy  auto, scratch, probe, full, lp-ft or lora; see Recipe, whose other fields are keywords too
         out       folder to save the model to; it must not exist or be empty
+        input     column of a table that holds the input (two: pairs of texts); label the one that holds the labels
 
         Raises DataError, RecipeError or ArtefactError before any training where the input is at fault.
         """
@@ -77,46 +91,91 @@ class Model:
             artefact.check_free(Path(out))
         tasks.check_name(task)
         start = time.monotonic()
-        split = prepare.train_and_valid(data, valid, self.input, seed=seed, skip_bad=wanted.skip_bad)
-        train = split.train.examples
-        job = tasks.infer(train.labels, task)
-        say("data", _data_line(split, job))
-        settled = self._settle(wanted, len(train))
-        say("backbone", self._describe())
-        say("strategy", _strategy_line(wanted, settled, len(train)))
-        self._start(settled)
-        held = _labelled(split.valid, job) if split.valid else None
-        outcome = run.run(self.backbone.module, self.backbone.dim, job, _labelled(split.train, job), held, settled)
-        self._keep(outcome, job, settled, _facts(split) | {"seconds": round(time.monotonic() - start, 2)})
+        columns = Columns.of(input, label)
+        found, own, share = self._read(data, valid, columns)
+        name = task or tasks.infer(found.inputs, found.labels, self.entry.tasks)
+        self._check_task(name)
+        for part in (found, own):
+            if part is not None:
+                tasks.check(name, part.inputs, part.labels)
+        self._with_lm_head(name)
+        split = prepare.train_and_valid(found, own, share, name, self._how(wanted, blocks=name in LANGUAGE), seed)
+        chosen = tasks.make(name, split.train.examples.labels)
+        say("data", lines.data(split, chosen))
+        job = self._job(chosen, split, wanted)
+        say("backbone", lines.backbone(self.entry, _count(self.backbone.module), tuned=self.head is not None))
+        say("strategy", lines.strategy(wanted, job.recipe, len(job.train), job.warm is not None))
+        self._start(job.recipe)
+        outcome = run.run(self.backbone, jobs.balanced(job))
+        facts = _facts(split, columns) | {"seconds": round(time.monotonic() - start, 2)}
+        self._keep(outcome, chosen, job.recipe, facts)
         if split.valid:
-            say("result", f"{_metrics_line(self.metrics)}   ({job.baseline(split.valid.examples.labels)})")
+            say("result", lines.result(self.metrics, chosen, split.valid.examples.labels, self.history[0]))
         if out is not None:
             self.save(out)
         return self
 
-    def evaluate(self, data: object) -> dict[str, float]:
+    def evaluate(
+        self, data: object, *, input: str | Sequence[str] | None = None, label: str | None = None
+    ) -> dict[str, float]:
         """Return the task's metrics on labelled data; of a folder with train/ and test/ or valid/, the held-out part.
 
         Raises DataError for labels that the model does not know.
         """
+        return self.measured(data, input=input, label=label)[0]
+
+    def measured(
+        self, data: object, *, input: str | Sequence[str] | None = None, label: str | None = None
+    ) -> tuple[dict[str, float], dict[Any, dict[str, float]]]:
+        """Return the metrics, and precision, recall, F1 and support of each class ({} for tasks without any)."""
         network, task = self._tuned()
-        examples = read_one(data)
-        targets = task.targets(examples.labels)
-        prepared = prepare.prepare(examples, self.input)
-        return measure(network, task, Labelled(prepared.images, targets), self._precision())
+        rows = measured_rows(network, task, self._labelled(data, input, label), self._precision())
+        classes = task.per_class(rows.values, rows.targets) if isinstance(task, tasks.Classify) else {}
+        return task.measure(rows.values, rows.targets), classes
 
     def predict(self, inputs: object, top: int = 1) -> list[Prediction]:
-        """Return one Prediction for each input (one, or a list): its label, probability, and the `top` likeliest."""
+        """Return one Prediction for each input (one, or a list): its label, probability, and the `top` likeliest.
+
+        A pair of texts is a tuple; a tagger takes lists of words, or texts that it splits. A causal language model
+        goes on with each text, a masked one fills the mask token in it.
+        """
         if not isinstance(top, int) or top < 1:
             raise RecipeError(f"top={top!r} is not a whole number above 0", fix="top=1")
         network, task = self._tuned()
-        images = prepare.prepare(prepare.inputs_only(inputs), self.input, keep=False).images
-        return task.decode(outputs(network, images, precision=self._precision()), top)
+        examples = prepare.inputs_only(inputs)
+        if task.name == "causal-lm":
+            return [Prediction(text) for text in self.generate(examples.inputs)]
+        if task.name == "masked-lm":
+            return language.fill(network, self.backbone, examples, self._how(keep=False), top)
+        if task.name == "tag":
+            words = [WORDS.findall(item) if isinstance(item, str) else item for item in examples.inputs]
+            examples = replace(examples, inputs=words)
+        data = jobs.labelled(task, prepare.prepare(examples, self._how(keep=False)).inputs, None, None)
+        found = outputs(network, data, precision=self._precision()).values
+        if task.name == "tag":
+            _check_all_read(examples, found)
+        return task.decode(found, top)
 
     def embed(self, inputs: object) -> Tensor:
         """Return the backbone's pooled features (N, D), float32, on the CPU."""
-        images = prepare.prepare(prepare.inputs_only(inputs), self.input, keep=False).images
-        return features(self.backbone.module, images, precision="fp32")
+        prepared = prepare.prepare(prepare.inputs_only(inputs), self._how(keep=False))
+        found: Tensor = self._features(Labelled(prepared.inputs)).values
+        return found
+
+    def generate(self, prompts: str | Sequence[str], tokens: int = 50, temperature: float = 0.0) -> list[str]:
+        """Return what a causal language model goes on with after each prompt, at most `tokens` tokens.
+
+        At temperature 0 the likeliest token is taken each time; above, one is drawn, from torch's global generator.
+        Raises RecipeError if the backbone is no causal language model.
+        """
+        if "causal-lm" not in self.entry.tasks or not isinstance(self.backbone.input, TextInput):
+            raise RecipeError(
+                f"{self.entry.name} is no causal language model",
+                fix="zoo list --task causal-lm   (shows those that are)",
+            )
+        self._with_lm_head("causal-lm")
+        many = [prompts] if isinstance(prompts, str) else list(prompts)
+        return language.go_on(self.backbone, many, self._how(keep=False), tokens, temperature)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Save to a new folder, readable later with no network, catalogue or training data; returns the folder."""
@@ -133,14 +192,13 @@ class Model:
             "provenance": self.provenance,
         }
         kept = {name: p for name, p in self.files.items() if not name.endswith(".safetensors")}
-        artefact.write(path, network.state_dict(), manifest, card.write(manifest, path.name), kept)
+        artefact.write(path, network.tensors(), manifest, card.write(manifest, path.name), kept)
         say("saved", f"{path}/   zoo predict {path} INPUT")
         return path
 
     @property
-    def input(self) -> ImageInput:
+    def input(self) -> ImageInput | TextInput:
         """How inputs are prepared."""
-        assert isinstance(self.backbone.input, ImageInput)
         return self.backbone.input
 
     @property
@@ -148,14 +206,87 @@ class Model:
         """Where the backbone's parameters are."""
         return next(self.backbone.module.parameters()).device
 
-    def _settle(self, wanted: Recipe, examples: int) -> Recipe:
-        return recipes.settle(
-            wanted,
-            examples=examples,
-            image_size=self.input.size,
+    def _read(self, data: object, valid: object, columns: Columns) -> tuple[Examples, Examples | None, float]:
+        """Read the data, and what `valid` says of validation: data of its own, or the share to hold out."""
+        found, own = reader.read(data, modality=self.entry.modality, columns=columns)
+        if valid is not None and not isinstance(valid, int | float):
+            own = reader.read_one(valid, modality=self.entry.modality, columns=columns)
+        return found, own, float(valid or 0) if own is None and isinstance(valid, int | float | None) else 0.0
+
+    def _labelled(self, data: object, input: str | Sequence[str] | None, label: str | None) -> Set:
+        """Read and prepare data to measure on; columns are those of the training data unless given."""
+        assert self.task is not None
+        known = self.data.get("columns", {})
+        columns = Columns.of(input or known.get("input"), label or known.get("label"))
+        examples = reader.read_one(data, modality=self.entry.modality, columns=columns)
+        blocks = self.task.name in LANGUAGE
+        if not blocks:
+            tasks.check(self.task.name, examples.inputs, examples.labels)
+            self.task.targets(examples.labels)  # a label it does not know is told before the work of decoding
+        prepared = prepare.prepare_all(examples, self._how(blocks=blocks))
+        return jobs.labelled(self.task, prepared.inputs, prepared.examples.labels, self.backbone.tokenizer)
+
+    def _how(self, recipe: Recipe | None = None, *, keep: bool = True, blocks: bool = False) -> How:
+        """Return how inputs are prepared under a recipe: this one, or that of the last fine-tuning."""
+        recipe = recipe or self.recipe or Recipe()
+        length = 0
+        if isinstance(self.backbone.input, TextInput):
+            length = min(recipe.max_length or LENGTH, self.backbone.input.max_length)
+        tokenizer = self.backbone.tokenizer
+        return How(self.backbone.input, tokenizer, recipe.skip_bad, keep, length, recipe.cut, blocks)
+
+    def _features(self, data: Set) -> Rows:
+        return features(self.backbone.module, data, reads="pooled", precision="fp32")
+
+    def _check_task(self, name: str) -> None:
+        """Raise RecipeError for a task that the backbone is not for."""
+        known = self.entry.tasks or ("classify", "multilabel", "regress")
+        if name not in known and (name in LANGUAGE or self.entry.modality == "image"):
+            fix = f"task={known[0]!r}, or choose another backbone: zoo list --task {name}"
+            raise RecipeError(f"{self.entry.name} cannot learn {name}; it can {', '.join(known)}", fix=fix)
+
+    def _with_lm_head(self, task: str) -> None:
+        """Load the backbone again with its language-modelling head where the task needs one and it has none yet."""
+        if task not in LANGUAGE or self.backbone.lm_head is not None:
+            return
+        if self.head is not None:
+            raise RecipeError(
+                f"this model was fine-tuned to {self.task and self.task.name}: its language-modelling head is gone",
+                fix=f'zoo.load("{self.entry.name}").finetune(data, task="{task}")',
+            )
+        entry = replace(self.entry, options={**self.entry.options, "lm_head": True}, dim=self.backbone.dim, params=None)
+        plugin, device = discovery.load(entry.plugin), self.device
+        fill = weights.load if self.pretrained else _random
+        self.entry, self.backbone = entry, fill(plugin, entry, self.files)
+        if self.backbone.lm_head is None:
+            what = f"plugin '{entry.plugin}': {entry.name} lists {task} and builds no lm_head"
+            raise PluginError(what, fix="report it to the plugin's author; other tasks are not affected")
+        self.backbone.module.to(device).eval()
+
+    def _job(self, task: Task, split: prepare.Split, wanted: Recipe) -> jobs.Job:
+        """Put task, sets and the settled recipe together."""
+        tokenizer = self.backbone.tokenizer
+        train = jobs.labelled(task, split.train.inputs, split.train.examples.labels, tokenizer)
+        valid = split.valid and jobs.labelled(task, split.valid.inputs, split.valid.examples.labels, tokenizer)
+        spec = self.backbone.input
+        now = recipes.Situation(
+            examples=len(train),
+            image_size=spec.size if isinstance(spec, ImageInput) else None,
+            tokens=spec.max_length if isinstance(spec, TextInput) else None,
             pretrained=self.pretrained,
+            language=task.name in LANGUAGE,
             cuda=self.device.type == "cuda",
         )
+        recipe = recipes.settle(wanted, now)
+        warm = None if recipe.strategy == "scratch" else jobs.warm_head(task, self._classifier())
+        return jobs.Job(task, train, valid, recipe, warm)
+
+    def _classifier(self) -> Classifier | None:
+        """Return the classifier that this model has: its own head, else the one the backbone was pretrained with."""
+        if isinstance(self.head, nn.Linear) and self.task is not None and self.task.name == "classify":
+            names = tuple((str(label),) for label in self.task.labels)
+            return Classifier(names, self.head.weight.detach(), self.head.bias.detach())
+        return weights.classifier(discovery.load(self.entry.plugin), self.entry, self.files)
 
     def _keep(self, outcome: run.Outcome, task: Task, recipe: Recipe, data: dict[str, Any]) -> None:
         self.head, self.task, self.recipe, self.data = outcome.head, task, recipe, data
@@ -177,106 +308,17 @@ class Model:
                 f"{self.entry.name} has no head yet: it has not been fine-tuned",
                 fix=f'zoo.load("{self.entry.name}").finetune(data), or load a saved model: zoo.load("runs/…")',
             )
-        return Network(self.backbone.module, self.head), self.task
+        return Network(self.backbone.module, self.head, self.task.reads), self.task
 
     def _precision(self) -> str:
         return self.recipe.precision if self.recipe else "fp32"
 
-    def _describe(self) -> str:
-        count = sum(p.numel() for p in self.backbone.module.parameters())
-        origin = (
-            f"pre-trained on {self.entry.pretrained_on or '?'}, verified" if self.entry.source else "random weights"
-        )
-        if self.head is not None:
-            origin = "fine-tuned before"
-        return f"{self.entry.name}: {count / 1e6:.3g} M parameters, {origin}"
 
-
-def load(name: str | os.PathLike[str], device: str = "auto") -> Model:
-    """Load a backbone by its catalogue name, or a saved model by its folder.
-
-    device  "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
-
-    Raises NameNotFound, StoreError, WeightsError, PluginError or ArtefactError.
-    """
-    place = _device(device)
-    folder = _saved_folder(name)
-    model = _load_saved(folder) if folder else _load_entry(registry.find(str(name)))
-    model.backbone.module.to(place).eval()
-    if model.head is not None:
-        model.head.to(place).eval()
-    return model
-
-
-def _saved_folder(name: str | os.PathLike[str]) -> Path | None:
-    """Tell a path from a name: a Path, what starts like one (./ ../ / ~), or a folder that holds a saved model."""
-    path = Path(name).expanduser()
-    explicit = not isinstance(name, str) or name.startswith((".", "/", "~"))
-    return path if explicit or artefact.is_saved(path) else None
-
-
-def _load_entry(entry: Entry) -> Model:
-    plugin = discovery.load(entry.plugin)
-    files = store.pull(entry)
-    if entry.source is None:
-        return Model(entry, weights.initialise(plugin, entry, files, seed=0), files, {"backbone": entry.name})
-    provenance = {"backbone": entry.name, **(store.receipt(entry.name) or {})}
-    return Model(entry, weights.load(plugin, entry, files), files, provenance)
-
-
-def _load_saved(folder: Path) -> Model:
-    manifest = artefact.read(folder)
-    entry = registry.entry_from_row(manifest["entry"]["name"], manifest["entry"], catalogue=str(folder))
-    plugin = discovery.load(entry.plugin)
-    path = artefact.weights(folder, manifest)
-    files = artefact.files(folder, manifest)
-    backbone = weights.load(plugin, entry, files | {artefact.WEIGHTS: path})
-    model = Model(entry, backbone, files, manifest.get("provenance", {}))
-    model.pretrained = True
-    model.task = tasks.from_dict(manifest["task"])
-    model.head = _load_head(model.task, backbone.dim, path)
-    model.recipe = recipes.make(manifest["recipe"])
-    model.metrics, model.data = manifest["metrics"], manifest.get("data", {})
-    model.history = manifest.get("history", [])
-    return model
-
-
-def _load_head(task: Task, dim: int, path: Path) -> nn.Module:
-    with torch.device("meta"):
-        head = task.head(dim)
-    state, _ = statefile.read_state(path)
-    mine = {name.removeprefix("head."): tensor for name, tensor in state.items() if name.startswith("head.")}
-    try:
-        head.load_state_dict(mine, strict=True, assign=True)
-    except RuntimeError as error:
-        raise ArtefactError(
-            f"{path}: the head does not fit its {len(task.labels)} labels and {dim} features",
-            fix="restore the folder from a copy, or fine-tune again",
-        ) from error
-    return head
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ZooError(
-            f"device={name!r} cannot be used: {str(error).splitlines()[0]}", fix='device="auto", or "cpu"'
-        ) from error
-    return device
-
-
-def _labelled(prepared: prepare.Prepared, task: Task) -> Labelled:
-    return Labelled(prepared.images, task.targets(prepared.examples.labels))
-
-
-def _facts(split: prepare.Split) -> dict[str, Any]:
+def _facts(split: prepare.Split, columns: Columns) -> dict[str, Any]:
     train = split.train.examples
     return {
         "origin": train.origin,
+        "columns": {"input": list(columns.input), "label": columns.label},
         "examples": len(train),
         "valid": len(split.valid.examples) if split.valid else 0,
         "skipped": len(split.skipped),
@@ -284,22 +326,17 @@ def _facts(split: prepare.Split) -> dict[str, Any]:
     }
 
 
-def _data_line(split: prepare.Split, task: Task) -> str:
-    train = split.train.examples
-    count = len(train) + (len(split.valid.examples) if split.valid else 0)
-    left_out = f"; {len(split.skipped)} unreadable left out, first {split.skipped[0]}" if split.skipped else ""
-    return f"{train.origin}: {count:,} images, {len(set(train.labels))} classes -> {task.name}; {split.said}{left_out}"
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _strategy_line(wanted: Recipe, settled: Recipe, examples: int) -> str:
-    reason = f" (auto: {examples:,} examples)" if wanted.strategy == "auto" else ""
-    plans = {
-        "probe": "backbone frozen, a linear head on its features",
-        "full": f"up to {settled.steps} steps on all layers, BatchNorm statistics {settled.norm}",
-        "scratch": f"random weights, up to {settled.steps} steps on all layers",
-    }
-    return f"{settled.strategy}{reason}: {plans[settled.strategy]}"
+def _random(plugin: Any, entry: Entry, files: Mapping[str, Path]) -> Backbone:
+    return weights.initialise(plugin, entry, files, seed=0)
 
 
-def _metrics_line(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name.replace('_f1', '-F1')} {value:.3f}" for name, value in metrics.items() if name != "loss")
+def _check_all_read(examples: Examples, found: list[Tensor]) -> None:
+    """Raise DataError if a text has more words than were read: an answer for some of them would be misread."""
+    for words, rows in zip(examples.inputs, found, strict=True):
+        if len(words) != len(rows):
+            what = f"a text of {len(words)} words is too long for this model, which read {len(rows)}"
+            raise DataError(what, fix="split it into sentences")

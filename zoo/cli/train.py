@@ -6,13 +6,19 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo import console
 from zoo.cli import complete_name
 from zoo.errors import RecipeError
+
+if TYPE_CHECKING:
+    from zoo.tasks import Prediction
+
+SHOWN = 60
+"""Characters of a text that `zoo predict` shows beside its answer."""
 
 
 def _fields(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -29,12 +35,20 @@ def _fields(pairs: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def _free_folder(name: str, data: Path) -> Path:
+def _free_folder(name: str, data: str) -> Path:
     """Choose runs/<data>-<backbone>, numbered if it is taken."""
     backbone = name.rstrip("/").rsplit("/", 1)[-1].split(".")[0] or "model"
-    base = Path("runs") / f"{data.resolve().name}-{backbone}"
+    source = Path(data.rpartition(":")[2]).resolve()
+    base = Path("runs") / f"{source.name.partition('.')[0] or 'data'}-{backbone}"
     numbered = (base.with_name(f"{base.name}-{i}") for i in range(2, 10_000))
     return base if not base.exists() else next(path for path in numbered if not path.exists())
+
+
+def _columns(command: Any) -> Any:
+    """Add the options that name the columns of a table."""
+    label = click.option("--label", help="Column of a table that holds the labels; found by its usual names.")
+    help_input = "Column that holds the inputs; two with a comma between them: pairs of texts."
+    return click.option("--input", "column", help=help_input)(label(command))
 
 
 def _print(document: object) -> None:
@@ -43,10 +57,11 @@ def _print(document: object) -> None:
 
 @click.command()
 @click.argument("name", shell_complete=complete_name)
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--task", help="What to learn; inferred from the labels when left out.")
-@click.option("--valid", help="Share held out for validation (0: none), or a folder.  [default: 0.2]")
-@click.option("--strategy", default="auto", help="auto, scratch, probe or full.", show_default=True)
+@click.argument("data")
+@click.option("--task", help="classify, multilabel, regress, tag, causal-lm or masked-lm.  [default: as labelled]")
+@_columns
+@click.option("--valid", help="Share held out for validation (0: none), or data of its own.  [default: 0.2]")
+@click.option("--strategy", default="auto", help="auto, scratch, probe, full, lp-ft or lora.", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to save to.  [default: runs/DATA-NAME]")
 @click.option("--device", default="auto", help="auto, cpu, cuda, …", show_default=True)
 @click.option("--seed", default=0, help="Same seed, same machine: same model.", show_default=True)
@@ -54,8 +69,10 @@ def _print(document: object) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 def finetune(
     name: str,
-    data: Path,
+    data: str,
     task: str | None,
+    column: str | None,
+    label: str | None,
     valid: str | None,
     strategy: str,
     out: Path | None,
@@ -66,59 +83,69 @@ def finetune(
 ) -> None:
     """Fine-tune a backbone on your data and save the model.
 
-    DATA is a folder with one sub-folder per class, or with train/ and valid/ folders of that form.
-    NAME may also be the folder of a saved model, which is then trained further.
+    DATA is a folder with one sub-folder per class (or with train/ and valid/ folders of that form), a table (.csv,
+    .tsv, .jsonl, .parquet) with a column of inputs and one of labels, or hf:user/dataset. Texts without labels train
+    a language model. NAME may also be the folder of a saved model, which is then trained further.
     """
     fields = _fields(pairs)
     target = out or _free_folder(name, data)
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
         from zoo import artefact
-        from zoo.data.examples import check_folder
+        from zoo.data.examples import check_source
         from zoo.finetune import recipe
 
         recipe.make({"strategy": strategy, "seed": seed, **fields})  # told before anything is imported or fetched
-        check_folder(data)
+        check_source(data)
         artefact.check_free(target)
-        from zoo.model import load
+        from zoo.loading import load
 
         model = load(name, device)
-        model.finetune(data, task=task, valid=_valid(valid), strategy=strategy, out=target, seed=seed, **fields)
+        chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "valid": _valid(valid)}
+        model.finetune(data, strategy=strategy, out=target, seed=seed, **chosen, **fields)
     if as_json:
         assert model.recipe is not None
         seconds = round(time.monotonic() - start, 2)
         _print({"metrics": model.metrics, "strategy": model.recipe.strategy, "seconds": seconds, "out": str(target)})
 
 
-def _valid(text: str | None) -> float | Path:
+def _valid(text: str | None) -> float | str:
     if text is None:
         return 0.2
     try:
         return float(text)
     except ValueError:
-        return Path(text)
+        return text
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data")
+@_columns
 @click.option("--device", default="auto", help="auto, cpu, cuda, …", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
-def evaluate(model: Path, data: Path, device: str, as_json: bool) -> None:
-    """Measure a saved model on a folder with one sub-folder per class."""
+def evaluate(model: Path, data: str, column: str | None, label: str | None, device: str, as_json: bool) -> None:
+    """Measure a saved model on labelled data, in any of the forms of `zoo finetune`."""
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
-        from zoo.model import load
+        from zoo.loading import load
 
         loaded = load(model, device)
-        metrics = loaded.evaluate(data)
+        metrics, classes = loaded.measured(data, input=column, label=label)
     if as_json:
         strategy = loaded.recipe.strategy if loaded.recipe else None
         seconds = round(time.monotonic() - start, 2)
-        _print({"metrics": metrics, "strategy": strategy, "seconds": seconds, "out": str(model)})
+        document = {"metrics": metrics, "strategy": strategy, "seconds": seconds, "out": str(model)}
+        _print(document | ({"per_class": classes} if classes else {}))
         return
     for key, value in metrics.items():
         click.echo(f"{key:<9} {value:.4f}")
+    if classes:
+        width = max(len(str(name)) for name in classes)
+        click.echo(f"\n{'class':<{width}}  precision  recall     f1  support")
+        for name, row in classes.items():
+            scores = f"{row['precision']:>9.3f}  {row['recall']:>6.3f}  {row['f1']:>5.3f}  {row['support']:>7.0f}"
+            click.echo(f"{name!s:<{width}}  {scores}")
 
 
 @click.command()
@@ -128,15 +155,40 @@ def evaluate(model: Path, data: Path, device: str, as_json: bool) -> None:
 @click.option("--device", default="auto", help="auto, cpu, cuda, …", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 def predict(model: Path, inputs: tuple[str, ...], top: int, device: str, as_json: bool) -> None:
-    """Predict the labels of image files with a saved model."""
+    """Predict with a saved model: INPUTS are image files, or texts (or files that hold one)."""
     with console.to(sys.stderr if as_json else sys.stdout):
-        from zoo.model import load
+        from zoo.loading import load
 
-        answers = load(model, device).predict(list(inputs), top=top)
+        loaded = load(model, device)
+        read = _text if loaded.entry.modality == "text" else str
+        answers = loaded.predict([read(item) for item in inputs], top=top)
     if as_json:
-        ranked = [[{"label": label, "probability": p} for label, p in answer.top] for answer in answers]
-        _print([{"input": name, "top": labels} for name, labels in zip(inputs, ranked, strict=True)])
+        rows = zip(inputs, answers, strict=True)
+        _print([{"input": name, "label": answer.label, "top": _ranked(answer.top)} for name, answer in rows])
         return
-    width = max(map(len, inputs))
-    for name, answer in zip(inputs, answers, strict=True):
-        click.echo(f"{name:<{width}}  " + "  ".join(f"{label} {p:.3f}" for label, p in answer.top))
+    shown = [item if len(item) <= SHOWN else item[: SHOWN - 1] + "…" for item in inputs]
+    width = max(map(len, shown))
+    for name, answer in zip(shown, answers, strict=True):
+        click.echo(f"{name:<{width}}  {_answer(answer)}")
+
+
+def _text(item: str) -> str:
+    """Return what a file holds, or the text itself where there is no such file."""
+    path = Path(item)
+    try:
+        found = path.is_file()
+    except OSError:  # a text that is too long for a name
+        found = False
+    return path.read_text(encoding="utf-8", errors="replace") if found else item
+
+
+def _ranked(top: tuple[tuple[Any, float], ...]) -> list[dict[str, Any]]:
+    return [{"label": label, "probability": p} for label, p in top]
+
+
+def _answer(answer: Prediction) -> str:
+    if answer.top:
+        return "  ".join(f"{label} {p:.3f}" for label, p in answer.top)
+    if isinstance(answer.label, tuple):
+        return " ".join(map(str, answer.label))
+    return f"{answer.label:.4g}" if isinstance(answer.label, float) else str(answer.label)

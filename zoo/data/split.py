@@ -1,12 +1,64 @@
-"""Hold out a share of the examples for validation, class by class."""
+"""Hold out a share of the examples for validation: class by class where there are classes."""
 
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from zoo.data.examples import Examples, Label
 from zoo.errors import DataError
+
+
+def check(train: Examples, valid: Examples | None, task: str) -> None:
+    """Raise DataError for what cannot be learnt: one class only, or labels that only the validation data has."""
+    if task != "classify":
+        return
+    check_classes(train)
+    if valid is not None:
+        check_same_labels(train, valid)
+
+
+def held_out(examples: Examples, share: float, task: str, seed: int) -> tuple[list[int], list[int]]:
+    """Return the indices of (train, valid), about `share` (0 to 1) of the examples in valid."""
+    return stratified(examples, share, seed) if task == "classify" else scattered(examples, share, seed)
+
+
+def scattered(examples: Examples, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return the indices of (train, valid) drawn at random; a label that only one example has stays in train.
+
+    Raises DataError with fewer than two examples.
+    """
+    _check_share(share)
+    if len(examples) < 2:
+        raise DataError(
+            f"{examples.origin} has {len(examples)} examples, and validation needs one more",
+            fix="add examples, give validation data (valid=…), or go without validation (valid=0)",
+        )
+    order = random.Random(seed).sample(range(len(examples)), len(examples))
+    count = min(len(examples) - 1, max(1, round(share * len(examples))))
+    left = Counter(label for several in map(_several, examples.labels) for label in set(several))
+    held: set[int] = set()
+    for index in order:
+        labels = set(_several(examples.labels[index]))
+        if len(held) < count and all(left[label] > 1 for label in labels):
+            held.add(index)
+            left.subtract(labels)
+    if not held:
+        raise DataError(
+            f"each example of {examples.origin} has a label that no other one has: none can be held out",
+            fix="add examples, give validation data (valid=…), or go without validation (valid=0)",
+        )
+    return [i for i in range(len(examples)) if i not in held], sorted(held)
+
+
+def _several(label: Label) -> tuple[Label, ...]:
+    """Return the labels of an example that has several; a number or nothing is no label to be missed in train."""
+    return tuple(label) if isinstance(label, tuple | list) else ()
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share < 1:
+        raise DataError(f"valid={share!r} is no share between 0 and 1", fix="valid=0.2, or valid=0 for no validation")
 
 
 def check_classes(examples: Examples) -> None:
@@ -37,8 +89,7 @@ def stratified(examples: Examples, share: float, seed: int) -> tuple[list[int], 
 
     Raises DataError when a class has one example only: it cannot be on both sides.
     """
-    if not 0 < share < 1:
-        raise DataError(f"valid={share!r} is no share between 0 and 1", fix="valid=0.2, or valid=0 for no validation")
+    _check_share(share)
     by_class: dict[Label, list[int]] = defaultdict(list)
     for index, label in enumerate(examples.labels):
         by_class[label].append(index)

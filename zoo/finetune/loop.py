@@ -10,25 +10,16 @@ import torch
 from torch import Tensor
 
 from zoo.console import Bar
-from zoo.data.batches import Images, training_order
+from zoo.data.batches import training_order
+from zoo.data.sets import Batch
 from zoo.errors import RecipeError
 from zoo.finetune import optim
-from zoo.finetune.network import Network, autocast, channels_last, outputs, set_mode
+from zoo.finetune.job import Job
+from zoo.finetune.network import Network, autocast, channels_last, measure, set_mode, to_device
 from zoo.finetune.recipe import Recipe
-from zoo.tasks.task import Task
+from zoo.tasks.task import Task, score
 
 Row = dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """Images with their encoded targets (N,)."""
-
-    images: Images
-    targets: Tensor
-
-    def __len__(self) -> int:
-        return len(self.targets)
 
 
 @dataclass(slots=True)
@@ -41,13 +32,13 @@ class Best:
     state: dict[str, Tensor] = field(default_factory=dict)
     missed: int = 0
 
-    def offer(self, step: int, metrics: Row, key: str, network: Network) -> None:
+    def offer(self, step: int, metrics: Row, task: Task, network: Network) -> None:
         """Keep the network's weights if its metrics are better than the best so far."""
-        score = (metrics[key], -metrics["loss"])
-        if score <= self.score:
+        reached = (score(task, metrics), -metrics["loss"])
+        if reached <= self.score:
             self.missed += 1
             return
-        self.step, self.score, self.metrics, self.missed = step, score, metrics, 0
+        self.step, self.score, self.metrics, self.missed = step, reached, metrics, 0
         self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
@@ -64,11 +55,13 @@ class _Optimisation:
         rate = optim.schedule(solver, recipe)
         self.network, self.solver, self.rate = self.accelerator.prepare(network, solver, rate)
 
-    def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Take one step on inputs (N, C, H, W) and targets (N,); returns the loss, a scalar."""
+    def step(self, batch: Batch) -> Tensor:
+        """Take one step on a batch; returns the loss, a scalar."""
+        batch = to_device(batch, self.device)
+        assert batch.targets is not None
         with autocast(self.device, self.recipe.precision):
-            outputs = self.network(inputs.to(self.device))
-            loss = self.task.loss(outputs, targets.to(self.device), self.recipe.label_smoothing)
+            outputs = self.network(batch.inputs, batch.where)
+            loss = self.task.loss(outputs, batch.targets, self.recipe.label_smoothing)
         self.accelerator.backward(loss)
         if self.recipe.clip:
             self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
@@ -78,14 +71,14 @@ class _Optimisation:
         return loss.detach()
 
 
-def train(
-    network: Network, task: Task, train_set: Labelled, valid_set: Labelled | None, recipe: Recipe
-) -> tuple[list[Row], Best]:
+def train(network: Network, job: Job, *, measure_first: bool = False) -> tuple[list[Row], Best]:
     """Train what requires gradients for recipe.steps steps; with validation data, end with the best weights.
 
-    Returns one row per measurement (step, loss, and metrics as valid_…) and the best one. Everything random
-    depends on recipe.seed and the step alone. Raises RecipeError when the loss is no longer finite.
+    Returns one row per measurement (step, loss, and metrics as valid_…) and the best one; with `measure_first` the
+    network as it comes, which may know its task already, is one of them. Everything random depends on recipe.seed and
+    the step alone. Raises RecipeError when the loss is no longer finite.
     """
+    task, recipe = job.task, job.recipe
     channels_last(network)
     optimisation = _Optimisation(network, task, recipe)
     history: list[Row] = []
@@ -93,20 +86,24 @@ def train(
     steps = recipe.steps or 0
     every = math.ceil(steps / recipe.evals)
     running: list[Tensor] = []
+    if measure_first and job.valid is not None:
+        metrics = measure(network, task, job.valid, recipe.precision)
+        history.append({"step": 0, "loss": metrics["loss"]} | {f"valid_{k}": v for k, v in metrics.items()})
+        best.offer(0, metrics, task, network)
     with Bar("tune", steps) as bar, torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         set_mode(network, hold_norms=recipe.norm == "frozen")
-        for step, inputs, targets in _batches(train_set, recipe):
-            running.append(optimisation.step(inputs, targets))
+        for step, batch in _batches(job):
+            running.append(optimisation.step(batch))
             bar.advance(note=f"loss {history[-1]['loss']:.3f}" if history else "")
             if (step + 1) % every and step + 1 < steps:
                 continue
             history.append(_row(step + 1, running))
             running.clear()
-            if valid_set is not None:
-                metrics = measure(network, task, valid_set, recipe.precision)
+            if job.valid is not None:
+                metrics = measure(network, task, job.valid, recipe.precision)
                 history[-1] |= {f"valid_{name}": value for name, value in metrics.items()}
-                best.offer(step + 1, metrics, task.best, network)
+                best.offer(step + 1, metrics, task, network)
                 if recipe.patience and best.missed >= recipe.patience:
                     break
     if best.state:
@@ -115,16 +112,14 @@ def train(
     return history, best
 
 
-def measure(network: Network, task: Task, data: Labelled, precision: str) -> Row:
-    """Return the task's metrics of a network on labelled images."""
-    return task.measure(outputs(network, data.images, precision=precision), data.targets)
-
-
-def _batches(data: Labelled, recipe: Recipe) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield (step, images (N, C, H, W), targets (N,)); a step's augmentation depends on seed and step alone."""
-    for step, indices in training_order(len(data), recipe.batch_size, recipe.steps or 0, recipe.seed):
+def _batches(job: Job) -> Iterator[tuple[int, Batch]]:
+    """Yield (step, batch); a step's augmentation depends on seed and step alone."""
+    data, recipe = job.train, job.recipe
+    steps = recipe.steps or 0
+    turns = training_order(len(data), recipe.batch_size, steps, recipe.seed, lengths=data.lengths, weights=job.draws)
+    for step, indices in turns:
         chance = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + 1)
-        yield step, data.images.batch(indices, recipe.augment, chance), data.targets[indices]
+        yield step, data.batch(indices, recipe.augment, chance)
 
 
 def _row(step: int, losses: list[Tensor]) -> Row:

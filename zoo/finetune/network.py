@@ -4,29 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from zoo.data.batches import Images, in_turn
+from zoo.data.batches import in_turn
+from zoo.data.sets import Batch, Prepared, Set
 from zoo.plugin import Features
+from zoo.tasks.task import Task
+
+Tally = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class Network(nn.Module):
-    """Maps prepared inputs to a task's outputs (N, K); features are float32 whatever the precision inside."""
+    """Maps prepared inputs to a task's outputs; features are float32 whatever the precision inside.
 
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+    `reads` says what the head is put on: the "pooled" features, outputs (N, K), or the "tokens" that are asked for,
+    outputs (M, K).
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, reads: str = "pooled") -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.reads = reads
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map images (N, C, H, W) to outputs (N, K)."""
-        features: Features = self.backbone(inputs)
-        with torch.autocast(inputs.device.type, enabled=False):
-            outputs: Tensor = self.head(features.pooled.float())
+    def forward(self, inputs: Prepared, where: Tensor | None = None) -> Tensor:
+        """Map images (N, C, H, W) or token tensors (N, T) to outputs; `where` (N, T) bool chooses M of the tokens."""
+        found = select(self.backbone(inputs), self.reads, where)
+        with torch.autocast(found.device.type, enabled=False):
+            outputs: Tensor = self.head(found)
         return outputs
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state dict with each tensor once, under its first name: weights may be tied."""
+        first: dict[int, str] = {}
+        state = self.state_dict(keep_vars=True)
+        return {name: t.detach() for name, t in state.items() if first.setdefault(id(t), name) == name}
+
+
+def select(features: Features, reads: str, where: Tensor | None) -> Tensor:
+    """Return what a head is put on: pooled (N, D), or the tokens where `where` is true, (M, D); float32."""
+    if reads == "pooled":
+        return features.pooled.float()
+    assert features.tokens is not None
+    assert where is not None
+    return features.tokens[where].float()  # (N, T, D) -> (M, D)
 
 
 def set_mode(network: Network, *, hold_norms: bool) -> None:
@@ -51,32 +77,85 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def features(backbone: nn.Module, images: Images, *, precision: str, batch_size: int = 64) -> Tensor:
-    """Run a backbone over all images once; returns pooled features (N, D), float32, on the CPU."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a pass over a set gave for each example, in the order of the set: values and, where it has them, targets.
 
-    def pooled(inputs: Tensor) -> Tensor:
-        result: Features = backbone(inputs)
-        return result.pooled
+    Each is one tensor (N, …), or a list of one tensor (Mi, …) an example where tokens are read.
+    """
 
-    return _over(backbone, pooled, images, precision, batch_size)
-
-
-def outputs(network: Network, images: Images, *, precision: str, batch_size: int = 64) -> Tensor:
-    """Run a network over all images; returns outputs (N, K), float32, on the CPU."""
-    return _over(network, network, images, precision, batch_size)
+    values: Any
+    targets: Any
 
 
-def _over(
-    module: nn.Module, call: Callable[[Tensor], Tensor], images: Images, precision: str, batch_size: int
-) -> Tensor:
+def features(backbone: nn.Module, data: Set, *, reads: str, precision: str, batch_size: int = 64) -> Rows:
+    """Run a backbone over a set once: pooled features (N, D), or a list of token features (Mi, D); float32, CPU."""
+
+    def call(batch: Batch) -> Tensor:
+        return select(backbone(batch.inputs), reads, batch.where)
+
+    return _over(backbone, call, data, precision, batch_size)
+
+
+def outputs(network: Network, data: Set, *, precision: str, tally: Tally | None = None, batch_size: int = 64) -> Rows:
+    """Run a network over a set: outputs (N, K), or a list of (Mi, K); `tally` makes less of each batch of them."""
+
+    def call(batch: Batch) -> Tensor:
+        found: Tensor = network(batch.inputs, batch.where)
+        return tally(found, batch.targets) if tally else found
+
+    return _over(network, call, data, precision, batch_size)
+
+
+def measured_rows(network: Network, task: Task, data: Set, precision: str) -> Rows:
+    """Run a network over a set with targets: what the task tallies of each output, and the targets."""
+
+    def tally(found: Tensor, targets: Tensor | None) -> Tensor:
+        assert targets is not None
+        return task.tally(found, targets)
+
+    return outputs(network, data, precision=precision, tally=tally)
+
+
+def measure(network: Network, task: Task, data: Set, precision: str) -> dict[str, float]:
+    """Return the task's metrics of a network on a set with targets."""
+    rows = measured_rows(network, task, data, precision)
+    return task.measure(rows.values, rows.targets)
+
+
+def _over(module: nn.Module, call: Callable[[Batch], Tensor], data: Set, precision: str, batch_size: int) -> Rows:
     device = next(module.parameters()).device
     channels_last(module)
-    found = []
+    values: list[Tensor] = [torch.empty(0)] * len(data)
+    targets: list[Tensor] = [torch.empty(0)] * len(data)
+    one_each = True
     with evaluating(module), autocast(device, precision):
-        for indices in in_turn(len(images), batch_size):
-            inputs = images.batch(indices).to(device)
-            found.append(call(inputs).float().cpu())
-    return torch.cat(found).clone()
+        for indices in in_turn(len(data), batch_size, data.lengths):
+            batch = to_device(data.batch(indices), device)
+            one_each = batch.where is None
+            counts = [1] * len(indices) if batch.where is None else batch.where.sum(1).tolist()
+            _scatter(values, indices, call(batch).float().cpu(), counts)
+            if batch.targets is not None:
+                _scatter(targets, indices, batch.targets.cpu(), counts)
+    if one_each:
+        known = data.targets is not None
+        return Rows(torch.cat(values).clone(), torch.cat(targets).clone() if known else None)
+    return Rows([value.clone() for value in values], [target.clone() for target in targets])
+
+
+def _scatter(found: list[Tensor], indices: Tensor, rows: Tensor, counts: list[int]) -> None:
+    for index, part in zip(indices.tolist(), rows.split(counts), strict=True):
+        found[index] = part
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch to the device of the network."""
+    if device.type == "cpu":
+        return batch
+    inputs = batch.inputs
+    moved = {k: v.to(device) for k, v in inputs.items()} if isinstance(inputs, dict) else inputs.to(device)
+    where = None if batch.where is None else batch.where.to(device)
+    return Batch(moved, where, None if batch.targets is None else batch.targets.to(device))
 
 
 def channels_last(module: nn.Module) -> None:

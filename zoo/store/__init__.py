@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,7 @@ from zoo.plugin import Entry, File
 from zoo.rows import is_inside
 from zoo.store import lock
 
-__all__ = ["home", "is_pulled", "pull", "receipt"]
+__all__ = ["home", "is_pulled", "pull", "pulled", "receipt"]
 
 
 def home() -> Path:
@@ -47,10 +47,19 @@ def pull(entry: Entry) -> dict[str, Path]:
     return {file.path: _blob(file) for file in files}
 
 
+def pulled(entries: Iterable[Entry]) -> set[str]:
+    """Return the names of those entries whose every file is here, without a request and without hashing anything."""
+    locked = lock.read(_lock_path())
+    return {entry.name for entry in entries if entry.name in locked and _all_here(entry, locked[entry.name])}
+
+
 def is_pulled(entry: Entry) -> bool:
-    """Tell whether every file of an entry is here, without a request and without hashing anything."""
-    known = _known(entry)
-    if known is None:
+    """Tell whether every file of an entry is here; for many of them at once, `pulled` reads the lock once."""
+    return entry.name in pulled([entry])
+
+
+def _all_here(entry: Entry, known: lock.Receipt) -> bool:
+    if entry.source != known.source:
         return False
     recorded = {file.path: file for file in known.files}
     listed = {file.path: file.sha256 for file in entry.files}

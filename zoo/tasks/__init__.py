@@ -2,33 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zoo.data.examples import Label
 from zoo.errors import RecipeError
+from zoo.tasks import tag
 from zoo.tasks.classify import Classify
-from zoo.tasks.task import Prediction, Task
+from zoo.tasks.language import CausalLM, MaskedLM
+from zoo.tasks.multilabel import Multilabel
+from zoo.tasks.regress import Regress
+from zoo.tasks.tag import Tag
+from zoo.tasks.task import Prediction, Task, score
 
-__all__ = ["NAMES", "Classify", "Prediction", "Task", "check_name", "from_dict", "infer"]
+__all__ = [
+    "KINDS",
+    "LANGUAGE",
+    "NAMES",
+    "Classify",
+    "Prediction",
+    "Task",
+    "check",
+    "check_name",
+    "from_dict",
+    "infer",
+    "make",
+    "score",
+]
 
-_MAKERS: dict[str, Callable[[Sequence[Label]], Task]] = {"classify": Classify.of}
-NAMES = tuple(_MAKERS)
+KINDS: dict[str, type[Task]] = {
+    "classify": Classify,
+    "multilabel": Multilabel,
+    "regress": Regress,
+    "tag": Tag,
+    "causal-lm": CausalLM,
+    "masked-lm": MaskedLM,
+}
+NAMES = tuple(KINDS)
+LANGUAGE = ("causal-lm", "masked-lm")
+"""The tasks that go on with the backbone's own pre-training: no labels, and no new head."""
 
 
 def check_name(name: str | None) -> None:
     """Raise RecipeError unless `name` is a task, or None: to be inferred."""
-    if name is not None and name not in _MAKERS:
+    if name is not None and name not in KINDS:
         raise RecipeError(f"task={name!r} is not one of {', '.join(NAMES)}", fix=f'task="{NAMES[0]}"')
 
 
-def infer(labels: Sequence[Label], name: str | None = None) -> Task:
-    """Return the task that the labels call for, or the one named; raises RecipeError for an unknown name."""
-    chosen = name or "classify"  # the readers let only texts and whole numbers through
-    check_name(chosen)
-    return _MAKERS[chosen](labels)
+def infer(inputs: Sequence[Any], labels: Sequence[Label], known: Sequence[str]) -> str:
+    """Return the name of the task that the labels call for; `known` are the tasks of the backbone's row.
+
+    No labels: language modelling. Numbers with a point: regress. Several labels for each input: tag where the input
+    is a list of words, else multilabel. Everything else: classify.
+    """
+    if all(label is None for label in labels):
+        return next((name for name in LANGUAGE if name in known), LANGUAGE[0])
+    if any(isinstance(label, tuple) for label in labels):
+        return "tag" if all(isinstance(item, list) for item in inputs) else "multilabel"
+    return "regress" if any(isinstance(label, float) for label in labels) else "classify"
+
+
+def check(name: str, inputs: Sequence[Any], labels: Sequence[Label]) -> None:
+    """Raise DataError for inputs that do not suit the task: a text whose words and tags do not match."""
+    if name == "tag":
+        tag.check(inputs, labels)
+
+
+def make(name: str, labels: Sequence[Label]) -> Task:
+    """Return the task called `name`, learnt from the labels of the training examples."""
+    check_name(name)
+    return KINDS[name].of(labels)
 
 
 def from_dict(saved: Mapping[str, Any]) -> Task:
-    """Rebuild a task from what a saved model holds: its name and its labels."""
-    return infer(saved["labels"], saved["name"])
+    """Rebuild a task from what a saved model holds."""
+    check_name(saved["name"])
+    return KINDS[saved["name"]].restore(saved)

@@ -1,0 +1,5 @@
+"""Every pretrained image model of timm: the names timm/…"""
+
+from zoo_timm.plugin import plugin
+
+__all__ = ["plugin"]

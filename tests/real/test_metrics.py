@@ -1,0 +1,53 @@
+"""The tasks' metrics beside torchmetrics, which zoo does not import: its import alone takes seconds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from zoo.tasks import CausalLM, Classify, Multilabel, Regress
+
+pytestmark = pytest.mark.real
+COUNT, LABELS = 500, 7
+
+
+@pytest.fixture(scope="module")
+def metrics():
+    return pytest.importorskip("torchmetrics.functional", reason="pip install torchmetrics")
+
+
+def test_classes(metrics):
+    outputs, targets = torch.randn(COUNT, LABELS), torch.randint(LABELS, (COUNT,))
+    found = Classify(tuple(range(LABELS))).measure(outputs, targets)
+    of = {"task": "multiclass", "num_classes": LABELS}
+    assert found["accuracy"] == pytest.approx(float(metrics.accuracy(outputs, targets, **of)))
+    assert found["macro_f1"] == pytest.approx(float(metrics.f1_score(outputs, targets, average="macro", **of)))
+
+
+def test_several_labels(metrics):
+    outputs, targets = torch.randn(COUNT, LABELS), torch.randint(2, (COUNT, LABELS))
+    found = Multilabel(tuple(range(LABELS))).measure(outputs, targets.float())
+    of = {"task": "multilabel", "num_labels": LABELS}
+    assert found["map"] == pytest.approx(float(metrics.average_precision(outputs, targets, **of)), rel=1e-5)
+    for average in ("macro", "micro"):
+        expected = float(metrics.f1_score(outputs, targets, average=average, **of))
+        assert found[f"{average}_f1"] == pytest.approx(expected)
+
+
+def test_numbers(metrics):
+    labels, outputs = (100 + 5 * torch.randn(COUNT)).tolist(), torch.randn(COUNT, 1)
+    task = Regress.of(labels)
+    targets = task.targets(labels)
+    found = task.measure(outputs, targets)
+    truth = torch.tensor(labels, dtype=torch.float64)
+    guess = outputs[:, 0].double() * task.std + task.mean
+    assert found["r2"] == pytest.approx(float(metrics.r2_score(guess, truth)), rel=1e-4)
+    assert found["mae"] == pytest.approx(float(metrics.mean_absolute_error(guess, truth)), rel=1e-4)
+    assert found["rmse"] == pytest.approx(float(metrics.mean_squared_error(guess, truth, squared=False)), rel=1e-4)
+
+
+def test_tokens(metrics):
+    logits, tokens = torch.randn(COUNT, 50), torch.randint(50, (COUNT,))
+    task = CausalLM()
+    found = task.measure([task.tally(logits, tokens)], None)
+    assert found["perplexity"] == pytest.approx(float(metrics.text.perplexity(logits[None], tokens[None])), rel=1e-4)

@@ -1,0 +1,121 @@
+"""zoo.tasks.classify: metrics equal to scikit-learn's, answers, and rare classes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+from torch.nn import functional as F
+
+from zoo.errors import DataError
+from zoo.tasks import Classify
+
+sizes = given(st.integers(2, 6), st.integers(1, 40), st.integers(0, 10_000))
+quick = settings(max_examples=40, deadline=None)
+
+
+def drawn(classes: int, count: int, seed: int) -> tuple[Classify, torch.Tensor, torch.Tensor]:
+    chance = torch.Generator().manual_seed(seed)
+    outputs = 3 * torch.randn(count, classes, generator=chance)
+    return Classify(tuple(range(classes))), outputs, torch.randint(classes, (count,), generator=chance)
+
+
+@quick
+@sizes
+def test_metrics_equal_scikit_learns(classes, count, seed):
+    task, outputs, targets = drawn(classes, count, seed)
+    found, guesses = task.measure(outputs, targets), outputs.argmax(1)
+    assert found["accuracy"] == pytest.approx(accuracy_score(targets, guesses))
+    assert found["macro_f1"] == pytest.approx(f1_score(targets, guesses, average="macro"))
+    assert found["loss"] == pytest.approx(float(F.cross_entropy(outputs, targets)))
+
+
+@quick
+@sizes
+def test_the_report_of_each_class_equals_scikit_learns(classes, count, seed):
+    task, outputs, targets = drawn(classes, count, seed)
+    report = task.per_class(outputs, targets)
+    columns = precision_recall_fscore_support(targets, outputs.argmax(1), labels=range(classes), zero_division=0)
+    for label, row in zip(range(classes), zip(*columns, strict=True), strict=True):
+        assert list(report[label]) == ["precision", "recall", "f1", "support"]
+        assert list(report[label].values()) == pytest.approx(list(row))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_the_cross_entropy_to_the_bit(smoothing):
+    task, outputs, targets = drawn(4, 20, 0)
+    assert torch.equal(
+        task.loss(outputs, targets, smoothing), F.cross_entropy(outputs, targets, None, label_smoothing=smoothing)
+    )
+    assert task.tally(outputs, targets) is outputs
+
+
+def test_huge_outputs_have_a_finite_loss():
+    task = Classify(("a", "b"))
+    outputs, targets = torch.tensor([[3e38, -3e38]]), torch.tensor([0])
+    assert task.measure(outputs, targets) == {"accuracy": 1.0, "macro_f1": 1.0, "loss": 0.0}
+    assert task.decode(outputs, 2)[0].probability == 1.0
+
+
+def test_a_balanced_task_measures_and_saves_what_the_plain_one_does():
+    task, outputs, targets = drawn(4, 20, 0)
+    for how in ("weights", "logits"):
+        balanced = task.balanced(how, targets)
+        assert balanced.loss(outputs, targets) != task.loss(outputs, targets)
+        assert balanced.measure(outputs, targets) == task.measure(outputs, targets)
+        assert balanced.decode(outputs, 3) == task.decode(outputs, 3)
+        assert balanced.to_dict() == task.to_dict()
+    assert task.balanced("sampler", targets) == task
+
+
+def recall_of_rare(how: str) -> float:
+    """Fit a head to two overlapping normal classes, 95 to 5; the plain loss is best where the common one is guessed."""
+    targets = torch.tensor([0] * 950 + [1] * 50)
+    inputs = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0)) + targets[:, None] * 2.0
+    task = Classify(("common", "rare")).balanced(how, targets)
+    head = torch.nn.Linear(1, 2)
+    solver = torch.optim.LBFGS(head.parameters(), max_iter=50, line_search_fn="strong_wolfe")
+
+    def objective() -> torch.Tensor:
+        solver.zero_grad()
+        loss = task.loss(head(inputs), targets)
+        loss.backward()
+        return loss
+
+    solver.step(objective)
+    with torch.no_grad():
+        return task.per_class(head(inputs), targets)["rare"]["recall"]
+
+
+def test_a_balanced_head_finds_rare_classes():
+    assert recall_of_rare("none") < 0.4
+    assert recall_of_rare("weights") > 0.75
+    assert recall_of_rare("logits") > 0.75
+
+
+@quick
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40))
+def test_a_sampler_draws_all_classes_equally_often(found):
+    targets = torch.tensor(found)
+    weights = Classify(tuple(range(5))).sampling_weights(targets)
+    share = torch.zeros(5, dtype=torch.float64).index_add(0, targets, weights)
+    assert share[targets.unique()].tolist() == pytest.approx([1.0] * len(set(found)))
+
+
+def test_an_answer_ranks_the_labels():
+    (answer,) = Classify(("a", "b", "c")).decode(torch.tensor([[0.0, 2.0, 1.0]]), top=2)
+    assert answer.label == "b"
+    assert [label for label, _ in answer.top] == ["b", "c"]
+    assert answer.probability == pytest.approx(torch.tensor([0.0, 2.0, 1.0]).softmax(0)[1].item())
+    assert len(Classify(("a", "b")).decode(torch.zeros(1, 2), top=9)[0].top) == 2
+
+
+def test_the_baseline_is_the_commonest_class():
+    assert Classify(("a", "b")).baseline(["a", "a", "b", "a"]) == "majority class 0.750"
+
+
+def test_an_unknown_label_is_told():
+    with pytest.raises(DataError, match=r"does not know: owl; it knows a, b"):
+        Classify.of(["a", "b"]).targets(["a", "owl"])

@@ -1,0 +1,73 @@
+"""zoo.tasks.regress: numbers in the labels' own unit, standardised for the head."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+from zoo.errors import DataError
+from zoo.tasks import Regress
+
+numbers = st.lists(st.integers(-1000, 1000).map(lambda n: n / 8 + 100), min_size=2, max_size=30).filter(
+    lambda values: len(set(values)) > 1
+)
+quick = settings(max_examples=40, deadline=None)
+
+
+@quick
+@given(numbers)
+def test_targets_are_standardised_and_come_back_in_their_unit(values):
+    task = Regress.of(values)
+    targets = task.targets(values)
+    assert targets.dtype == torch.float32
+    assert float(targets.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(targets.std(correction=0)) == pytest.approx(1, abs=1e-5)
+    answers = task.decode(targets[:, None], 1)
+    assert [answer.label for answer in answers] == pytest.approx(values, abs=1e-3)
+    assert {answer.probability for answer in answers} == {None}
+
+
+@quick
+@given(numbers, st.integers(0, 10_000))
+def test_metrics_equal_scikit_learns_in_the_labels_unit(values, seed):
+    task = Regress.of(values)
+    outputs = torch.randn(len(values), 1, generator=torch.Generator().manual_seed(seed))
+    found = task.measure(outputs, task.targets(values))
+    guesses = [answer.label for answer in task.decode(outputs, 1)]
+    assert found["r2"] == pytest.approx(r2_score(values, guesses), rel=1e-4, abs=1e-5)
+    assert found["mae"] == pytest.approx(mean_absolute_error(values, guesses), rel=1e-4)
+    assert found["rmse"] == pytest.approx(root_mean_squared_error(values, guesses), rel=1e-4)
+    assert found["loss"] == pytest.approx(float(task.loss(outputs, task.targets(values))), rel=1e-4)
+
+
+def test_the_baseline_is_the_error_of_the_mean():
+    task = Regress.of([0.0, 10.0])
+    assert task.baseline([4.0, 7.0]) == "the mean is off by 1.5"
+    assert task.measure(torch.zeros(2, 1), task.targets([4.0, 7.0]))["mae"] == pytest.approx(1.5)
+
+
+def test_one_example_has_metrics():
+    task = Regress.of([1, 3])
+    assert task.measure(torch.zeros(1, 1), task.targets([3.0])) == {"r2": 0.0, "mae": 1.0, "rmse": 1.0, "loss": 1.0}
+
+
+@pytest.mark.parametrize("label", [math.nan, math.inf, None, "3", True, (1.0,)])
+def test_what_is_no_finite_number_is_told_with_its_place(label):
+    with pytest.raises(DataError, match=r"label of example 1 is .*, no finite number\nfix: correct"):
+        Regress.of([1.0, label])
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_equal_labels_are_told(count):
+    with pytest.raises(DataError, match=r"every label is 0\.1: there is nothing to learn"):
+        Regress.of([0.1] * count)
+
+
+def test_smoothing_does_not_touch_numbers():
+    outputs, targets = torch.randn(3, 1), torch.randn(3)
+    assert torch.equal(Regress(0, 1).loss(outputs, targets, 0.3), Regress(0, 1).loss(outputs, targets))

@@ -1,0 +1,106 @@
+"""zoo.tasks.tag: a tag for each word, measured by entities where the tags mark them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+from torch.nn import functional as F
+
+from zoo.errors import DataError
+from zoo.tasks import Tag
+from zoo.tasks.tag import check
+
+TRUTH = [("B-PER", "I-PER", "O", "B-LOC"), ("O",), ("B-LOC", "O")]
+GUESS = [("B-PER", "I-PER", "O", "B-PER"), ("O",), ("B-LOC", "I-LOC")]
+
+
+def outputs(task: Tag, guesses: list) -> list[torch.Tensor]:
+    return [F.one_hot(part, len(task.labels)).float() * 4 for part in task.targets(guesses)]
+
+
+def test_tags_are_sorted_after_o():
+    assert Tag.of([("B-A", "O"), ("A", 2)]).labels == ("O", 2, "A", "B-A")
+    assert Tag.of([["NOUN", "ADJ"]]).labels == ("ADJ", "NOUN")
+
+
+def test_targets_are_one_tensor_a_text():
+    task = Tag.of(TRUTH)
+    assert [part.tolist() for part in task.targets([("O", "B-LOC"), (), ("O",)])] == [[0, 1], [], [0]]
+    with pytest.raises(DataError, match=r"does not know: B-ORG; it knows O, B-LOC"):
+        task.targets([("B-ORG",)])
+
+
+@pytest.mark.parametrize("label", ["B-PER", None, 3])
+def test_what_is_no_list_of_tags_is_told_with_its_place(label):
+    with pytest.raises(DataError, match=r"label of example 1 is .*, not a list of tags\nfix: give one tag"):
+        Tag.of([("O",), label])
+    with pytest.raises(DataError, match=r"label of example 0 is"):
+        Tag(("O",)).targets([label])
+
+
+def test_entities_are_measured_whole():
+    task = Tag.of([*TRUTH, *GUESS])
+    assert task.best == "entity_f1"
+    found = task.measure(outputs(task, GUESS), task.targets(TRUTH))
+    # Three entities in truth and three found, of which the first only has the right kind and both ends.
+    assert found["entity_f1"] == pytest.approx(1 / 3)
+    assert found["entity_precision"] == found["entity_recall"] == pytest.approx(1 / 3)
+    assert found["accuracy"] == pytest.approx(5 / 7)
+    rows = torch.cat(outputs(task, GUESS))
+    assert found["loss"] == pytest.approx(float(task.loss(rows, torch.cat(task.targets(TRUTH)))))
+
+
+def test_tags_of_words_are_measured_word_by_word():
+    truth, guess = [("DET", "NOUN"), ("VERB", "NOUN")], [("DET", "VERB"), ("VERB", "NOUN")]
+    task = Tag.of(truth)
+    found = task.measure(outputs(task, guess), task.targets(truth))
+    assert task.best == "macro_f1"
+    words, guesses = sum(truth, ()), sum(guess, ())
+    assert found["macro_f1"] == pytest.approx(f1_score(words, guesses, average="macro"))
+    assert found["accuracy"] == pytest.approx(accuracy_score(words, guesses))
+    assert "entity_f1" not in found
+
+
+def test_an_entity_does_not_run_on_into_the_next_text():
+    task = Tag(("O", "I-A"))
+    truth = [("I-A",), ("I-A",)]
+    found = task.measure(outputs(task, [("I-A",), ("O",)]), task.targets(truth))
+    assert found["entity_recall"] == 0.5
+
+
+def test_an_answer_is_a_tag_for_each_word():
+    task = Tag.of(TRUTH)
+    answers = task.decode([*outputs(task, TRUTH), torch.zeros(0, 4)], top=3)
+    assert [answer.label for answer in answers] == [*TRUTH, ()]
+    assert answers[0].probability is None
+
+
+def test_the_baseline_is_the_commonest_tag():
+    assert Tag.of(TRUTH).baseline(TRUTH) == "commonest tag 0.429"
+
+
+def test_rare_tags_count_more_in_a_balanced_loss_and_no_other_number():
+    task = Tag.of(TRUTH)
+    targets = task.targets(TRUTH)
+    rows, flat = torch.randn(7, 4), torch.cat(targets)
+    for how in ("weights", "logits"):
+        balanced = task.balanced(how, targets)
+        assert balanced.loss(rows, flat) != task.loss(rows, flat)
+        parts = list(rows.split([4, 1, 2]))
+        assert balanced.measure(parts, targets) == task.measure(parts, targets)
+        assert balanced.to_dict() == task.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("text", "tags", "message"),
+    [
+        (["a", "b"], ("O",), r"example 1 has 2 words and 1 tags\nfix: give one tag for each word"),
+        ("a b", ("O", "O"), r"example 1 is 'a b', not a list of words\nfix: .*\.split\(\)"),
+        (["a"], "O", r"label of example 1 is 'O' \(str\), not a list of tags"),
+    ],
+)
+def test_words_and_tags_that_do_not_match_are_told(text, tags, message):
+    check([["a"]], [("O",)])
+    with pytest.raises(DataError, match=message):
+        check([["a"], text], [("O",), tags])

@@ -1,0 +1,71 @@
+"""What tasks whose labels are names share: the order of labels, their places in outputs, and help for rare ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.errors import DataError
+
+
+def ordered(rows: Iterable[Sequence[Any]]) -> tuple[Any, ...]:
+    """Return the different labels of all examples, numbers before texts; DataError for what is neither."""
+    found = set()
+    for index, row in enumerate(rows):
+        for label in row:
+            if not isinstance(label, str | int):
+                raise DataError(
+                    f"label of example {index} is {label!r} ({type(label).__name__}); "
+                    "a class is a text or a whole number",
+                    fix="turn the labels into str or int",
+                )
+            found.add(label)
+    return tuple(sorted(found, key=lambda label: (isinstance(label, str), label)))
+
+
+def places(labels: Sequence[Any], known: Sequence[Any]) -> list[int]:
+    """Return where each label is among the known ones; DataError for one that is not."""
+    index = {label: place for place, label in enumerate(known)}
+    unknown = sorted({str(label) for label in labels if label not in index})
+    if unknown:
+        names = ", ".join(map(str, known[:10])) + ("…" if len(known) > 10 else "")
+        raise DataError(
+            f"the data has labels that this model does not know: {', '.join(unknown[:5])}; it knows {names}",
+            fix="rename the labels to the model's, or fine-tune again on data with all of them",
+        )
+    return [index[label] for label in labels]
+
+
+def balance(how: str, targets: Tensor, classes: int) -> dict[str, Any]:
+    """Return the fields of a task that make rare classes count in `cross_entropy`, learnt from its targets (M,).
+
+    weights  inverse frequency, M / (K * count), as scikit-learn's "balanced"; 1 for a class that does not occur
+    logits   the log of each class's share, added to the outputs (Menon et al. 2021, arXiv 2007.07314, equation 10,
+             tau = 1): what is learnt then ranks classes as if all were equally frequent
+    """
+    counts = torch.bincount(targets, minlength=classes)
+    if how == "weights":
+        weights = len(targets) / ((counts > 0).sum() * counts.clamp(min=1))
+        return {"weights": tuple(torch.where(counts > 0, weights, 1.0).tolist())}
+    if how == "logits":
+        counts = counts.clamp(min=1)
+        return {"prior": tuple((counts / counts.sum()).log().tolist())}
+    return {}
+
+
+def cross_entropy(
+    outputs: Tensor,
+    targets: Tensor,
+    smoothing: float,
+    weights: tuple[float, ...] | None,
+    prior: tuple[float, ...] | None,
+) -> Tensor:
+    """Return the mean cross-entropy in nats of outputs (M, K) against targets (M,), of balanced classes if asked."""
+    if prior is not None:
+        outputs = outputs + outputs.new_tensor(prior)
+    weight = None if weights is None else outputs.new_tensor(weights)
+    return F.cross_entropy(outputs, targets, weight=weight, label_smoothing=smoothing)

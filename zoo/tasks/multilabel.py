@@ -1,0 +1,135 @@
+"""Multi-label classification: any number of K labels for each input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.data.examples import Label
+from zoo.errors import DataError, RecipeError
+from zoo.tasks import classes, metrics
+from zoo.tasks.task import Prediction
+
+SEPARATORS = re.compile(r"\s*[|;,]\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Multilabel:
+    """Say of each of K labels whether it holds, by a linear head and the binary cross-entropy.
+
+    `weights` (K,) weigh in the loss the examples that a label holds for. An example's labels are a tuple, list or set
+    of them, or a text in which "|", ";" or "," parts them; an example with none of them is one, too.
+    """
+
+    labels: tuple[Any, ...]
+    weights: tuple[float, ...] | None = None
+    name: str = "multilabel"
+    best: str = "map"
+    reads: str = "pooled"
+
+    @classmethod
+    def of(cls, labels: Sequence[Label]) -> Self:
+        """Take the labels, in order, from those of the examples; DataError for what is none, and if there are none."""
+        known = classes.ordered(_rows(labels))
+        if not known:
+            raise DataError("not one example has a label", fix="give lists of labels, such as ['red', 'round']")
+        return cls(known)
+
+    @classmethod
+    def restore(cls, saved: Mapping[str, Any]) -> Self:
+        """Rebuild the task from what `to_dict` returned."""
+        return cls(tuple(saved["labels"]))
+
+    def head(self, dim: int) -> nn.Linear:
+        """Make a linear layer with torch's own random weights."""
+        return nn.Linear(dim, len(self.labels))
+
+    def targets(self, labels: Sequence[Label]) -> Tensor:
+        """Return 0 or 1 for each label, (N, K) float32; raises DataError for a label that the model does not know."""
+        rows = _rows(labels)
+        flat = classes.places([label for row in rows for label in row], self.labels)
+        owners = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(row) for row in rows], dtype=torch.long))
+        found = torch.zeros(len(rows), len(self.labels))
+        found[owners, torch.tensor(flat, dtype=torch.long)] = 1
+        return found
+
+    def loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Return the mean binary cross-entropy in nats, of balanced labels if the task is."""
+        weights = None if self.weights is None else outputs.new_tensor(self.weights)
+        targets = targets * (1 - smoothing) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(outputs, targets, pos_weight=weights)
+
+    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the outputs as they are."""
+        return outputs
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Return mean average precision, macro-F1 and micro-F1 at probability 1/2, and the mean loss in nats.
+
+        The first is a mean over the labels that occur, the second over those that occur in outputs or targets.
+        """
+        truths, guesses = targets.double(), (outputs.sigmoid() >= 0.5).double()
+        hits, there, guessed = (truths * guesses).sum(0), truths.sum(0), guesses.sum(0)
+        return {
+            "map": float(metrics.average_precision(outputs, truths).sum() / (there > 0).sum().clamp(min=1)),
+            "macro_f1": metrics.macro_f1(hits, there, guessed),
+            "micro_f1": float(metrics.f1(hits.sum(), there.sum(), guessed.sum())),
+            "loss": float(F.binary_cross_entropy_with_logits(outputs, targets)),
+        }
+
+    def decode(self, outputs: Tensor, top: int) -> list[Prediction]:
+        """Return the labels with a probability of at least 1/2, perhaps none, and the `top` likeliest."""
+        probabilities = outputs.sigmoid()
+        ranked, order = probabilities.topk(min(top, len(self.labels)))
+        answers = []
+        for row, values, indices in zip(probabilities.tolist(), ranked.tolist(), order.tolist(), strict=True):
+            held = tuple(label for label, p in zip(self.labels, row, strict=True) if p >= 0.5)
+            likeliest = tuple((self.labels[i], p) for i, p in zip(indices, values, strict=True))
+            answers.append(Prediction(held, None, likeliest))
+        return answers
+
+    def baseline(self, labels: Sequence[Label]) -> str:
+        """Say what chance would score: the mean share of the examples that a label holds for, if it holds for any."""
+        shares = self.targets(labels).mean(0)
+        return f"chance map {float(shares.sum() / (shares > 0).sum().clamp(min=1)):.3f}"
+
+    def balanced(self, how: str, targets: Tensor) -> Self:
+        """Weigh the examples a label holds for by negatives / positives; RecipeError for other ways.
+
+        A label that holds for all examples, or for none, is left as it is.
+        """
+        if how == "none":
+            return self
+        if how != "weights":
+            raise RecipeError(f'balance="{how}" does not go with multilabel', fix='balance="weights"')
+        positives = targets.sum(0)
+        ratio = (len(targets) - positives) / positives
+        return replace(self, weights=tuple(torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0).tolist()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the name and the labels, in the order of the head's outputs."""
+        return {"name": self.name, "labels": list(self.labels)}
+
+
+def _rows(labels: Sequence[Label]) -> list[list[Any]]:
+    """Return the labels of each example as a list; an empty cell of a table (None) is an example without any."""
+    return [_row(label, index) for index, label in enumerate(labels)]
+
+
+def _row(label: Any, index: int) -> list[Any]:
+    if isinstance(label, str):
+        return [part for part in SEPARATORS.split(label.strip()) if part]
+    if isinstance(label, tuple | list | set | frozenset):
+        return list(label)
+    if label is None:
+        return []
+    raise DataError(
+        f"label of example {index} is {label!r} ({type(label).__name__}), not a list of labels",
+        fix='give lists, as in ["red", "round"], or texts, as in "red|round"',
+    )
