@@ -15,7 +15,7 @@ from PIL import Image
 from zoo.data import batches, split
 from zoo.data.decoded import decode
 from zoo.data.examples import Examples, fingerprint, read, read_one
-from zoo.data.prepare import prepare, train_and_valid
+from zoo.data.prepare import How, prepare, train_and_valid
 from zoo.errors import DataError
 from zoo.plugin import ImageInput
 
@@ -87,8 +87,9 @@ def test_a_torch_dataset_is_a_sequence_of_pairs():
     [
         ([], "holds no examples"),
         (["a.png"], r"example 0 is str, not a pair"),
-        ([("a.png", 0.5)], r"label of example 0 is 0\.5 \(float\)"),
-        ([("a.png", None)], r"label of example 0 is None"),
+        ([("a.png", float("nan"))], r"label of example 0 is nan \(float\)"),
+        ([("a.png", object)], r"label of example 0 is <class 'object'> \(type\)"),
+        ([("a.png", "a"), ("b.png", None)], r"label of example 1 of 2 examples in memory is None"),
         ({"a.png": 1}, "data of type dict is not understood"),
         (3, "data of type int is not understood"),
     ],
@@ -159,33 +160,33 @@ def test_a_bad_image_stops_unless_asked_and_leaves_no_cache(tmp_path):
     (root / "red" / "004.png").write_bytes(b"broken")
     data, _ = read(root)
     with pytest.raises(DataError, match=r"004\.png is not an image"):
-        prepare(data, SPEC)
+        prepare(data, How(SPEC))
     assert not [p for p in (tmp_path / "store").rglob("*") if p.is_file()]
-    prepared = prepare(data, SPEC, skip_bad=True)
+    prepared = prepare(data, How(SPEC, skip_bad=True))
     assert [name.rsplit("/", 1)[1] for name in prepared.skipped] == ["004.png"]
     assert prepared.examples.labels == ["blue"] * 2 + ["green"] * 2 + ["red"]
-    assert len(prepared.images) == 5
+    assert len(prepared.inputs) == 5
 
 
 def test_images_of_different_shapes_are_kept_whole_and_centred(tmp_path):
     wide = Image.new("RGB", (64, 16), (255, 0, 0))
     wide.paste((0, 255, 0), (24, 0, 40, 16))
     data = Examples([wide, Image.new("RGB", (16, 16), (0, 255, 0))], [0, 1], "data")
-    batch = prepare(data, SPEC).images.batch(torch.tensor([0, 1]))
+    batch = prepare(data, How(SPEC)).inputs.batch(torch.tensor([0, 1]))
     assert batch.shape == (2, 3, 16, 16)
     assert torch.equal(batch[0], batch[1])
 
 
 def test_a_batch_is_normalised():
     data = Examples([np.full((16, 16, 3), 255, np.uint8)], [0], "data")
-    batch = prepare(data, SPEC).images.batch(torch.tensor([0]))
+    batch = prepare(data, How(SPEC)).inputs.batch(torch.tensor([0]))
     assert batch.dtype == torch.float32
     torch.testing.assert_close(batch, torch.full((1, 3, 16, 16), 2.0))
 
 
 @pytest.mark.parametrize("augment", ["shift", "shift-flip", "crop-flip"])
 def test_augmentation_draws_from_its_generator_alone(augment):
-    images = prepare(Examples([p for p, _ in pictures.pairs(2)], list("abcdef"), "data"), SPEC).images
+    images = prepare(Examples([p for p, _ in pictures.pairs(2)], list("abcdef"), "data"), How(SPEC)).inputs
 
     def draw(seed: int) -> torch.Tensor:
         return images.batch(torch.arange(6), augment, torch.Generator().manual_seed(seed))
@@ -198,7 +199,7 @@ def test_augmentation_draws_from_its_generator_alone(augment):
 def test_a_shift_moves_the_picture_and_repeats_the_border():
     picture = np.zeros((16, 16, 3), np.uint8)
     picture[:, 8:] = 255
-    images = prepare(Examples([picture] * 50, [0] * 50, "data"), ImageInput(16, (0.0,) * 3, (1.0,) * 3)).images
+    images = prepare(Examples([picture] * 50, [0] * 50, "data"), How(ImageInput(16, (0.0,) * 3, (1.0,) * 3))).inputs
     found = images.batch(torch.arange(50), "shift", torch.Generator().manual_seed(0))
     edges = (found[:, 0, 0] > 0.5).sum(1)  # how many columns are white: 8 plus the shift
     assert edges.unique().tolist() == [6, 7, 8, 9, 10]
@@ -227,11 +228,11 @@ def test_the_fingerprint_knows_inputs_and_labels(tmp_path):
 def test_a_share_gives_way_to_the_datas_own_validation_folder(tmp_path):
     pictures.folder(tmp_path / "data" / "train", 3)
     pictures.folder(tmp_path / "data" / "valid", 2, seed=1)
-    found = train_and_valid(tmp_path / "data", 0.2, SPEC, seed=0, skip_bad=False)
+    found = train_and_valid(*read(tmp_path / "data"), 0.2, "classify", How(SPEC), 0)
     assert (len(found.train.examples), len(found.valid.examples)) == (9, 6)
 
 
 def test_no_validation_takes_even_one_example_a_class():
-    found = train_and_valid(pictures.pairs(1), 0, SPEC, seed=0, skip_bad=False)
+    found = train_and_valid(*read(pictures.pairs(1)), 0, "classify", How(SPEC), 0)
     assert found.valid is None
     assert len(found.train.examples) == 3

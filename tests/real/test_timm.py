@@ -1,0 +1,89 @@
+"""All of timm: every row builds, reads timm's files and returns timm's features; real weights classify real photos."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from hub import Hub
+from PIL import Image
+from safetensors.torch import save
+
+import zoo
+from zoo import discovery, registry, weights
+from zoo.plugin import Classifier
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+import real_data
+
+pytestmark = pytest.mark.real
+LITE0 = "timm/tf_efficientnet_lite0.in1k"
+SHARDS = 2
+ANIMALS = 398
+"""The first classes of ImageNet-1k, from tench to gorilla."""
+
+
+def test_every_row_builds_reads_timms_files_and_does_as_timm_does():
+    commands = [[sys.executable, str(ROOT / "tools/timm_walk.py"), f"{shard}/{SHARDS}"] for shard in range(SHARDS)]
+    shards = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    found = [json.loads(shard.communicate()[0]) for shard in shards]
+    wrong = {name: what for shard in found for name, what in shard["problems"].items()}
+    rows, nets, run = (sum(shard[key] for shard in found) for key in ("rows", "nets", "run"))
+    print(f"{rows - len(wrong)} of {rows} rows pass: {nets} nets without values, {run} of them with random weights too")
+    assert rows == len(registry.search(plugin="timm"))
+    assert not wrong, json.dumps(wrong, indent=1)
+
+
+@pytest.fixture(scope="module")
+def lite0() -> torch.nn.Module:
+    """timm's own net with the real weights, which another project published: other names, in the same order."""
+    net = timm.create_model("tf_efficientnet_lite0").eval()
+    published = torch.load(real_data.lite0(), weights_only=True)
+    net.load_state_dict(dict(zip(net.state_dict(), published.values(), strict=True)), strict=True)
+    return net
+
+
+@pytest.fixture
+def model(lite0, monkeypatch) -> zoo.Model:
+    with Hub({"timm/tf_efficientnet_lite0.in1k": {"model.safetensors": save(lite0.state_dict())}}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        return zoo.load(LITE0, "cpu")
+
+
+def photos(*kinds: str) -> list[str]:
+    return [str(path) for kind in kinds for path in sorted((real_data.photos() / kind).iterdir())[:20]]
+
+
+def classifier(model: zoo.Model) -> Classifier:
+    found = weights.classifier(discovery.load("timm"), model.entry, model.files)
+    assert found is not None
+    return found
+
+
+def test_real_weights_give_timms_features_and_logits(lite0, model):
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=lite0))
+    images = torch.stack([transform(Image.open(path).convert("RGB")) for path in photos("bird", "vehicle")])
+    known = classifier(model)
+    with torch.inference_mode():
+        features = model.backbone.module(images).pooled
+        theirs, logits = lite0.forward_head(lite0.forward_features(images), pre_logits=True), lite0(images)
+    torch.testing.assert_close(features, theirs, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(features @ known.weight.T + known.bias, logits, atol=1e-4, rtol=1e-4)
+
+
+def test_real_weights_tell_animals_from_things_on_photos(model):
+    known = classifier(model)
+    for kinds, are_animals in ((("bird", "insect", "mammal"), True), (("vehicle", "household"), False)):
+        paths = photos(*kinds)
+        best = (model.embed(paths) @ known.weight.T + known.bias).argmax(1)
+        for path, index in list(zip(paths, best, strict=True))[::6]:
+            print(f"{Path(path).stem[:40]:<40} {known.labels[index][0]}")
+        right = ((best < ANIMALS) == are_animals).float().mean()
+        print(f"{kinds}: {float(right):.2f}")
+        assert right > 0.8
