@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import socket
 import threading
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+MODEL = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?")
 RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 LFS = (".safetensors", ".bin", ".pt")
 LARGE = 1 << 20
@@ -85,18 +87,22 @@ class Hub:
     def _answer(self, handler: _Handler) -> None:
         if self.status:
             return handler.answer(self.status)
-        match = RESOLVE.fullmatch(unquote(urlsplit(handler.path).path))
+        asked = unquote(urlsplit(handler.path).path)
+        match = RESOLVE.fullmatch(asked) or MODEL.fullmatch(asked)
         if match is None:
             return handler.answer(404)
-        repo, path = match["repo"], match["path"]
+        repo, path = match["repo"], match.groupdict().get("path")
         denied = self.token is not None and handler.headers.get("authorization") != f"Bearer {self.token}"
         if denied or not any(name.partition("@")[0] == repo for name in self.repos):
             return handler.answer(401, {"X-Error-Code": "RepoNotFound"})
         if repo in self.gated:
             return handler.answer(403, {"X-Error-Code": "GatedRepo"})
-        files = self.find(repo, match["revision"])
+        files = self.find(repo, match["revision"] or "main")
         if files is None:
             return handler.answer(404, {"X-Error-Code": "RevisionNotFound"})
+        if path is None:
+            listing = json.dumps(_listing(repo, files)).encode()
+            return handler.answer(200, {"Content-Type": "application/json"}, listing, listing)
         commit = {name: value for name, value in [("X-Repo-Commit", commit_of(files))] if name not in self.without}
         if path not in files:
             return handler.answer(404, {"X-Error-Code": "EntryNotFound"} | commit)
@@ -116,6 +122,17 @@ class Hub:
         if not found:
             return handler.answer(404)
         return handler.answer(200, {}, found[0], self.alter(path, found[0]))
+
+
+def _listing(repo: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """Describe a repository as a Hub does when it is asked for blobs as well."""
+    siblings: list[dict[str, Any]] = []
+    for path, content in files.items():
+        siblings.append({"rfilename": path, "size": len(content), "blobId": "0" * 40})
+        if is_lfs(path, content):
+            pointer = {"sha256": etag_of(path, content), "size": len(content), "pointerSize": 130}
+            siblings[-1] |= {"lfs": pointer}
+    return {"id": repo, "modelId": repo, "sha": commit_of(files), "private": False, "tags": [], "siblings": siblings}
 
 
 class _Handler(BaseHTTPRequestHandler):

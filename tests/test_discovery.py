@@ -81,7 +81,7 @@ def test_load_returns_the_plugin_and_imports_it_once(distribution):
 
 
 def test_a_module_can_be_the_plugin(distribution):
-    code = "api = 1\ndef build(entry, files): ...\ndef adapt(entry, state): ...\ndef resolve(name): ..."
+    code = "api = 1\ndef build(entry, files): ...\ndef adapt(entry, state, files): ...\ndef resolve(name, look): ...\ndef classifier(entry, state, files): ..."
     folder = distribution("fake", code, attribute="")
     assert discovery.load("fake") is sys.modules[folder.name]
 
@@ -144,8 +144,8 @@ BROKEN = {
     ),
     "no adapt": (
         PLUGIN.replace("(Plugin)", ""),
-        "has no method adapt(entry, state)",
-        "inherit from zoo.plugin.Plugin, or define adapt(entry, state)",
+        "has no method adapt(entry, state, files)",
+        "inherit from zoo.plugin.Plugin, or define adapt(entry, state, files)",
     ),
 }
 

@@ -162,7 +162,7 @@ def test_key_in_two_weight_files_is_an_error(weights):
 
 def test_adapt_renames_and_drops(weights):
     class Renaming(Fake):
-        def adapt(self, entry, state):
+        def adapt(self, entry, state, files):
             return {key.removeprefix("old."): value for key, value in state.items() if key != "old.head"}
 
     own, write = weights
@@ -172,7 +172,7 @@ def test_adapt_renames_and_drops(weights):
 
 def test_file_of_a_saved_model_gives_its_backbone_without_adapt(weights):
     class Never(Fake):
-        def adapt(self, entry, state):
+        def adapt(self, entry, state, files):
             raise AssertionError("called")
 
     own, write = weights
@@ -295,7 +295,7 @@ def test_build_that_needs_values_says_what_to_do(weights):
 @pytest.mark.parametrize(("result", "said"), [("raise", "adapt() failed on fake/net"), ("list", "a dict of tensors")])
 def test_broken_adapt_is_an_error(weights, result, said):
     class Bad(Fake):
-        def adapt(self, entry, state):
+        def adapt(self, entry, state, files):
             return [] if result == "list" else state["no such key"]
 
     with pytest.raises(PluginError) as caught:

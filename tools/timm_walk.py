@@ -19,7 +19,7 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from zoo_timm import files, plugin
+from zoo_timm import plugin, reading
 
 from zoo import registry, weights
 from zoo.plugin import Backbone, Entry, Features, ImageInput
@@ -52,7 +52,10 @@ def differences(entry: Entry) -> Iterator[str]:
         theirs = timm.create_model(entry.options["arch"]).eval()
     state = _randomised(theirs)
     backbone = weights._build(plugin, entry, {}, "meta")
-    weights._fill(backbone.module, plugin.adapt(entry, dict(state)), entry, assign=True)
+    weights._fill(backbone.module, plugin.adapt(entry, dict(state), {}), entry, assign=True)
+    own = backbone.module.state_dict()
+    if plugin.adapt(entry, dict(own), {}).keys() != own.keys():
+        yield "its own keys are not kept"
     images = torch.randn(2, entry.input.channels, entry.input.size, entry.input.size)
     with torch.inference_mode():
         ours = backbone.module.eval()(images)
@@ -62,7 +65,7 @@ def differences(entry: Entry) -> Iterator[str]:
             mine = ours.pooled @ classifier.weight.T + classifier.bias
             if not torch.allclose(mine, logits, atol=1e-4 * float(logits.abs().max()), rtol=1e-4):
                 yield f"logits differ by {float((mine - logits).abs().max()):.2g} of {float(logits.abs().max()):.2g}"
-        files.head_keys(theirs)
+        reading.head_keys(theirs)
         pooled = theirs(images)
     if pooled.ndim == 2 and not torch.equal(ours.pooled, pooled):
         yield f"features differ by {float((ours.pooled - pooled).abs().max()):.2g}"
@@ -72,9 +75,9 @@ def differences(entry: Entry) -> Iterator[str]:
 
 def _wrong_keys(entry: Entry, backbone: Backbone) -> Iterator[str]:
     """Read what timm would save, shapes only, and compare with the keys of the net."""
-    with files.shapes_only():
+    with reading.shapes_only():
         whole = timm.create_model(entry.options["arch"])
-    adapted = plugin.adapt(entry, whole.state_dict())
+    adapted = plugin.adapt(entry, whole.state_dict(), {})
     wanted = backbone.module.state_dict()
     if adapted.keys() != wanted.keys():
         yield f"keys: {sorted(adapted.keys() ^ wanted.keys())[:4]}"
@@ -84,17 +87,12 @@ def _wrong_keys(entry: Entry, backbone: Backbone) -> Iterator[str]:
     tops = {name.partition(".")[0] for name in ((heads,) if isinstance(heads, str) else heads)}
     if strangers := {key for key in whole.state_dict().keys() - wanted.keys() if key.partition(".")[0] not in tops}:
         yield f"dropped, and not of the classifier: {sorted(strangers)[:4]}"
-    again = plugin.adapt(entry, dict(wanted))
-    if again.keys() != wanted.keys():
-        yield f"its own keys are not kept: {sorted(again.keys() ^ wanted.keys())[:4]}"
 
 
 def _wrong_features(entry: Entry, backbone: Backbone) -> Iterator[str]:
     """Run the net on shapes, and note which parts are called."""
     assert isinstance(entry.input, ImageInput)
-    with files.shapes_only():
-        net = plugin.build(entry, {}).module.to("meta").eval()
-    called = set()
+    net, called = backbone.module.to("meta").eval(), set()
     for name, part in net.named_modules():
         part.register_forward_hook(lambda part, args, output, name=name: called.add(name))
     with torch.no_grad():

@@ -33,7 +33,7 @@ def pull(name: str) -> dict[str, Path]:
     """Fetch and verify the weights of a catalogue name; returns the local files by their path in the source."""
     from zoo import registry, store
 
-    return store.pull(registry.find(name))
+    return store.pull(registry.complete(registry.find(name)))
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from zoo.plugin import API, Plugin
 GROUP = "zoo.plugins"
 METHODS = {
     "build": ("entry", "files"),
-    "adapt": ("entry", "state"),
+    "adapt": ("entry", "state", "files"),
     "resolve": ("name", "look"),
     "classifier": ("entry", "state", "files"),
 }

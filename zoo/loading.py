@@ -25,7 +25,7 @@ def load(name: str | os.PathLike[str], device: str = "auto") -> Model:
     """
     place = _device(device)
     folder = _saved_folder(name)
-    model = _load_saved(folder) if folder else _load_entry(registry.find(str(name)))
+    model = _load_saved(folder) if folder else _load_entry(registry.complete(registry.find(str(name))))
     model.backbone.module.to(place).eval()
     if model.head is not None:
         model.head.to(place).eval()

@@ -172,7 +172,7 @@ class Plugin(Protocol):
         """
         ...
 
-    def adapt(self, entry: Entry, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def adapt(self, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]) -> dict[str, Tensor]:
         """Rename the keys of a weight file to the module's, and drop by name what the module does not have.
 
         The result is loaded strictly: a missing or an extra key is an error, never a warning.

@@ -13,10 +13,14 @@ from typing import Any
 
 from zoo import discovery
 from zoo.errors import CatalogueError, NameNotFound, PluginError, ZooError
-from zoo.plugin import Entry, File
+from zoo.plugin import Entry, File, Repository
 from zoo.rows import entry_from_row, read_catalogue, row_from_entry
 
 __all__ = ["entry_from_row", "find", "problems", "row_from_entry", "rows", "search"]
+
+
+KEPT = ("dim", "params", "license", "pretrained_on", "tasks", "metrics", "aliases")
+"""What a row says of a backbone, whatever its files say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +71,27 @@ def find(name: str) -> Entry:
     if name in merged.labels:
         return merged.labels[name]
     base, at, revision = name.partition("@")
-    entry = merged.labels.get(base) or _one(base, _ends_with(base, merged)) or _outside(base, merged)
+    entry = merged.labels.get(base) or _one(base, _ends_with(base, merged))
+    if entry is None and (found := _outside(name, merged)):
+        return found
     entry = entry or _one(base, _before_dot(base, merged))
     if entry is None:
         raise _unknown(base, merged)
     return _at(entry, revision) if at else entry
+
+
+def complete(entry: Entry) -> Entry:
+    """Return an entry with its files: those of a Hub row that lists none are looked up by its plugin.
+
+    What the row itself says of the backbone stays. Raises StoreError if the repository cannot be seen.
+    """
+    if entry.files or not (entry.source or "").startswith("hf://"):
+        return entry
+    found = _resolved(entry.plugin, entry.name, str(entry.source).removeprefix("hf://"))
+    if found is None:
+        return entry
+    known = {key: value for key in KEPT if (value := getattr(entry, key)) not in (None, (), {})}
+    return replace(found, name=entry.name, source=entry.source, catalogue=entry.catalogue, **known)
 
 
 def _fits(entry: Entry, pattern: str) -> bool:
@@ -111,15 +131,29 @@ def _outside(name: str, merged: _Merged) -> Entry | None:
         raise NameNotFound(what, fix=problem.fix) from problem
     if not rest or prefix not in discovery.installed():
         return None
-    plugin = discovery.load(prefix)
+    return _resolved(prefix, name, rest)
+
+
+def _resolved(plugin: str, name: str, rest: str) -> Entry | None:
+    """Have a plugin look for `rest`, "org/repo" with or without @revision; the entry goes by `name`."""
+    from zoo import store
+
+    bare, at, revision = rest.partition("@")
+
+    def look(source: str) -> Repository:
+        return store.look(name, f"{source}@{revision}" if at else source)
+
     try:
-        return plugin.resolve(rest)
+        found = discovery.load(plugin).resolve(bare, look)
     except ZooError:
         raise
     except Exception as error:
-        label = discovery.installed()[prefix].label
-        what = f"{label}: resolve({rest!r}) raised {type(error).__name__}: {error}"
-        raise PluginError(what, fix=f"zoo list {prefix}/   (lists the names of its catalogue)") from error
+        label = discovery.installed()[plugin].label
+        what = f"{label}: resolve({bare!r}) raised {type(error).__name__}: {error}"
+        raise PluginError(what, fix=f"zoo list {plugin}/   (lists the names of its catalogue)") from error
+    if found is None or not at:
+        return found
+    return replace(found, name=name, source=f"{(found.source or '').partition('@')[0]}@{revision}")
 
 
 def _at(entry: Entry, revision: str) -> Entry:

@@ -231,14 +231,18 @@ def frozen_stays(case: Case) -> None:
 
 
 def round_trip(case: Case) -> None:
-    """The net's own state dict, saved, adapted and loaded strictly into an empty net, gives equal features."""
+    """The net's own state dict, saved, adapted and loaded strictly into an empty net, gives the same features.
+
+    Not bit for bit: torch chooses kernels by how a weight lies in memory, and a file's lie as they come.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
         statefile.write_state(path, case.backbone.module.state_dict(), {})
         saved = replace(case.entry, source=Path(folder).as_uri(), files=(File(path.name),))
         others = {name: file for name, file in case.files.items() if not name.endswith(".safetensors")}
         again = weights.load(case.plugin, saved, {**others, path.name: path})
-        if not torch.equal(_pooled(case.backbone, case.entry, 3), _pooled(again, case.entry, 3)):
+        before, after = (_pooled(backbone, case.entry, 3) for backbone in (case.backbone, again))
+        if not torch.allclose(before, after, rtol=1e-4, atol=1e-5):
             fix = "register what forward needs as parameters and buffers, and let adapt keep the net's own keys"
             raise _Broken("features differ after a save and a load", fix)
 

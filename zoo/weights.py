@@ -101,7 +101,7 @@ def _pretrained(plugin: Plugin, entry: Entry, files: Mapping[str, Path]) -> dict
         own = own or _is_own(path, metadata)
     if own:
         return {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
-    return _adapt(plugin, entry, state)
+    return _adapt(plugin, entry, state, files)
 
 
 def _is_own(path: Path, metadata: Mapping[str, str]) -> bool:
@@ -112,9 +112,11 @@ def _is_own(path: Path, metadata: Mapping[str, str]) -> bool:
     return "zoo" in metadata
 
 
-def _adapt(plugin: Plugin, entry: Entry, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _adapt(
+    plugin: Plugin, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]
+) -> dict[str, Tensor]:
     try:
-        adapted = plugin.adapt(entry, state)
+        adapted = plugin.adapt(entry, state, files)
     except ZooError:
         raise
     except Exception as error:

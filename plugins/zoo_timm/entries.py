@@ -13,11 +13,13 @@ from timm.models import PretrainedCfg
 
 from zoo.errors import NameNotFound, PluginError
 from zoo.plugin import Entry, File, ImageInput, Repository
-from zoo_timm import files, nets
+from zoo_timm import nets, reading
 from zoo_timm.tags import pretrained_on
 
-WEIGHTS = "model.safetensors"
-"""What timm calls the weight file of a repository, and asks for first."""
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+"""What timm calls the files of a repository; of several kinds of weight file, it asks for this first."""
+FROM_INPUT = ("img_size", "in_chans", "num_classes")
+"""Arguments of a net that follow from a row's input, or that a net without classifier has no use for."""
 
 
 def names() -> list[str]:
@@ -56,7 +58,7 @@ def pretrained(name: str) -> Entry | None:
 
 def measured(entry: Entry) -> Entry:
     """Return the row with the length of the features and the number of parameters that its net has."""
-    with files.shapes_only():
+    with reading.shapes_only():
         net = nets.create(entry, num_classes=0)
     return replace(entry, dim=nets.dim(net), params=sum(p.numel() for p in net.parameters()))
 
@@ -74,19 +76,19 @@ def in_repository(repository: str, look: Callable[[str], Repository]) -> Entry |
     """Return a row for a repository on the Hub that timm's push_to_hf_hub() made, or None if it is none of these."""
     source = f"hf://{repository}"
     found = look(source)
-    if not {"config.json", WEIGHTS} <= found.files.keys():
+    if not {CONFIG, WEIGHTS} <= found.files.keys():
         return None
-    config = json.loads(found.fetch("config.json")["config.json"].read_text(encoding="utf-8"))
+    config = json.loads(found.fetch(CONFIG)[CONFIG].read_text(encoding="utf-8"))
     if "architecture" not in config:
         return None
-    described = config.get("pretrained_cfg", config)
+    described = config.get("pretrained_cfg") or config  # older repositories have it all on one level
     entry = Entry(
         name=f"timm/{repository}",
         plugin="timm",
         modality="image",
         input=_described_input(repository, described),
         source=source,
-        files=(found.files[WEIGHTS],),
+        files=(found.files[CONFIG], found.files[WEIGHTS]),
         license=described.get("license"),
         tasks=("classify",),
         options={"arch": config["architecture"]} | _arguments(config),
@@ -95,21 +97,18 @@ def in_repository(repository: str, look: Callable[[str], Repository]) -> Entry |
 
 
 def _described_input(repository: str, described: Mapping[str, Any]) -> ImageInput:
-    known = {
-        key: described[key] for key in ("input_size", "mean", "std", "interpolation", "crop_pct") if key in described
-    }
+    keys = ("input_size", "mean", "std", "interpolation", "crop_pct")
     try:
-        cfg = PretrainedCfg(**known)
-        return image_input(PretrainedCfg(**known | {"mean": tuple(cfg.mean), "std": tuple(cfg.std)}))
+        cfg = PretrainedCfg(**{key: described[key] for key in keys if key in described})
+        return image_input(replace(cfg, mean=tuple(map(float, cfg.mean)), std=tuple(map(float, cfg.std))))
     except (TypeError, ValueError) as error:
+        what = f"hf://{repository}: {CONFIG} describes no input: {error}"
         raise PluginError(
-            f"hf://{repository}: config.json describes no input: {error}", fix=f"zoo info {repository}"
+            what, fix="write a row in zoo.toml with an input, plugin = 'timm' and options.arch"
         ) from error
 
 
 def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options for arguments that the net was made with, but for those that the input says."""
-    arguments = {
-        k: v for k, v in config.get("model_args", {}).items() if k not in ("img_size", "in_chans", "num_classes")
-    }
+    arguments = {key: value for key, value in config.get("model_args", {}).items() if key not in FROM_INPUT}
     return {"args": arguments} if arguments else {}

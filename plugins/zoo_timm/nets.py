@@ -112,15 +112,15 @@ def fill_buffers(net: nn.Module) -> None:
 
 
 def forget_caches(net: nn.Module) -> None:
-    """Keep a net from using attention biases of earlier weights, which timm caches between two calls of train()."""
+    """Keep a net from using the attention biases of earlier weights, which timm keeps for as long as it only infers."""
     for module in net.modules():
         if hasattr(module, "attention_bias_cache"):
-            vars(module)["attention_bias_cache"] = _Forgetful()
+            module.register_forward_pre_hook(_forget)
 
 
-class _Forgetful(dict[str, Tensor]):
-    def __contains__(self, key: object) -> bool:
-        return False
+def _forget(module: nn.Module, args: object) -> None:
+    cache: Any = module.attention_bias_cache
+    cache.clear()
 
 
 def stages(net: nn.Module) -> tuple[tuple[str, ...], ...]:

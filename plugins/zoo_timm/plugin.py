@@ -28,11 +28,11 @@ class Timm(Plugin):
         targets = nets.lora_targets(net, stages[0])
         return Backbone(nets.returning_features(net), nets.dim(net), entry.input, stages, lora_targets=targets)
 
-    def adapt(self, entry: Entry, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def adapt(self, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]) -> dict[str, Tensor]:
         """Read a file as timm does, and drop its classifier."""
-        from zoo_timm import files
+        from zoo_timm import reading
 
-        return files.adapt(entry, state)
+        return reading.adapt(entry, state)
 
     def resolve(self, name: str, look: Callable[[str], Repository]) -> Entry | None:
         """Return a row for a name that timm knows and the catalogue does not, or for a repository in timm's format."""
@@ -42,7 +42,7 @@ class Timm(Plugin):
 
     def classifier(self, entry: Entry, state: Mapping[str, Tensor], files: Mapping[str, Path]) -> Classifier | None:
         """Return the ImageNet classifier in a file of timm's own, if that is one linear layer."""
-        from zoo_timm import files as reading
+        from zoo_timm import reading
 
         return reading.classifier(entry, state)
 

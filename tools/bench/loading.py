@@ -1,4 +1,4 @@
-"""Load a ResNet-50 from one local safetensors file: zoo against timm, in one process, in turn."""
+"""Load nets from one local safetensors file each: zoo against timm, in one process, in turn."""
 
 from __future__ import annotations
 
@@ -10,44 +10,60 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timing import alternate, table
+from torch import nn
 
 ROUNDS = 9
+NETS = {
+    "native": {"resnet50": "resnet50.tv_in1k"},
+    "timm": {
+        "vit_base_patch16_224": "vit_base_patch16_224.augreg_in1k",
+        "resnet50": "resnet50.tv_in1k",
+        # with values that no file holds: position indices, masks, rotary frequencies
+        "swin_base_patch4_window7_224": "swin_base_patch4_window7_224.ms_in1k",
+        "eva02_base_patch14_224": "eva02_base_patch14_224.mim_in22k",
+    },
+}
+"""Plugin -> arch of the row -> timm's name."""
 ROW = """
-["bench/resnet50"]
-plugin = "native"
+["bench/{plugin}-{arch}"]
+plugin = "{plugin}"
 modality = "image"
 source = "file://{folder}"
-files = [{{ path = "model.safetensors" }}]
+files = [{{ path = "{arch}.safetensors" }}]
 input = {{ size = 224, mean = [0.485, 0.456, 0.406], std = [0.229, 0.224, 0.225], crop = 0.875 }}
-options = {{ arch = "resnet50" }}
+options = {{ arch = "{arch}" }}
 """
 
 
 def main() -> None:
-    """Write random weights once, check that both sides hold them, then time both."""
+    """Write random weights once, check that both sides hold them, then time both; a net after the other."""
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["ZOO_HOME"] = f"{folder}/store"
-        file = Path(folder) / "model.safetensors"
-        save_file(timm.create_model("resnet50.tv_in1k").state_dict(), file)
-        Path("zoo.toml").write_text(ROW.format(folder=folder))
-        import zoo
+        pairs = [(plugin, arch, name) for plugin, nets in NETS.items() for arch, name in nets.items()]
+        rows = (ROW.format(plugin=plugin, arch=arch, folder=folder) for plugin, arch, _ in pairs)
+        Path("zoo.toml").write_text("".join(rows))
+        for plugin, arch, name in pairs:
+            save_file(timm.create_model(name).state_dict(), f"{arch}.safetensors")
+            compare(plugin, arch, name)
 
-        def ours() -> torch.nn.Module:
-            return zoo.load("bench/resnet50", "cpu").backbone.module
 
-        def theirs() -> torch.nn.Module:
-            overlay = {"file": str(file)}
-            model = timm.create_model(
-                "resnet50.tv_in1k", pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0
-            )
-            return model.eval()
+def compare(plugin: str, arch: str, name: str) -> None:
+    """Print the seconds that each side takes for a net, and how far their features are apart."""
+    import zoo
 
-        images = torch.randn(2, 3, 64, 64)
-        with torch.inference_mode():
-            error = float((ours()(images).pooled - theirs()(images)).abs().max())
-        print(f"largest difference of the features: {error:.2e}")
-        table(alternate({"zoo": ours, "timm": theirs}, ROUNDS), "zoo")
+    def ours() -> nn.Module:
+        return zoo.load(f"bench/{plugin}-{arch}", "cpu").backbone.module
+
+    def theirs() -> nn.Module:
+        overlay = {"file": f"{arch}.safetensors"}
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0).eval()
+
+    images = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        error = float((ours()(images).pooled - theirs()(images)).abs().max())
+    print(f"\n{plugin}/{arch}: largest difference of the features {error:.2e}")
+    table(alternate({"zoo": ours, "timm": theirs}, ROUNDS), "zoo")
 
 
 if __name__ == "__main__":

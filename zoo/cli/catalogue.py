@@ -98,7 +98,7 @@ def pull(names: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Fetch and verify the weights of backbones."""
     from zoo import store
 
-    entries = [registry.find(name) for name in names]
+    entries = [registry.complete(registry.find(name)) for name in names]
     document: dict[str, Any] = {}
     for entry in entries:
         if dry_run:

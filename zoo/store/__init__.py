@@ -8,19 +8,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from zoo.console import MEGABYTES, Bar
 from zoo.errors import StoreError
-from zoo.plugin import Entry, File
+from zoo.plugin import Entry, File, TextInput
 from zoo.rows import is_inside
 from zoo.store import lock
 
-__all__ = ["home", "is_pulled", "pull", "pulled", "receipt"]
+__all__ = ["Look", "home", "is_pulled", "look", "pull", "pulled", "receipt"]
 
 
 def home() -> Path:
@@ -47,6 +47,43 @@ def pull(entry: Entry) -> dict[str, Path]:
     return {file.path: _blob(file) for file in files}
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a source holds (a zoo.plugin.Repository), all of one commit; small files of it can be fetched."""
+
+    files: Mapping[str, File]
+    entry: Entry
+    commit: str | None
+    here: bool
+
+    def fetch(self, *paths: str) -> dict[str, Path]:
+        """Return verified local copies of some of the files, by path; StoreError if one cannot be had."""
+        if self.here:
+            return {path: _blob(self.files[path]) for path in paths}
+        from zoo.store import fetch, sources
+
+        with _disk_errors(self.entry):
+            remotes = sources.locate(self.entry, paths, self.commit)
+            pairs = ((remote, self.files[remote.path]) for remote in remotes)
+            fetched = [fetch.fetch(remote, file, self.entry.name, "the listing", home(), int) for remote, file in pairs]
+        return {file.path: _blob(file) for file in fetched}
+
+
+def look(name: str, source: str) -> Look:
+    """Look at what a source holds, under the name that it is going to be pulled by; StoreError if it cannot be seen.
+
+    What was pulled by that name is known without a request.
+    """
+    entry = Entry(name, name.partition("/")[0], "text", TextInput((), 1), source=source)
+    known = _known(entry)
+    if known is not None and all(map(_is_here, known.files)):
+        return Look({file.path: file for file in known.files}, entry, known.commit, here=True)
+    from zoo.store import sources
+
+    files, commit = sources.listing(entry)
+    return Look({file.path: file for file in files}, entry, commit, here=False)
+
+
 def pulled(entries: Iterable[Entry]) -> set[str]:
     """Return the names of those entries whose every file is here, without a request and without hashing anything."""
     locked = lock.read(_lock_path())
@@ -61,6 +98,8 @@ def is_pulled(entry: Entry) -> bool:
 def _all_here(entry: Entry, known: lock.Receipt) -> bool:
     if entry.source != known.source:
         return False
+    if not entry.files:
+        return all(map(_is_here, known.files))
     recorded = {file.path: file for file in known.files}
     listed = {file.path: file.sha256 for file in entry.files}
     return all(

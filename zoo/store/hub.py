@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from zoo.errors import StoreError
-from zoo.plugin import Entry
+from zoo.plugin import Entry, File
+from zoo.rows import is_inside
 from zoo.store import web
 from zoo.store.fetch import Remote
 from zoo.store.sources import bad_source, row_of
@@ -18,6 +19,36 @@ SOURCE = re.compile(r"hf://(?P<repo>\w[\w.-]*(/\w[\w.-]*)?)(@(?P<revision>\w[\w.
 
 def locate(entry: Entry, paths: Sequence[str], commit: str | None) -> list[Remote]:
     """Return files of a Hub repository, all of the commit that the revision stands for now (or of `commit`)."""
+    repo, named, endpoint = _where(entry)
+    revision = commit or named
+    remotes: list[Remote] = []
+    for path in paths:
+        remotes.append(_file(entry, repo, revision, path, endpoint))
+        revision = remotes[0].commit or revision
+    return remotes
+
+
+def listing(entry: Entry) -> tuple[tuple[File, ...], str]:
+    """Return all files of a Hub repository, large ones with their SHA-256, and the commit that holds them."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    repo, revision, endpoint = _where(entry)
+    api = HfApi(endpoint=endpoint, user_agent=web.agent())
+    try:
+        found = api.model_info(repo, revision=revision, files_metadata=True)
+    except HFValidationError as error:
+        raise bad_source(entry, str(error)) from error
+    except (web.transport_error(), OfflineModeIsEnabled) as error:
+        url = f"{endpoint or constants.ENDPOINT}/{repo}"
+        raise _explain(entry, repo, revision, "", url, error) from error
+    files = [File(s.rfilename, s.lfs.sha256 if s.lfs else None, s.size) for s in found.siblings or ()]
+    return tuple(file for file in files if is_inside(file.path)), str(found.sha)
+
+
+def _where(entry: Entry) -> tuple[str, str, str | None]:
+    """Return the repository, the revision and the endpoint (None: the client's own) of a Hub source."""
     web.check_online(entry)
     match = SOURCE.fullmatch(entry.source or "")
     if match is None:
@@ -26,12 +57,7 @@ def locate(entry: Entry, paths: Sequence[str], commit: str | None) -> list[Remot
     if endpoint and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", endpoint):
         what = f"{entry.name}: HF_ENDPOINT={endpoint!r} is no address of a Hub"
         raise StoreError(what, fix="export HF_ENDPOINT=https://your.hub, or: unset HF_ENDPOINT")
-    revision = commit or match["revision"] or "main"
-    remotes: list[Remote] = []
-    for path in paths:
-        remotes.append(_file(entry, match["repo"], revision, path, endpoint))
-        revision = remotes[0].commit or revision
-    return remotes
+    return match["repo"], match["revision"] or "main", endpoint
 
 
 def _file(entry: Entry, repo: str, revision: str, path: str, endpoint: str | None) -> Remote:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from zoo.errors import StoreError
-from zoo.plugin import Entry
+from zoo.plugin import Entry, File
 from zoo.store.fetch import Remote
 
 CHUNK = 1 << 20
@@ -31,6 +31,22 @@ def locate(entry: Entry, paths: Sequence[str], commit: str | None) -> list[Remot
     if scheme not in kinds:
         raise bad_source(entry, f"has to start with one of {', '.join(f'{kind}://' for kind in kinds)}")
     return kinds[scheme]()
+
+
+def listing(entry: Entry) -> tuple[tuple[File, ...], str | None]:
+    """Return what a source holds, and of which commit; StoreError for one that cannot tell."""
+    from zoo.store import hub
+
+    scheme = (entry.source or "").partition("://")[0]
+    if scheme == "hf":
+        return hub.listing(entry)
+    if scheme != "file":
+        raise bad_source(entry, "cannot be looked through: only hf:// and file:// sources can")
+    folder = _folder(entry)
+    if not folder.is_dir():
+        raise bad_source(entry, f"there is no folder {folder}")
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return tuple(File(p.relative_to(folder).as_posix(), None, p.stat().st_size) for p in paths), None
 
 
 def row_of(entry: Entry) -> str:

@@ -1,0 +1,192 @@
+"""The plugin behind the names hf/org/repo: any repository of the Hub whose architecture transformers knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import PluginError
+from zoo.plugin import Backbone, Classifier, Entry, File, ImageInput, Plugin, Repository, TextInput
+
+from zoo_hf import configs, inputs
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PREPROCESSOR, POOLING = "preprocessor_config.json", "1_Pooling/config.json"
+SENTENCE = "sentence_bert_config.json"
+ANY = ("classify", "multilabel", "regress")
+
+
+class HuggingFace(Plugin):
+    """Models of transformers: images by what their own classifiers read, texts pooled as their repository says."""
+
+    api = 1
+
+    def build(self, entry: Entry, files: Mapping[str, Path]) -> Backbone:
+        """Build the empty net of a row from its config.json; PluginError if transformers has no such architecture."""
+        config = _config(entry, files)
+        build = _image if entry.modality == "image" else _text
+        return build(entry, files, config)
+
+    def adapt(self, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]) -> dict[str, Tensor]:
+        """Give a checkpoint's tensors the names of the module, whichever head it was saved with."""
+        import torch
+
+        from zoo_hf import nets, states
+
+        config = _config(entry, files)
+        with torch.device("meta"):
+            make = partial(_language_model, config, entry) if _has_lm_head(entry) else None
+            model: Any = nets.empty(make or partial(nets.base, config, entry.modality))
+        found = states.adapt(model, state)
+        if make is None:
+            return {f"net.{name}": tensor for name, tensor in found.items()}
+        below = f"{model.base_model_prefix}."
+        return {
+            f"net.{name.removeprefix(below)}" if name.startswith(below) else f"lm_head.full.{name}": tensor
+            for name, tensor in found.items()
+        }
+
+    def classifier(self, entry: Entry, state: Mapping[str, Tensor], files: Mapping[str, Path]) -> Classifier | None:
+        """Return the classifier of an image model whose classes have names."""
+        import torch
+
+        names = configs.read(files.get(CONFIG)).get("id2label") or {}
+        found = [key for key in state if key.endswith(".weight") and key.split(".")[0] in ("classifier", "fc")]
+        weight = state[found[0]] if len(found) == 1 else None
+        if entry.modality != "image" or weight is None or weight.ndim != 2 or weight.shape[1] != entry.dim:
+            return None
+        labels = [str(names.get(str(index), f"LABEL_{index}")) for index in range(len(weight))]
+        if any(label == f"LABEL_{index}" for index, label in enumerate(labels)):
+            return None
+        bias = state.get(found[0].replace(".weight", ".bias"), torch.zeros(len(weight)))
+        return Classifier(tuple(tuple(part.strip() for part in label.split(",")) for label in labels), weight, bias)
+
+    def resolve(self, name: str, look: Callable[[str], Repository]) -> Entry | None:
+        """Return the row of a repository, org/repo, by what it holds and what its small files say.
+
+        Raises PluginError for one without safetensors, without config.json, or of an unknown architecture.
+        """
+        source = f"hf://{name}"
+        found = look(source)
+        if CONFIG not in found.files:
+            raise PluginError(f"hf/{name} holds no {CONFIG}: it is no model of transformers", fix="zoo list hf/")
+        small = (CONFIG, PREPROCESSOR, POOLING, SENTENCE, "tokenizer_config.json", INDEX)
+        read = found.fetch(*(path for path in small if path in found.files))
+        values = configs.read(read[CONFIG])
+        modality = configs.modality(values, found.files)
+        others = (CONFIG, PREPROCESSOR) if modality == "image" else (CONFIG, POOLING, SENTENCE, *inputs.TOKENIZER)
+        weights = _weights(name, found.files, read)
+        files = tuple(found.files[path] for path in (*weights, *others) if path in found.files)
+        config = configs.make(f"hf/{name}", values, modality)
+        spec = _input(config, modality, files, read)
+        tasks = ANY if modality == "image" else (*ANY, "tag", *_language_tasks(config))
+        return Entry(f"hf/{name}", "hf", modality, spec, source=source, files=files, tasks=tasks)
+
+
+def _weights(name: str, files: Mapping[str, File], read: Mapping[str, Path]) -> list[str]:
+    """Return the paths of the weights: one file, or an index and its shards."""
+    if WEIGHTS in files:
+        return [WEIGHTS]
+    if INDEX in files:
+        shards = sorted(set(configs.read(read[INDEX]).get("weight_map", {}).values()))
+        return [*shards, INDEX]
+    legacy = [path for path in files if path.endswith((".bin", ".h5", ".msgpack", ".pth"))]
+    has = f"it has {', '.join(legacy[:3])}, which may hold code" if legacy else "it has no weights at all"
+    raise PluginError(
+        f"hf/{name} has no {WEIGHTS}: {has}",
+        fix="choose a repository with safetensors, or ask its owner to convert it (huggingface.co/spaces/safetensors/convert)",
+    )
+
+
+def _input(config: Any, modality: str, files: tuple[File, ...], read: Mapping[str, Path]) -> ImageInput | TextInput:
+    if modality == "image":
+        return inputs.image_input(config, configs.read(read.get(PREPROCESSOR)))
+    sentence, tokenizer = configs.read(read.get(SENTENCE)), configs.read(read.get("tokenizer_config.json"))
+    paths = tuple(file.path for file in files if file.path in inputs.TOKENIZER)
+    return TextInput(paths, configs.length(config, tokenizer, sentence), pairs=not configs.decodes(config))
+
+
+def _config(entry: Entry, files: Mapping[str, Path]) -> Any:
+    if CONFIG not in files:
+        what = f"{entry.name}: {CONFIG} is not among its files"
+        raise PluginError(what, fix=f'add {{ path = "{CONFIG}" }} to files of its row')
+    return configs.make(entry.name, configs.read(files[CONFIG]), entry.modality)
+
+
+def _image(entry: Entry, files: Mapping[str, Path], config: Any) -> Backbone:
+    from zoo_hf import nets
+
+    net = nets.empty(partial(nets.base, config, "image"))
+    module = nets.Vision(net, config)
+    dim = entry.dim or _dim(module, entry, config)
+    return Backbone(module, dim, entry.input, nets.stages(net, "net."), nets.lora_targets(net, "net."))
+
+
+def _dim(module: nn.Module, entry: Entry, config: Any) -> int:
+    """Return the length of the pooled features, by running the net where nothing is computed."""
+    import copy
+
+    import torch
+
+    assert isinstance(entry.input, ImageInput)
+    shape = (1, entry.input.channels, entry.input.size, entry.input.size)
+    with torch.device("meta"), torch.no_grad():
+        features = copy.deepcopy(module).to("meta").eval()(torch.empty(shape))
+    return int(features.pooled.shape[1])
+
+
+def _text(entry: Entry, files: Mapping[str, Path], config: Any) -> Backbone:
+    from zoo_hf import nets
+
+    pooling = nets.pooling(config, configs.read(files.get(POOLING)))
+    made = inputs.tokenizer(entry.name, files)
+    full = nets.empty(partial(_language_model, config, entry)) if _has_lm_head(entry) else None
+    net = nets.empty(partial(nets.base, config, "text")) if full is None else getattr(full, full.base_model_prefix)
+    takes = {"input_ids", "attention_mask"}
+    if getattr(config, "type_vocab_size", 0) > 1:  # GPT-2 takes types as well, and would add words for them
+        takes.add("token_type_ids")
+    module = nets.Text(net, pooling, frozenset(takes))
+    dim = _width(config) * len(pooling)
+    parts = nets.stages(net, "net."), nets.lora_targets(net, "net.")
+    if full is None:
+        return Backbone(module, dim, entry.input, *parts, tokenizer=made)
+    module.lm_head = nets.LanguageHead(full)
+    known = {name for name, _ in net.named_parameters(prefix="net")}
+    own = tuple(name for name, _ in module.named_parameters() if name not in known)
+    stages = (*parts[0][:-1], (*parts[0][-1], *own))
+    go_on = partial(nets.generate, net, module.lm_head, made.pad) if configs.decodes(config) else None
+    return Backbone(module, dim, entry.input, stages, parts[1], tokenizer=made, lm_head=module.lm_head, generate=go_on)
+
+
+def _width(config: Any) -> int:
+    return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
+
+
+def _has_lm_head(entry: Entry) -> bool:
+    return bool(entry.options.get("lm_head"))
+
+
+def _language_tasks(config: Any) -> tuple[str, ...]:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+
+    if configs.decodes(config):
+        return ("causal-lm",)
+    return ("masked-lm",) if type(config) in MODEL_FOR_MASKED_LM_MAPPING else ()
+
+
+def _language_model(config: Any, entry: Entry) -> Any:
+    """Make the model with the head it was pretrained with; PluginError for a family without one."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    mapping = MODEL_FOR_CAUSAL_LM_MAPPING if configs.decodes(config) else MODEL_FOR_MASKED_LM_MAPPING
+    if type(config) not in mapping:
+        raise PluginError(f"{entry.name}: its family has no language-modelling head", fix='task="classify"')
+    return mapping[type(config)](config)
+
+
+plugin = HuggingFace()

@@ -1,0 +1,232 @@
+"""zoo_hf, texts: every family through the real Hub client, equal to transformers' own model, head and generation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+import words
+from hub import Hub
+from transformers import AutoModel
+
+import zoo
+from zoo import discovery, registry, store, testing, weights
+from zoo.errors import PluginError, StoreError
+
+MODELLED = [kind for kind in tiny.TEXT if kind not in ("t5", "mt5")]
+DECODERS = ("gpt2", "opt", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Return a function that serves repositories by name until the test ends."""
+    hubs = []
+
+    def start(**repos):
+        hub = Hub({f"tiny/{name}": files for name, files in repos.items()}).__enter__()
+        hubs.append(hub)
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        return hub
+
+    yield start
+    for hub in hubs:
+        hub.__exit__()
+
+
+def reference(kind):
+    """Return transformers' own model without a head."""
+    whole = tiny.model(kind)
+    below = getattr(whole, whole.base_model_prefix, whole)
+    return below.encoder if kind in ("t5", "mt5") else below
+
+
+@pytest.mark.parametrize("kind", tiny.TEXT)
+def test_features_equal_those_of_transformers(kind, serve):
+    serve(net=tiny.repository(kind))
+    model = zoo.load("hf/tiny/net", "cpu")
+    batch = tiny.batch()
+    mask = batch["attention_mask"].bool()
+    with torch.no_grad():
+        found = model.backbone.module(batch)
+        expected = reference(kind)(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    torch.testing.assert_close(found.tokens[mask], expected.last_hidden_state[mask], atol=1e-5, rtol=0)
+    last = [found.tokens[0, 9], found.tokens[1, 5], found.tokens[2, 9]]
+    mean = [tokens[kept].mean(0) for tokens, kept in zip(found.tokens, mask, strict=True)]
+    torch.testing.assert_close(found.pooled, torch.stack(last if kind in DECODERS else mean), atol=1e-5, rtol=0)
+    assert ("causal-lm" in model.entry.tasks, "masked-lm" in model.entry.tasks) == (
+        kind in DECODERS,
+        kind in MODELLED and kind not in DECODERS,
+    )
+
+
+def with_head(kind):
+    entry = registry.find("hf/tiny/net")
+    entry = replace(entry, options={"lm_head": True})
+    return weights.load(discovery.load("hf"), entry, store.pull(entry))
+
+
+@pytest.mark.parametrize("kind", MODELLED)
+def test_the_language_head_gives_the_logits_of_transformers(kind, serve):
+    serve(net=tiny.repository(kind))
+    backbone = with_head(kind)
+    backbone.module.eval()
+    batch = tiny.batch()
+    mask = batch["attention_mask"].bool()
+    with torch.no_grad():
+        tokens = backbone.module(batch).tokens
+        expected = tiny.model(kind)(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        torch.testing.assert_close(backbone.lm_head(tokens)[mask], expected[mask], atol=1e-5, rtol=0)
+        torch.testing.assert_close(backbone.lm_head(tokens[mask]), expected[mask], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_generation_equals_that_of_transformers_whatever_the_crowd(kind, serve):
+    serve(net=tiny.repository(kind))
+    backbone = with_head(kind)
+    backbone.module.eval()
+    batch = tiny.batch()
+    found = backbone.generate(batch, 5, 0.0)
+    for row, ids, mask in zip(found, batch["input_ids"], batch["attention_mask"].bool(), strict=True):
+        alone = ids[mask][None]
+        expected = tiny.model(kind).generate(
+            input_ids=alone, attention_mask=torch.ones_like(alone), max_new_tokens=5, do_sample=False, pad_token_id=0
+        )[0]
+        assert row[-5:].tolist()[: expected.shape[0] - alone.shape[1]] == expected[alone.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("kind", tiny.TEXT)
+def test_a_family_keeps_the_contract(kind, serve):
+    serve(net=tiny.repository(kind))
+    zoo.pull("hf/tiny/net")
+    testing.check_plugin("hf", ["hf/tiny/net"])
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "roberta", "deberta-v2"])
+def test_a_checkpoint_without_a_head_loads_as_well(kind, serve):
+    bare = tiny.files(reference(kind), text=True)
+    serve(net=bare, whole=tiny.repository(kind))
+    one, other = zoo.load("hf/tiny/net", "cpu"), zoo.load("hf/tiny/whole", "cpu")
+    texts = [text for text, _ in words.reviews(6)]
+    assert torch.equal(one.embed(texts), other.embed(texts))
+
+
+def test_shards_and_half_precision(serve):
+    whole = tiny.model("bert")
+    parts = tiny.files(whole, text=True, max_shard_size="20KB")
+    assert sum(name.endswith(".safetensors") for name in parts) > 1
+    half = AutoModel.from_config(tiny.config("bert", dtype="bfloat16")).to(torch.bfloat16)
+    serve(net=tiny.repository("bert"), parts=parts, half=tiny.files(half, text=True))
+    texts = [text for text, _ in words.reviews(4)]
+    assert torch.equal(zoo.load("hf/tiny/net", "cpu").embed(texts), zoo.load("hf/tiny/parts", "cpu").embed(texts))
+    low = zoo.load("hf/tiny/half", "cpu")
+    assert {p.dtype for p in low.backbone.module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("cls_token", lambda tokens: tokens[0]),
+        ("mean_tokens", lambda tokens: tokens.mean(0)),
+        ("max_tokens", lambda tokens: tokens.amax(0)),
+        ("lasttoken", lambda tokens: tokens[-1]),
+        ("mean_sqrt_len_tokens", lambda tokens: tokens.sum(0) / len(tokens) ** 0.5),
+        (
+            "weightedmean_tokens",
+            lambda tokens: (tokens * torch.arange(1, len(tokens) + 1)[:, None]).sum(0) / sum(range(len(tokens) + 1)),
+        ),
+    ],
+)
+def test_texts_are_pooled_as_sentence_transformers_says(mode, expected, serve):
+    pooling = json.dumps({"word_embedding_dimension": 32, f"pooling_mode_{mode}": True}).encode()
+    serve(net={**tiny.repository("bert"), "1_Pooling/config.json": pooling})
+    batch = tiny.batch()
+    with torch.no_grad():
+        found = zoo.load("hf/tiny/net", "cpu").backbone.module(batch)
+    for pooled, tokens, mask in zip(found.pooled, found.tokens, batch["attention_mask"].bool(), strict=True):
+        torch.testing.assert_close(pooled, expected(tokens[mask]), atol=1e-5, rtol=0)
+
+
+def test_the_longest_input_is_the_least_that_anything_says(serve):
+    sentence = json.dumps({"max_seq_length": 40}).encode()
+    limited = {**tiny.repository("bert"), "sentence_bert_config.json": sentence}
+    serve(bert=tiny.repository("bert"), roberta=tiny.repository("roberta"), limited=limited)
+    lengths = [registry.find(f"hf/tiny/{name}").input.max_length for name in ("bert", "roberta", "limited")]
+    assert lengths == [66, 65, 40]
+
+
+def test_what_was_pulled_needs_no_request(serve, monkeypatch):
+    hub = serve(net=tiny.repository("bert"))
+    first = zoo.load("hf/tiny/net", "cpu").embed("the film")
+    asked = len(hub.requests)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("ZOO_OFFLINE", "1")
+    assert torch.equal(zoo.load("hf/tiny/net", "cpu").embed("the film"), first)
+    assert len(hub.requests) == asked
+
+
+def test_a_revision_is_another_backbone(serve):
+    other = AutoModel.from_config(tiny.config("bert"))
+    hub = serve(net=tiny.repository("bert"))
+    hub.repos["tiny/net@old"] = tiny.files(other, text=True)
+    new, old = zoo.load("hf/tiny/net", "cpu"), zoo.load("hf/tiny/net@old", "cpu")
+    assert old.entry.name == "hf/tiny/net@old"
+    assert not torch.equal(new.embed("the film"), old.embed("the film"))
+
+
+def without(kind, *names):
+    return {name: content for name, content in tiny.repository(kind).items() if name not in names}
+
+
+def changed(kind, **values):
+    config = json.loads(tiny.repository(kind)["config.json"]) | values
+    return {**tiny.repository(kind), "config.json": json.dumps(config).encode()}
+
+
+@pytest.mark.parametrize(
+    ("repo", "message"),
+    [
+        (without("bert", "config.json"), "holds no config.json"),
+        ({**without("bert", "model.safetensors"), "pytorch_model.bin": b"x"}, r"has pytorch_model.bin, which may hold"),
+        (without("bert", "model.safetensors"), "has no weights at all"),
+        (changed("bert", model_type="owl"), "no architecture 'owl'"),
+        (
+            changed("bert", model_type="owl", auto_map={"AutoModel": "owl.Owl"}),
+            "the code in its repository is never run",
+        ),
+        ({**tiny.repository("bert"), "config.json": b"{"}, "config.json cannot be read"),
+    ],
+)
+def test_a_repository_that_cannot_be_used_is_told(repo, message, serve):
+    serve(net=repo)
+    with pytest.raises(PluginError, match=message):
+        zoo.load("hf/tiny/net", "cpu")
+
+
+def test_a_repository_that_is_not_there_is_told(serve):
+    serve()
+    with pytest.raises(StoreError, match="has no repository tiny/net"):
+        zoo.load("hf/tiny/net", "cpu")
+
+
+def test_weights_of_more_layers_than_the_configuration_names_are_refused(serve):
+    serve(net=changed("bert", num_hidden_layers=1))
+    with pytest.raises(zoo.ZooError, match="not in the net"):
+        zoo.load("hf/tiny/net", "cpu")
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end(serve):
+    roles = json.dumps({"eos_token": {"content": "[SEP]", "lstrip": False}}).encode()
+    serve(net={**tiny.repository("gpt2"), "tokenizer_config.json": roles})
+    tokenizer = zoo.load("hf/tiny/net", "cpu").backbone.tokenizer
+    assert (tokenizer.pad, tokenizer.end, tokenizer.mask) == (3, 3, None)
+
+
+def test_a_slow_tokenizer_is_made_fast(serve):
+    vocabulary = "\n".join([*words.SPECIAL, *words.GOOD, *words.BAD, *words.PLAIN]).encode()
+    slow = {**without("bert", "tokenizer.json"), "vocab.txt": vocabulary}
+    serve(net=tiny.repository("bert"), slow=slow)
+    one, other = zoo.load("hf/tiny/net", "cpu"), zoo.load("hf/tiny/slow", "cpu")
+    assert torch.equal(one.embed("the film was great"), other.embed("the film was great"))

@@ -1,0 +1,125 @@
+"""The catalogue of the timm plugin: every name, what is said of it, and rows for names that are not in it."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import timm
+from zoo_timm import plugin
+from zoo_timm.tags import pretrained_on
+
+from zoo import registry, rows, weights
+from zoo.errors import NameNotFound
+from zoo.plugin import File, ImageInput
+
+ROOT = Path(__file__).parents[1]
+CATALOGUE = ROOT / "plugins" / "zoo_timm" / "catalogue.json"
+REFRESH = runpy.run_path(str(ROOT / "tools" / "refresh_catalogue.py"))
+SAMPLE = [
+    "test_vit.r160_in1k",
+    "resnet50.a1_in1k",
+    "vit_base_patch16_siglip_224.webli",
+    "qwen3_vit_88m_enc.qwen3_5_0_8b",
+    "vit_base_patch16_sapiens2.fb",
+    "volo_d4_448.sail_in1k",
+]
+
+
+def test_the_catalogue_lists_every_name_whose_weights_can_be_read_safely():
+    listed = {name.removeprefix("timm/") for name in rows.read_catalogue(CATALOGUE)}
+    others = {n for n in timm.list_models(pretrained=True) if not timm.get_pretrained_cfg(n).hf_hub_id}
+    assert listed == set(timm.list_models(pretrained=True)) - others
+    assert len(others) == 19
+
+
+def test_every_row_says_what_it_is_and_where_it_is():
+    for row in registry.search(plugin="timm"):
+        assert row.source.startswith("hf://"), row.name
+        assert (row.files, row.tasks) == ((File("model.safetensors"),), ("classify",))
+        assert row.dim
+        assert row.params
+        assert row.options == {"arch": row.name.removeprefix("timm/")}
+    assert set(registry.problems()) == set()
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_the_tool_makes_the_committed_rows(name):
+    committed = dict(rows.read_catalogue(CATALOGUE)[f"timm/{name}"])
+    measured = committed.pop("metrics", {})
+    assert REFRESH["row"](name, {}, {}) == committed
+    assert set(measured) <= {"imagenet_top1", "gmacs"}
+
+
+def test_the_tables_of_timm_count_for_the_input_of_a_row_alone(tmp_path):
+    header = "model,img_size,top1,crop_pct,interpolation\n"
+    (tmp_path / "x-results-imagenet.csv").write_text(header + "resnet18.a1_in1k,224,71.5,0.950,bicubic\n")
+    found = REFRESH["table"](tmp_path, "*results-imagenet.csv", "img_size")
+    row = registry.find("timm/resnet18.a1_in1k")
+    assert REFRESH["metrics"](row, found, {}) == {"imagenet_top1": 71.5}
+    assert REFRESH["metrics"](replace(row, input=replace(row.input, crop=1.0)), found, {}) == {}
+    assert REFRESH["metrics"](replace(row, input=replace(row.input, size=288)), found, {}) == {}
+    assert REFRESH["metrics"](row, {}, {("resnet18", 224): {"infer_gmacs": "1,001.5"}}) == {"gmacs": 1001.5}
+
+
+@pytest.mark.parametrize(
+    ("tag", "said"),
+    [
+        ("a1_in1k", "ImageNet-1k"),
+        ("sw_in12k_ft_in1k", "ImageNet-12k → ImageNet-1k"),
+        ("in1k_ft_in22k_in1k", "ImageNet-1k → ImageNet-22k → ImageNet-1k"),
+        ("mim_in22k_ft_in22k_in1k", "ImageNet-22k → ImageNet-1k"),
+        ("ns_jft_in1k_475", "ImageNet-1k + JFT-300M"),
+        ("mae_in1k_ft_in1k", "ImageNet-1k"),
+        ("dinov3_lvd1689m", "LVD-1689M"),
+        ("metaclip_400m", "MetaCLIP-400M"),
+        ("fb", None),
+        ("", None),
+    ],
+)
+def test_a_tag_says_what_a_net_was_trained_on(tag, said):
+    assert pretrained_on(tag) == said
+
+
+def nowhere(source: str):
+    raise AssertionError(f"looked at {source}")
+
+
+def test_a_name_that_timm_does_not_know_is_none_of_ours():
+    assert plugin.resolve("resnet18", nowhere) is None
+    assert plugin.resolve("resnet18.a9_in1k", nowhere) is None
+
+
+def test_weights_that_are_no_safetensors_file_are_not_loaded_and_it_says_why():
+    with pytest.raises(NameNotFound, match=r"only as https://\S+\.pth, which is no \.safetensors file") as caught:
+        plugin.resolve("gcvit_tiny.in1k", nowhere)
+    assert "zoo.toml" in caught.value.fix
+
+
+def repository(folder: Path, config: dict) -> Callable:
+    """Return a `look` that shows a repository with a net of timm's, as push_to_hf_hub() makes it."""
+    (folder / "config.json").write_text(json.dumps(config))
+
+    files = {name: File(name) for name in ("config.json", "model.safetensors", "README.md")}
+    found = SimpleNamespace(files=files, fetch=lambda *paths: {path: folder / path for path in paths})
+    return lambda source: found if source == "hf://someone/birds" else nowhere(source)
+
+
+def test_a_repository_in_timms_format_gets_a_row(tmp_path):
+    described = {"input_size": [3, 160, 160], "mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2], "license": "mit"}
+    config = {"architecture": "test_vit", "num_classes": 7, "pretrained_cfg": described, "model_args": {"depth": 2}}
+    row = plugin.resolve("someone/birds", repository(tmp_path, config))
+    assert (row.name, row.source, row.license) == ("timm/someone/birds", "hf://someone/birds", "mit")
+    assert row.input == ImageInput(160, (0.4, 0.4, 0.4), (0.2, 0.2, 0.2), "bicubic", 0.875)
+    assert row.options == {"arch": "test_vit", "args": {"depth": 2}}
+    assert [file.path for file in row.files] == ["config.json", "model.safetensors"]  # looked at again without network
+    assert len(weights._build(plugin, row, {}, "meta").module.blocks) == 2
+
+
+def test_a_repository_of_another_kind_gets_none(tmp_path):
+    assert plugin.resolve("someone/birds", repository(tmp_path, {"model_type": "bert"})) is None
