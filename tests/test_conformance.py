@@ -184,7 +184,7 @@ BROKEN = {
         "features differ after a save and a load",
     ),
     "adapt drops a key": (
-        plugin(adapt=lambda self, entry, state: {k: v for k, v in state.items() if k != "scale"}),
+        plugin(adapt=lambda self, entry, state, files: {k: v for k, v in state.items() if k != "scale"}),
         "save and load",
         "scale",
     ),

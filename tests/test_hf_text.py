@@ -196,7 +196,7 @@ def changed(kind, **values):
             changed("bert", model_type="owl", auto_map={"AutoModel": "owl.Owl"}),
             "the code in its repository is never run",
         ),
-        ({**tiny.repository("bert"), "config.json": b"{"}, "config.json cannot be read"),
+        ({**tiny.repository("bert"), "config.json": b"{"}, "config.json of hf/tiny/net cannot be read"),
     ],
 )
 def test_a_repository_that_cannot_be_used_is_told(repo, message, serve):

@@ -192,14 +192,14 @@ def test_adapters_go_on_the_ungrouped_convolutions_of_the_blocks():
 
 def test_adapt_drops_the_head_and_nothing_else():
     state = dict.fromkeys(["conv1.weight", "fc.weight", "fc.bias", "fc2.weight"], torch.zeros(1))
-    assert set(plugin.adapt(ROWS[0], state)) == {"conv1.weight", "fc2.weight"}
+    assert set(plugin.adapt(ROWS[0], state, {})) == {"conv1.weight", "fc2.weight"}
 
 
 def test_adapt_gives_an_old_file_the_counters_that_batchnorm_had_not_then():
     net = build("resnet14").module
     net.bn1.num_batches_tracked += 7
     old = {key: tensor for key, tensor in net.state_dict().items() if not key.startswith("layer1.0.bn1.num")}
-    adapted = plugin.adapt(ROWS[0], old)
+    adapted = plugin.adapt(ROWS[0], old, {})
     assert adapted.keys() == net.state_dict().keys()
     assert (adapted["bn1.num_batches_tracked"], adapted["layer1.0.bn1.num_batches_tracked"]) == (7, 0)
 

@@ -315,6 +315,7 @@ def test_a_net_that_another_thread_loads_meanwhile_gets_its_weights(tmp_path):
         ({"options": {"arch": "resnet19"}}, "arch = 'resnet19' is unknown to timm .*; nearest: resnet18"),
         ({"options": {"arch": "resnet18.a9_in1k"}}, r"arch = 'resnet18.a9_in1k' is unknown .* nearest: resnet18\.a"),
         ({"options": {}}, "arch = '' is unknown to timm"),
+        ({"options": {"arch": "resnet18", "args": {"pretrained": True}}}, "args may .* not fetch weights: pretrained"),
         ({"options": {"arch": "resnet18", "size": 3}}, "option 'size' is unknown; known: arch, args"),
         ({"options": {"arch": "resnet18", "args": {"x": 1}}}, "timm .* cannot build resnet18 for 3 x 160 px: .*'x'"),
     ],

@@ -286,7 +286,7 @@ class Model:
         if isinstance(self.head, nn.Linear) and self.task is not None and self.task.name == "classify":
             names = tuple((str(label),) for label in self.task.labels)
             return Classifier(names, self.head.weight.detach(), self.head.bias.detach())
-        return weights.classifier(discovery.load(self.entry.plugin), self.entry, self.files)
+        return weights.classifier(discovery.load(self.entry.plugin), self.entry, self.files, self.backbone.dim)
 
     def _keep(self, outcome: run.Outcome, task: Task, recipe: Recipe, data: dict[str, Any]) -> None:
         self.head, self.task, self.recipe, self.data = outcome.head, task, recipe, data

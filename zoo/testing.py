@@ -141,20 +141,21 @@ def _no_network() -> Iterator[None]:
         raise _Broken(f"the network was used: {attempts[0]}", fix)
 
 
-def _inputs(entry: Entry, count: int) -> Any:
+def _inputs(backbone: Backbone, count: int) -> Any:
     """Return `count` prepared inputs, the same each time: images (N, C, H, W), or token ids and their mask (N, T)."""
     generator = torch.Generator().manual_seed(count)
-    if isinstance(entry.input, ImageInput):
-        return torch.randn(count, entry.input.channels, entry.input.size, entry.input.size, generator=generator)
-    shape = (count, min(entry.input.max_length, 8))
-    ids = torch.randint(0, 100, shape, generator=generator)
-    return {"input_ids": ids, "attention_mask": torch.ones(shape, dtype=torch.int64)}
+    spec = backbone.input
+    if isinstance(spec, ImageInput):
+        return torch.randn(count, spec.channels, spec.size, spec.size, generator=generator)
+    words = backbone.tokenizer.fast.get_vocab_size() if backbone.tokenizer else 100
+    ids = torch.randint(0, words, (count, min(spec.max_length, 8)), generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
 
 
-def _pooled(backbone: Backbone, entry: Entry, count: int) -> Tensor:
+def _pooled(backbone: Backbone, count: int) -> Tensor:
     """Return the pooled features of `count` inputs in eval mode, (N, D)."""
     with torch.no_grad():
-        features: Features = backbone.module.eval()(_inputs(entry, count))
+        features: Features = backbone.module.eval()(_inputs(backbone, count))
     return features.pooled
 
 
@@ -184,7 +185,7 @@ def features_fit(case: Case) -> None:
     """One and three inputs give pooled features (N, D) in float32, and tokens (N, T, D) with mask (N, T) if any."""
     for count in (1, 3):
         with torch.no_grad():
-            features: object = case.backbone.module.eval()(_inputs(case.entry, count))
+            features: object = case.backbone.module.eval()(_inputs(case.backbone, count))
         if not isinstance(features, Features):
             raise _Broken(f"the net returned {type(features).__name__}", "return zoo.plugin.Features from forward")
         pooled, wanted = features.pooled, (count, case.backbone.dim)
@@ -200,14 +201,14 @@ def features_fit(case: Case) -> None:
 
 def deterministic(case: Case) -> None:
     """In eval mode the same inputs give the same features, bit for bit."""
-    if not torch.equal(_pooled(case.backbone, case.entry, 3), _pooled(case.backbone, case.entry, 3)):
+    if not torch.equal(_pooled(case.backbone, 3), _pooled(case.backbone, 3)):
         raise _Broken("two passes in eval mode differ", "let dropout and noise follow self.training")
 
 
 def gradients_reach(case: Case) -> None:
     """In train mode a loss on the pooled features gives every stage a gradient."""
     module = case.backbone.module.train().requires_grad_(True)
-    pooled = module(_inputs(case.entry, 3)).pooled
+    pooled = module(_inputs(case.backbone, 3)).pooled
     (pooled * torch.randn(pooled.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
     for stage in case.backbone.stages:
         below = [p for name, p in module.named_parameters() if any(f"{name}.".startswith(f"{part}.") for part in stage)]
@@ -223,7 +224,7 @@ def frozen_stays(case: Case) -> None:
     before = {name: tensor.clone() for name, tensor in _tensors(module)}
     head = nn.Linear(case.backbone.dim, 2)
     optimizer = torch.optim.SGD([*module.parameters(), *head.parameters()], lr=0.1, weight_decay=0.1)
-    head(module(_inputs(case.entry, 3)).pooled).sum().backward()
+    head(module(_inputs(case.backbone, 3)).pooled).sum().backward()
     optimizer.step()
     for name, tensor in _tensors(module):
         if not torch.equal(tensor, before[name]):
@@ -241,7 +242,7 @@ def round_trip(case: Case) -> None:
         saved = replace(case.entry, source=Path(folder).as_uri(), files=(File(path.name),))
         others = {name: file for name, file in case.files.items() if not name.endswith(".safetensors")}
         again = weights.load(case.plugin, saved, {**others, path.name: path})
-        before, after = (_pooled(backbone, case.entry, 3) for backbone in (case.backbone, again))
+        before, after = (_pooled(backbone, 3) for backbone in (case.backbone, again))
         if not torch.allclose(before, after, rtol=1e-4, atol=1e-5):
             fix = "register what forward needs as parameters and buffers, and let adapt keep the net's own keys"
             raise _Broken("features differ after a save and a load", fix)

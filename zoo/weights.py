@@ -47,8 +47,8 @@ def initialise(plugin: Plugin, entry: Entry, files: Mapping[str, Path], seed: in
     return backbone
 
 
-def classifier(plugin: Plugin, entry: Entry, files: Mapping[str, Path]) -> Classifier | None:
-    """Return the classifier that the weight files of an entry hold, by its plugin's word; None if there is none.
+def classifier(plugin: Plugin, entry: Entry, files: Mapping[str, Path], dim: int) -> Classifier | None:
+    """Return the classifier on `dim` features that the weight files of an entry hold, by its plugin's word, or None.
 
     Raises PluginError if its parts do not fit together.
     """
@@ -60,7 +60,7 @@ def classifier(plugin: Plugin, entry: Entry, files: Mapping[str, Path]) -> Class
                 return None
             state.update(tensors)
     found = plugin.classifier(entry, state, files) if state else None
-    if found is None:
+    if found is None or found.weight.shape[-1] != dim:  # one on other features than the pooled ones
         return None
     classes = len(found.labels)
     if found.weight.ndim != 2 or len(found.weight) != classes or tuple(found.bias.shape) != (classes,):

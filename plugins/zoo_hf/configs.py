@@ -19,14 +19,14 @@ MASKED_VIT = "vit_mae"
 """Hides patches at random in its own class; its encoder is a plain ViT."""
 
 
-def read(path: Path | None) -> dict[str, Any]:
-    """Return the object in a JSON file; {} if there is no such file."""
+def read(path: Path | None, label: str = "") -> dict[str, Any]:
+    """Return the object in a JSON file, called `label` in errors; {} if there is no such file."""
     if path is None:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PluginError(f"{path} cannot be read: {error}", fix="zoo pull the backbone again") from error
+        raise PluginError(f"{label or path} cannot be read: {error}", fix="choose another repository") from error
     return found if isinstance(found, dict) else {}
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PREPROCESSOR, POOLING = "preprocessor_config.json", "1_Pooling/config.json"
 SENTENCE = "sentence_bert_config.json"
+OWN = ("net.", "lm_head.full.")
+"""How the names of the modules that this plugin builds begin."""
 ANY = ("classify", "multilabel", "regress")
 
 
@@ -34,6 +36,8 @@ class HuggingFace(Plugin):
 
     def adapt(self, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]) -> dict[str, Tensor]:
         """Give a checkpoint's tensors the names of the module, whichever head it was saved with."""
+        if all(name.startswith(OWN) for name in state):
+            return state
         import torch
 
         from zoo_hf import nets, states
@@ -58,7 +62,7 @@ class HuggingFace(Plugin):
         names = configs.read(files.get(CONFIG)).get("id2label") or {}
         found = [key for key in state if key.endswith(".weight") and key.split(".")[0] in ("classifier", "fc")]
         weight = state[found[0]] if len(found) == 1 else None
-        if entry.modality != "image" or weight is None or weight.ndim != 2 or weight.shape[1] != entry.dim:
+        if entry.modality != "image" or weight is None or weight.ndim != 2:
             return None
         labels = [str(names.get(str(index), f"LABEL_{index}")) for index in range(len(weight))]
         if any(label == f"LABEL_{index}" for index, label in enumerate(labels)):
@@ -77,7 +81,7 @@ class HuggingFace(Plugin):
             raise PluginError(f"hf/{name} holds no {CONFIG}: it is no model of transformers", fix="zoo list hf/")
         small = (CONFIG, PREPROCESSOR, POOLING, SENTENCE, "tokenizer_config.json", INDEX)
         read = found.fetch(*(path for path in small if path in found.files))
-        values = configs.read(read[CONFIG])
+        values = configs.read(read[CONFIG], f"{CONFIG} of hf/{name}")
         modality = configs.modality(values, found.files)
         others = (CONFIG, PREPROCESSOR) if modality == "image" else (CONFIG, POOLING, SENTENCE, *inputs.TOKENIZER)
         weights = _weights(name, found.files, read)
@@ -115,7 +119,7 @@ def _config(entry: Entry, files: Mapping[str, Path]) -> Any:
     if CONFIG not in files:
         what = f"{entry.name}: {CONFIG} is not among its files"
         raise PluginError(what, fix=f'add {{ path = "{CONFIG}" }} to files of its row')
-    return configs.make(entry.name, configs.read(files[CONFIG]), entry.modality)
+    return configs.make(entry.name, configs.read(files[CONFIG], f"{CONFIG} of {entry.name}"), entry.modality)
 
 
 def _image(entry: Entry, files: Mapping[str, Path], config: Any) -> Backbone:

@@ -41,7 +41,7 @@ class Native(Plugin):
         return Backbone(net, net.dim, entry.input, stages, lora_targets=tuple(targets))
 
     def adapt(
-        self, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path] | None = None
+        self, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]
     ) -> dict[str, Tensor]:
         """Drop the head of the pre-training; every other key is the module's own.
 

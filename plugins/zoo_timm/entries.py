@@ -103,12 +103,10 @@ def _described_input(repository: str, described: Mapping[str, Any]) -> ImageInpu
         return image_input(replace(cfg, mean=tuple(map(float, cfg.mean)), std=tuple(map(float, cfg.std))))
     except (TypeError, ValueError) as error:
         what = f"hf://{repository}: {CONFIG} describes no input: {error}"
-        raise PluginError(
-            what, fix="write a row in zoo.toml with an input, plugin = 'timm' and options.arch"
-        ) from error
+        raise PluginError(what, fix="write a row with an input in zoo.toml: plugin = 'timm', options.arch") from error
 
 
 def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options for arguments that the net was made with, but for those that the input says."""
-    arguments = {key: value for key, value in config.get("model_args", {}).items() if key not in FROM_INPUT}
+    arguments = {key: value for key, value in (config.get("model_args") or {}).items() if key not in FROM_INPUT}
     return {"args": arguments} if arguments else {}

@@ -17,6 +17,8 @@ from zoo.plugin import Entry, Features, ImageInput
 
 OPTIONS = ("arch", "args")
 """What a row may set: the net by timm's name, with a tag or without, and keyword arguments for its constructor."""
+FETCHING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+"""Arguments of timm that say where weights come from: a row says it with source and files, and core fetches them."""
 
 
 def create(entry: Entry, **settings: Any) -> nn.Module:
@@ -28,12 +30,13 @@ def create(entry: Entry, **settings: Any) -> nn.Module:
         raise _error(entry, "takes images, not text", "give input a size, a mean and a std")
     if pretrained_cfg(entry).fixed_input_size:  # made for one size, to which loading resizes its position embeddings
         settings["img_size"] = (entry.input.size, entry.input.size)
-    settings |= {"in_chans": entry.input.channels} | dict(entry.options.get("args", {}))
+    settings["in_chans"] = entry.input.channels
     try:
-        net: nn.Module = timm.create_model(entry.options["arch"], **settings)
+        net: nn.Module = timm.create_model(entry.options["arch"], **{**entry.options.get("args", {}), **settings})
     except Exception as error:
         asked = f"for {entry.input.channels} x {entry.input.size} px"
-        what = f"timm {timm.__version__} cannot build {entry.options['arch']} {asked}: {error or type(error).__name__}"
+        said = str(error) or type(error).__name__
+        what = f"timm {timm.__version__} cannot build {entry.options['arch']} {asked}: {said}"
         raise _error(entry, what, "change the input or the args") from error
     return net
 
@@ -43,6 +46,10 @@ def pretrained_cfg(entry: Entry) -> PretrainedCfg:
     for option in entry.options:
         if option not in OPTIONS:
             raise _error(entry, f"option {option!r} is unknown; known: {', '.join(OPTIONS)}", f"delete {option}")
+    if fetching := sorted({*FETCHING} & {*entry.options.get("args", {})}):
+        raise _error(
+            entry, f"args may describe a net, not fetch weights: {', '.join(fetching)}", "use source and files"
+        )
     name = str(entry.options.get("arch", ""))
     try:
         cfg = models.get_pretrained_cfg(name) if models.is_model(name) else None
@@ -170,10 +177,10 @@ def _parts(module: nn.Module, prefix: str, numbers: Mapping[str, int]) -> Iterat
 
 
 def lora_targets(net: nn.Module, stem: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the linear layers and ungrouped convolutions after the stem, those that forward really calls.
+    """Return the linear layers and ungrouped convolutions after the stem that an adapter can stand in for.
 
-    Left out are kinds of timm's own, which do more than their weights say, and the layers of attention that takes only
-    the weight of its `qkv`, to add biases that are not all trained.
+    Left out are subclasses of timm's own, which do more than their weights say (standardise them, pad the image), and
+    a `qkv` whose attention has its biases apart: it takes the weight from the layer and never calls it.
     """
     targets = []
     for name, module in net.named_modules():

@@ -149,7 +149,8 @@ class _NoValues(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name, values = getattr(func, "__name__", ""), [*args, *(kwargs or {}).values()]
-        if name.endswith("_") and not name.endswith("__") and isinstance(values[0], Tensor) and values[0].is_meta:
-            return values[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        name, first = getattr(func, "__name__", ""), next(iter((*args, *kwargs.values())), None)
+        if name.endswith("_") and not name.endswith("__") and isinstance(first, Tensor) and first.is_meta:
+            return first
+        return func(*args, **kwargs)

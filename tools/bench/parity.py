@@ -43,7 +43,7 @@ def compare(name: str, *, dilation: tuple[bool, ...] = (False,) * 3, train: bool
     state = random_state(theirs)
     theirs.load_state_dict(state, assign=True)
     # Both may share memory, but for the statistics that training mode writes to.
-    ours.load_state_dict(plugin.adapt(entry, copy.deepcopy(state) if train else state), assign=True)
+    ours.load_state_dict(plugin.adapt(entry, copy.deepcopy(state) if train else state, {}), assign=True)
     theirs.fc = nn.Identity()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
