@@ -240,8 +240,8 @@ class Model:
 
     def _check_task(self, name: str) -> None:
         """Raise RecipeError for a task that the backbone is not for."""
-        known = self.entry.tasks or ("classify", "multilabel", "regress")
-        if name not in known and (name in LANGUAGE or self.entry.modality == "image"):
+        known = self.entry.tasks or ("classify",)
+        if name not in known and (name in LANGUAGE or (self.entry.modality == "image" and name == "tag")):
             fix = f"task={known[0]!r}, or choose another backbone: zoo list --task {name}"
             raise RecipeError(f"{self.entry.name} cannot learn {name}; it can {', '.join(known)}", fix=fix)
 

@@ -72,7 +72,7 @@ def length(config: Any, tokenizer: Mapping[str, Any], sentence: Mapping[str, Any
     limits = [LONGEST]
     positions = getattr(config, "max_position_embeddings", None)
     if positions:
-        offset = config.pad_token_id + 1 if config.model_type in OFFSET else 0
+        offset = 2 if config.model_type == "mpnet" else config.pad_token_id + 1 if config.model_type in OFFSET else 0
         limits.append(positions - offset)
     else:
         limits.append(UNBOUNDED)
@@ -82,5 +82,5 @@ def length(config: Any, tokenizer: Mapping[str, Any], sentence: Mapping[str, Any
     return min(limits)
 
 
-OFFSET = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text", "longformer")
-"""Their first positions stand for padding, so that fewer are left than their configuration names."""
+OFFSET = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "longformer")
+"""The first positions of these, and of MPNet, stand for padding: fewer are left than the configuration names."""

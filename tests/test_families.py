@@ -1,0 +1,69 @@
+"""Every family on every task it is for: fine-tune, measure, predict, save, load again. The rows of the docs' table."""
+
+from __future__ import annotations
+
+import pictures
+import pytest
+import test_text_model as texts
+import tiny
+import torch
+from hub import Hub
+
+import zoo
+
+STEPS = {"steps": 3, "batch_size": 8, "evals": 1, "lr": 1e-2}
+IMAGES = {
+    "classify": pictures.pairs(4),
+    "multilabel": [(image, [label, "dark"] if label == "blue" else [label]) for image, label in pictures.pairs(4)],
+    "regress": [(image, float(index % 4)) for index, (image, _) in enumerate(pictures.pairs(4))],
+}
+TEXTS = {task: (data[:24], more) for task, (data, more, _, _) in texts.CASES.items()}
+ENCODERS = ("classify", "multilabel", "regress", "tag", "masked-lm")
+DECODERS = ("classify", "multilabel", "regress", "tag", "causal-lm")
+FAMILIES = {
+    **{
+        kind: ENCODERS
+        for kind in ("bert", "distilbert", "roberta", "mpnet", "electra", "albert", "deberta-v2", "modernbert")
+    },
+    **{kind: DECODERS for kind in ("gpt2", "opt", "gpt_neox", "llama", "qwen2", "qwen3", "gemma2")},
+    "t5": ("classify", "multilabel", "regress", "tag"),
+    **{kind: tuple(IMAGES) for kind in ("vit", "dinov2", "swin", "convnext", "resnet", "clip_vision_model")},
+}
+CELLS = [(family, task) for family, tasks in FAMILIES.items() for task in tasks]
+
+
+def check(name, task, tmp_path, strategy="full"):
+    data, more = (IMAGES[task], {}) if task in IMAGES and zoo.info(name).modality == "image" else TEXTS[task]
+    model = zoo.load(name, "cpu").finetune(data, strategy=strategy, out=tmp_path / "saved", **more, **STEPS)
+    assert model.task.name == task
+    again = zoo.load(tmp_path / "saved", "cpu")
+    assert again.evaluate(data) == pytest.approx(model.evaluate(data), abs=1e-5)
+    inputs = [data[0][0]] if model.entry.modality == "image" else texts.PROMPTS.get(task, ["the film was great"])
+    for one, other in zip(again.predict(inputs), model.predict(inputs), strict=True):
+        assert one.label == (pytest.approx(other.label, abs=1e-4) if task == "regress" else other.label)
+        assert dict(one.top) == pytest.approx(dict(other.top), abs=1e-5)
+
+
+@pytest.mark.parametrize(("family", "task"), CELLS)
+def test_a_hub_family_learns_a_task(family, task, tmp_path, monkeypatch):
+    with Hub({"tiny/net": tiny.repository(family)}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        check("hf/tiny/net", task, tmp_path)
+
+
+@pytest.mark.parametrize("task", IMAGES)
+def test_the_native_family_learns_a_task(task, tmp_path):
+    check("native/resnet14.letters", task, tmp_path)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5", "vit", "swin", "convnext", "resnet"])
+def test_adapters_go_on_every_kind_of_net(family, tmp_path, monkeypatch):
+    with Hub({"tiny/net": tiny.repository(family)}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        before = zoo.load("hf/tiny/net", "cpu").backbone.module.state_dict()
+        check("hf/tiny/net", "classify", tmp_path, "lora")
+        after = zoo.load(tmp_path / "saved", "cpu").backbone.module.state_dict()
+        changed = [name for name in before if not torch.equal(before[name], after[name])]
+        assert before.keys() == after.keys()
+        assert changed
+        assert not any(name.endswith("bias") for name in changed)
