@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -186,14 +186,27 @@ def _rules(backbone: Any, entry: Entry) -> Iterator[tuple[bool, str]]:
 
 
 def _needs_values(module: nn.Module) -> bool:
-    """Tell whether a net must be built with values: it has tensors that no file holds, or tied parameters.
+    """Tell whether a net must be built with values: it has tensors that no file holds. Right beats fast."""
+    saved = module.state_dict().keys()
+    return any(name not in saved for name in _on_meta(module))
 
-    Assigning would leave the former empty and tear the latter apart. Right beats fast.
-    """
-    saved = module.state_dict(keep_vars=True)
-    unsaved = [name for name in _on_meta(module) if name not in saved]
-    parameters = [id(value) for value in saved.values() if isinstance(value, nn.Parameter)]
-    return bool(unsaved) or len(parameters) != len(set(parameters))
+
+def _tied(module: nn.Module) -> list[list[str]]:
+    """Return the names of parameters that are one, group by group."""
+    names: dict[int, list[str]] = {}
+    for name, value in module.state_dict(keep_vars=True).items():
+        if isinstance(value, nn.Parameter):
+            names.setdefault(id(value), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _tie(module: nn.Module, groups: Iterable[Sequence[str]]) -> None:
+    """Make one parameter of each group again: assigning tears them apart."""
+    for first, *others in groups:
+        parameter = module.get_parameter(first)
+        for name in others:
+            above, _, own = name.rpartition(".")
+            setattr(module.get_submodule(above), own, parameter)
 
 
 def _fill(module: nn.Module, state: dict[str, Tensor], entry: Entry, *, assign: bool) -> None:
@@ -217,8 +230,10 @@ def _fill(module: nn.Module, state: dict[str, Tensor], entry: Entry, *, assign: 
         what = f"{entry.name}: the weights do not fit the net ({len(expected)} tensors). {said}"
         fix = f"zoo info {entry.name}   (check its source and files; keys are renamed by adapt() of {_label(entry)})"
         raise WeightsError(what, fix=fix)
+    tied = _tied(module) if assign else []
     try:
         module.load_state_dict(state, strict=True, assign=assign)
+        _tie(module, tied)
     except RuntimeError as error:
         what = f"{entry.name}: the net of {_label(entry)} refuses its weights: {error}"
         raise WeightsError(what, fix="report it to the plugin's author; other backbones are not affected") from error
