@@ -81,7 +81,8 @@ def test_load_returns_the_plugin_and_imports_it_once(distribution):
 
 
 def test_a_module_can_be_the_plugin(distribution):
-    code = "api = 1\ndef build(entry, files): ...\ndef adapt(entry, state, files): ...\ndef resolve(name, look): ...\ndef classifier(entry, state, files): ..."
+    methods = ("build(entry, files)", "adapt(entry, state, files)", "resolve(name, look)")
+    code = "api = 1\n" + "".join(f"def {method}: ...\n" for method in (*methods, "classifier(entry, state, files)"))
     folder = distribution("fake", code, attribute="")
     assert discovery.load("fake") is sys.modules[folder.name]
 

@@ -21,11 +21,10 @@ TEXTS = {task: (data[:24], more) for task, (data, more, _, _) in texts.CASES.ite
 ENCODERS = ("classify", "multilabel", "regress", "tag", "masked-lm")
 DECODERS = ("classify", "multilabel", "regress", "tag", "causal-lm")
 FAMILIES = {
-    **{
-        kind: ENCODERS
-        for kind in ("bert", "distilbert", "roberta", "mpnet", "electra", "albert", "deberta-v2", "modernbert")
-    },
-    **{kind: DECODERS for kind in ("gpt2", "opt", "gpt_neox", "llama", "qwen2", "qwen3", "gemma2")},
+    **dict.fromkeys(
+        ("bert", "distilbert", "roberta", "mpnet", "electra", "albert", "deberta-v2", "modernbert"), ENCODERS
+    ),
+    **dict.fromkeys(("gpt2", "opt", "gpt_neox", "llama", "qwen2", "qwen3", "gemma2"), DECODERS),
     "t5": ("classify", "multilabel", "regress", "tag"),
     **{kind: tuple(IMAGES) for kind in ("vit", "dinov2", "swin", "convnext", "resnet", "clip_vision_model")},
 }

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PLUGINS = [ROOT / "plugins" / "zoo_native", ROOT / "plugins" / "example" / "acme_zoo"]
+PLUGINS = [*(ROOT / "plugins" / f"zoo_{name}" for name in ("native", "timm", "hf")), ROOT / "plugins/example/acme_zoo"]
+LIBRARIES = {"zoo_timm": {"timm"}, "zoo_hf": {"transformers", "tokenizers"}}
+"""What a plugin imports beside torch: the library whose models it brings."""
 TIERS = {
     "zoo.errors": 0,
     "zoo.plugin": 0,
@@ -121,7 +123,7 @@ def test_a_plugin_imports_only_the_contract_and_its_own(module, path):
         if name.partition(".")[0] == "zoo":
             assert name.startswith(("zoo.plugin.", "zoo.errors.")), f"{module} imports {name}"
         elif foreign(name):
-            assert name.partition(".")[0] in {package, "torch"}, f"{module} imports {name}"
+            assert name.partition(".")[0] in {package, "torch", *LIBRARIES.get(package, ())}, f"{module} imports {name}"
 
 
 def loaded(code: str) -> set[str]:
@@ -142,7 +144,9 @@ QUICK = {
 @pytest.mark.parametrize("command", QUICK)
 def test_a_quick_command_imports_nothing_heavy_and_no_plugin(command):
     heavy = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "accelerate", "sklearn", "rich", "matplotlib"}
-    assert not loaded(QUICK[command]) & (heavy | {"zoo_native", "acme_zoo"})
+    assert not loaded(QUICK[command]) & (
+        heavy | {"zoo_native", "zoo_timm", "zoo_hf", "acme_zoo"} | LIBRARIES["zoo_timm"] | LIBRARIES["zoo_hf"]
+    )
 
 
 def test_import_zoo_loads_the_standard_library_only():

@@ -1,4 +1,4 @@
-"""Tiny tokenizers and texts for the tests: a WordPiece-like one made on the spot, and texts that a net can tell apart."""
+"""A tiny tokenizer for the tests, a tiny plugin for texts, and texts that a net can tell apart."""
 
 from __future__ import annotations
 

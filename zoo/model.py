@@ -267,7 +267,8 @@ class Model:
         """Put task, sets and the settled recipe together."""
         tokenizer = self.backbone.tokenizer
         train = jobs.labelled(task, split.train.inputs, split.train.examples.labels, tokenizer)
-        valid = split.valid and jobs.labelled(task, split.valid.inputs, split.valid.examples.labels, tokenizer)
+        held = split.valid
+        valid = None if held is None else jobs.labelled(task, held.inputs, held.examples.labels, tokenizer)
         spec = self.backbone.input
         now = recipes.Situation(
             examples=len(train),

@@ -151,7 +151,10 @@ class Backbone:
 class Repository(Protocol):
     """What a source holds, as `resolve` sees it: the files by path, of which small ones can be fetched and read."""
 
-    files: Mapping[str, File]
+    @property
+    def files(self) -> Mapping[str, File]:
+        """What there is, by path; sizes, and hashes of large files, where the source tells."""
+        ...
 
     def fetch(self, *paths: str) -> dict[str, Path]:
         """Return verified local copies of some of the files, by path."""

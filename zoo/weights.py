@@ -112,9 +112,7 @@ def _is_own(path: Path, metadata: Mapping[str, str]) -> bool:
     return "zoo" in metadata
 
 
-def _adapt(
-    plugin: Plugin, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]
-) -> dict[str, Tensor]:
+def _adapt(plugin: Plugin, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]) -> dict[str, Tensor]:
     try:
         adapted = plugin.adapt(entry, state, files)
     except ZooError:

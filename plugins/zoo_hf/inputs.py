@@ -9,7 +9,6 @@ from typing import Any
 
 from zoo.errors import PluginError
 from zoo.plugin import ImageInput, Tokenizer
-
 from zoo_hf import configs
 
 TOKENIZER = (
@@ -80,7 +79,7 @@ def _tokens(path: Path | None) -> dict[str, str]:
 
 
 def _converted(name: str, files: Mapping[str, Path]) -> Any:
-    """Have transformers make a fast tokenizer of the files of a slow one, which it wants in a folder under their names."""
+    """Have transformers make a fast tokenizer of a slow one's files, which it wants under their own names."""
     from transformers import AutoTokenizer
 
     with tempfile.TemporaryDirectory() as folder:

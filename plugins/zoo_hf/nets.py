@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from zoo.plugin import Features
-
 from zoo_hf import configs
 
 EMPTY = frozenset({torch.empty, torch.rand, torch.randn})
@@ -49,9 +48,9 @@ def base_class(config: Any, modality: str) -> Any:
     """Return the class of the model without a head; of an encoder and decoder for texts, the encoder."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
 
-    if modality == "text" and getattr(config, "is_encoder_decoder", False):
-        if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
-            return MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]
+    both = modality == "text" and getattr(config, "is_encoder_decoder", False)
+    if both and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        return MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]
     found = MODEL_MAPPING[type(config)]
     return found[0] if isinstance(found, tuple) else found
 
@@ -251,7 +250,7 @@ def stages(net: nn.Module, prefix: str) -> tuple[tuple[str, ...], ...]:
 
 
 def lora_targets(net: nn.Module, prefix: str) -> tuple[str, ...]:
-    """Return the linear layers inside the layers of a transformer (GPT-2's are Conv1D), or the convolutions of a CNN."""
+    """Return the linear layers of a transformer (GPT-2's are Conv1D), or the ungrouped convolutions of a CNN."""
     from transformers.pytorch_utils import Conv1D
 
     def named(*kinds: type[nn.Module]) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import PluginError
 from zoo.plugin import Backbone, Classifier, Entry, File, ImageInput, Plugin, Repository, TextInput
-
 from zoo_hf import configs, inputs
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def _weights(name: str, files: Mapping[str, File], read: Mapping[str, Path]) -> 
     has = f"it has {', '.join(legacy[:3])}, which may hold code" if legacy else "it has no weights at all"
     raise PluginError(
         f"hf/{name} has no {WEIGHTS}: {has}",
-        fix="choose a repository with safetensors, or ask its owner to convert it (huggingface.co/spaces/safetensors/convert)",
+        fix="choose a repository with safetensors, or ask its owner to convert this one",
     )
 
 
@@ -149,7 +148,7 @@ def _text(entry: Entry, files: Mapping[str, Path], config: Any) -> Backbone:
 
     pooling = nets.pooling(config, configs.read(files.get(POOLING)))
     made = inputs.tokenizer(entry.name, files)
-    full = nets.empty(partial(_language_model, config, entry)) if _has_lm_head(entry) else None
+    full: Any = nets.empty(partial(_language_model, config, entry)) if _has_lm_head(entry) else None
     net = nets.empty(partial(nets.base, config, "text")) if full is None else getattr(full, full.base_model_prefix)
     takes = {"input_ids", "attention_mask"}
     if getattr(config, "type_vocab_size", 0) > 1:  # GPT-2 takes types as well, and would add words for them
@@ -190,7 +189,8 @@ def _language_model(config: Any, entry: Entry) -> Any:
     mapping = MODEL_FOR_CAUSAL_LM_MAPPING if configs.decodes(config) else MODEL_FOR_MASKED_LM_MAPPING
     if type(config) not in mapping:
         raise PluginError(f"{entry.name}: its family has no language-modelling head", fix='task="classify"')
-    return mapping[type(config)](config)
+    made: Any = mapping[type(config)]
+    return made(config)
 
 
 plugin = HuggingFace()

@@ -15,9 +15,9 @@ TABLES = re.compile(r"(position_ids|inv_freq|attn\.masked_bias|attn\.bias|relati
 
 
 def adapt(model: nn.Module, state: Mapping[str, Tensor]) -> State:
-    """Return the tensors of a checkpoint under the names of a model of transformers, heads of its pre-training left out.
+    """Return the tensors of a checkpoint under the names of a model of transformers, without heads it does not have.
 
-    What has no place in the model stays where its name begins like a part of the model: the strict load then tells.
+    What has no place in the model stays where its name begins like a part of it: the strict load then tells.
     A checkpoint that needs more than a new prefix goes through the conversions of transformers itself.
     """
     wanted = model.state_dict().keys()

@@ -40,9 +40,7 @@ class Native(Plugin):
         stages = (("conv1", "bn1"), *((layer,) for layer in net.layers))
         return Backbone(net, net.dim, entry.input, stages, lora_targets=tuple(targets))
 
-    def adapt(
-        self, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]
-    ) -> dict[str, Tensor]:
+    def adapt(self, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]) -> dict[str, Tensor]:
         """Drop the head of the pre-training; every other key is the module's own.
 
         Files from before BatchNorm counted its steps get counters of 0: nothing reads them.

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from hub import Hub
 from PIL import Image
-from safetensors.torch import save
 
 import zoo
 from zoo import discovery, registry, weights
@@ -40,20 +38,9 @@ def test_every_row_builds_reads_timms_files_and_does_as_timm_does():
     assert not wrong, json.dumps(wrong, indent=1)
 
 
-@pytest.fixture(scope="module")
-def lite0() -> torch.nn.Module:
-    """timm's own net with the real weights, which another project published: other names, in the same order."""
-    net = timm.create_model("tf_efficientnet_lite0").eval()
-    published = torch.load(real_data.lite0(), weights_only=True)
-    net.load_state_dict(dict(zip(net.state_dict(), published.values(), strict=True)), strict=True)
-    return net
-
-
 @pytest.fixture
-def model(lite0, monkeypatch) -> zoo.Model:
-    with Hub({"timm/tf_efficientnet_lite0.in1k": {"model.safetensors": save(lite0.state_dict())}}) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        return zoo.load(LITE0, "cpu")
+def model(hub) -> zoo.Model:
+    return zoo.load(LITE0, "cpu")
 
 
 def photos(*kinds: str) -> list[str]:
@@ -61,7 +48,7 @@ def photos(*kinds: str) -> list[str]:
 
 
 def classifier(model: zoo.Model) -> Classifier:
-    found = weights.classifier(discovery.load("timm"), model.entry, model.files)
+    found = weights.classifier(discovery.load("timm"), model.entry, model.files, model.backbone.dim)
     assert found is not None
     return found
 

@@ -47,8 +47,9 @@ def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> N
     """List backbones; PATTERN is a part of a name, or a glob."""
     from zoo import store
 
-    marked = [(entry, store.is_pulled(entry)) for entry in registry.search(pattern, **filters)]
-    marked = [(entry, here) for entry, here in marked if here or not pulled]
+    found = registry.search(pattern, **filters)
+    local = store.pulled(found)
+    marked = [(entry, entry.name in local) for entry in found if entry.name in local or not pulled]
     if as_json:
         _print_json([{**registry.row_from_entry(entry), "pulled": here} for entry, here in marked])
         return

@@ -25,7 +25,7 @@ class Sized(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a table hold the input (two: a pair of texts) and the label; found by usual names if not said."""
+    """Which columns of a table hold the input (two: a pair of texts) and the label; else their usual names."""
 
     input: tuple[str, ...] = ()
     label: str | None = None
@@ -145,7 +145,7 @@ def _read_sequence(data: Sized, modality: str) -> Examples:
 
 
 def plain_label(value: Any, index: int) -> Label:
-    """Turn a label into plain Python: numpy and torch scalars have `item`, arrays `tolist`; True is the class "True"."""
+    """Turn a label into plain Python: numpy and torch scalars and arrays too; True is the class "True"."""
     if hasattr(value, "ndim") and value.ndim:
         value = value.tolist()
     plain = value.item() if hasattr(value, "item") else value

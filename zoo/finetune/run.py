@@ -38,7 +38,7 @@ def run(backbone: Backbone, job: Job) -> Outcome:
 
 
 def _probe_then_tune(backbone: Backbone, job: Job) -> Outcome:
-    """Train all layers from the head of the probe (Kumar et al. 2022, arXiv 2202.10054); keep the probe if it is best."""
+    """Train all layers from the probe's head (Kumar et al. 2022, arXiv 2202.10054); keep the probe if it is best."""
     probed = _probe(backbone, job)
     assert isinstance(probed.head, nn.Linear)
     tuned = _tune(backbone, replace(job, warm=probed.head))

@@ -65,8 +65,14 @@ class Look:
         with _disk_errors(self.entry):
             remotes = sources.locate(self.entry, paths, self.commit)
             pairs = ((remote, self.files[remote.path]) for remote in remotes)
-            fetched = [fetch.fetch(remote, file, self.entry.name, "the listing", home(), int) for remote, file in pairs]
+            fetched = [
+                fetch.fetch(remote, file, self.entry.name, "the listing", home(), _unseen) for remote, file in pairs
+            ]
         return {file.path: _blob(file) for file in fetched}
+
+
+def _unseen(arrived: int) -> None:
+    """Small files show no progress."""
 
 
 def look(name: str, source: str) -> Look:
