@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pictures
 import pytest
+import tiny
+import words
 from click.testing import CliRunner
+from hub import Hub
 
 import zoo
 from zoo.cli import main
@@ -27,21 +30,21 @@ def commands(page: str) -> list[list[str]]:
 
 
 def test_the_readmes_make_targets_exist():
-    named = [words[1] for words in commands(README) if words[0] == "make"]
+    named = [line[1] for line in commands(README) if line[0] == "make"]
     assert named == ["demo", "test"]
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    contributing = [words[1] for words in commands((ROOT / "CONTRIBUTING.md").read_text())]
+    contributing = [line[1] for line in commands((ROOT / "CONTRIBUTING.md").read_text())]
     assert set(named + contributing) <= set(targets)
 
 
 def test_the_readmes_commands_work(isolated):
     pictures.folder(isolated / "pictures", 6)
     pictures.folder(isolated / "more-pictures", 3, seed=1)
-    run = [words for words in commands(README) if words[0] == "zoo"]
+    run = [line for line in commands(README) if line[0] == "zoo"]
     assert len(run) == 4
-    for words in run:
-        result = CliRunner().invoke(main, words[1:])
-        assert result.exit_code == 0, (words, result.output)
+    for line in run:
+        result = CliRunner().invoke(main, line[1:])
+        assert result.exit_code == 0, (line, result.output)
 
 
 def test_the_readmes_python_works(isolated, capsys):
@@ -66,6 +69,25 @@ def test_the_python_of_the_fine_tuning_page_works(isolated):
     names: dict[str, zoo.Model] = {}
     exec(compile(code, "docs/finetuning.md", "exec"), names)
     assert names["model"].recipe.steps == 200
+
+
+def test_the_commands_of_the_fine_tuning_page_work(isolated, monkeypatch):
+    texts = [f"{text},{label}" for text, label in words.reviews(40)]
+    (isolated / "mails.txt").write_text("\n".join(text for text, _ in words.reviews(200)))
+    (isolated / "labelled-mails.csv").write_text("\n".join(["text,label", *texts]))
+    with Hub({"distilbert/distilroberta-base": tiny.repository("roberta")}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        for line in commands((ROOT / "docs" / "finetuning.md").read_text()):
+            result = CliRunner().invoke(main, [*line[1:], "--set", "steps=3"])
+            assert result.exit_code == 0, (line, result.output)
+
+
+def test_the_python_of_the_data_page_works(isolated):
+    pictures.folder(isolated / "pictures", 6)
+    (code,) = blocks((ROOT / "docs" / "data.md").read_text(), "python")
+    names: dict[str, zoo.Model] = {}
+    exec(compile(code, "docs/data.md", "exec"), names)
+    assert names["model"].task.labels == ("blue", "green", "red")
 
 
 def test_the_plugin_of_the_guide_keeps_the_contract(distribution):

@@ -80,7 +80,13 @@ def test_the_wheel_ships_the_weights_it_lists(wheel):
 
 
 def test_the_wheel_holds_packages_only(wheel):
-    assert {path.name.partition("-")[0] for path in wheel.iterdir()} == {"zoo", "zoo_native", "backbone_zoo"}
+    assert {path.name.partition("-")[0] for path in wheel.iterdir()} == {
+        "zoo",
+        "zoo_native",
+        "zoo_timm",
+        "zoo_hf",
+        "backbone_zoo",
+    }
 
 
 def test_an_editable_install_reads_the_checkout(editable):

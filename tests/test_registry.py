@@ -6,10 +6,12 @@ import json
 import sys
 
 import pytest
+import storing
 from conftest import PLUGIN, ROW
+from hub import Hub
 
-from zoo import registry
-from zoo.errors import CatalogueError, NameNotFound, PluginError
+from zoo import registry, store
+from zoo.errors import CatalogueError, NameNotFound, PluginError, StoreError
 from zoo.plugin import File
 
 HUB = ROW + 'source = "hf://org/repo@main"\nfiles = [{ path = "w.safetensors", sha256 = "%s", bytes = 3 }]\n' % (
@@ -169,7 +171,7 @@ RESOLVING = (
     + """
 from zoo.plugin import Entry, ImageInput
 
-def resolve(name):
+def resolve(name, look):
     if name == "odd":
         1 / 0
     if name.startswith("any"):
@@ -201,6 +203,65 @@ def test_a_resolve_that_raises_is_the_plugins_fault(distribution):
     with pytest.raises(PluginError, match=r"plugin 'fake' .*resolve\('odd'\) raised ZeroDivisionError") as caught:
         registry.find("fake/odd")
     assert caught.value.fix.startswith("zoo list fake/")
+
+
+LOOKING = (
+    PLUGIN
+    + """
+from zoo.plugin import Entry, ImageInput
+
+def resolve(name, look):
+    found = look("hf://" + name)
+    found.fetch("config.json")
+    return Entry("fake/" + name, "fake", "image", ImageInput(8, (0.5,), (0.5,)), dim=4, source="hf://" + name,
+                 files=tuple(found.files.values()), license="mit")
+
+plugin.resolve = resolve
+"""
+)
+BARE = """
+["fake/tiny/net"]
+modality = "image"
+source = "hf://tiny/net"
+license = "apache-2.0"
+input = { size = 8, mean = [0.5], std = [0.5] }
+"""
+
+
+def test_a_hub_row_without_files_is_completed_by_its_plugin(distribution, monkeypatch):
+    distribution("fake", LOOKING, catalogue=BARE)
+    with Hub({"tiny/net": storing.FILES}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        bare = registry.find("fake/tiny/net")
+        assert not hub.requests
+        full = registry.complete(bare)
+        store.pull(full)
+    assert {file.path for file in full.files} == set(storing.FILES)
+    assert (full.license, full.dim, full.catalogue) == ("apache-2.0", 4, bare.catalogue)
+    assert store.is_pulled(bare)
+    assert registry.complete(bare).files  # what was pulled is known without the Hub
+
+
+def test_a_look_is_at_the_revision_that_was_asked_for(distribution, monkeypatch):
+    distribution("fake", LOOKING)
+    with Hub({"tiny/net": storing.FILES, "tiny/net@v1": {"config.json": b"{}"}}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        found = registry.find("fake/tiny/net@v1")
+    assert (found.name, found.source) == ("fake/tiny/net@v1", "hf://tiny/net@v1")
+    assert [file.path for file in found.files] == ["config.json"]
+
+
+def test_a_source_that_cannot_be_looked_through_says_so():
+    with pytest.raises(StoreError, match="only hf:// and file:// sources can"):
+        store.look("fake/x", "https://example.org/x")
+
+
+def test_a_folder_can_be_looked_through(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.json").write_text("{}")
+    found = store.look("fake/x", tmp_path.as_uri())
+    assert {path: file.bytes for path, file in found.files.items()} == {"sub/a.json": 2}
+    assert found.fetch("sub/a.json")["sub/a.json"].read_text() == "{}"
 
 
 def test_a_name_of_a_plugin_that_cannot_be_imported_says_so(distribution):

@@ -37,7 +37,7 @@ def grey(arch: str, mean: float, std: float) -> dict[str, object]:
     return {
         "modality": "image",
         "license": "mit",
-        "tasks": ["classify"],
+        "tasks": ["classify", "multilabel", "regress"],
         "input": {"size": 28, "mean": [mean], "std": [std], "interpolation": "bilinear", "crop": 1.0},
         "options": {"arch": arch},
     }

@@ -275,6 +275,7 @@ class Model:
             image_size=spec.size if isinstance(spec, ImageInput) else None,
             tokens=spec.max_length if isinstance(spec, TextInput) else None,
             pretrained=self.pretrained,
+            valid=0 if valid is None else len(valid),
             language=task.name in LANGUAGE,
             cuda=self.device.type == "cuda",
         )

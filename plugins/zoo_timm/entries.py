@@ -50,7 +50,7 @@ def pretrained(name: str) -> Entry | None:
         files=(File(cfg.hf_hub_filename or WEIGHTS),),
         license=cfg.license if cfg.license != "unknown" else None,
         pretrained_on=pretrained_on(cfg.tag or ""),
-        tasks=("classify",),
+        tasks=("classify", "multilabel", "regress"),
         options={"arch": name},
     )
     return measured(entry)
@@ -90,7 +90,7 @@ def in_repository(repository: str, look: Callable[[str], Repository]) -> Entry |
         source=source,
         files=(found.files[CONFIG], found.files[WEIGHTS]),
         license=described.get("license"),
-        tasks=("classify",),
+        tasks=("classify", "multilabel", "regress"),
         options={"arch": config["architecture"]} | _arguments(config),
     )
     return measured(entry)

@@ -42,6 +42,7 @@ class Recipe:
     l2         strength of the probe's penalty on standardised features; None: swept by cross-validation
     balance    rare classes: none, weights (in the loss), logits (adjusted by their log share), sampler (drawn oftener)
     max_length tokens of a text that are read; cut says which of a longer one: head, tail, or head-tail
+    dropout    share of activations that a backbone with dropout drops while it is trained
     evals      number of measurements on the validation data, evenly spaced; the best weights are kept
     patience   measurements without a better one after which training stops (0: never)
     skip_bad   leave out images that cannot be read, instead of stopping at the first
@@ -66,7 +67,8 @@ class Recipe:
     max_length: int | None = None
     cut: str = "head-tail"
     precision: str = "auto"
-    evals: int = 10
+    dropout: float = 0.0
+    evals: int | None = None
     patience: int = 5
     skip_bad: bool = False
     seed: int = 0
@@ -92,6 +94,7 @@ RULES: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     "weight_decay": ((int, float), "a number of 0 or more", lambda v: v >= 0),
     "warmup": ((int, float), "a share from 0 to 1", lambda v: 0 <= v <= 1),
     "clip": ((int, float), "a number of 0 or more", lambda v: v >= 0),
+    "dropout": ((int, float), "a number from 0 to below 1", lambda v: 0 <= v < 1),
     "label_smoothing": ((int, float), "a number from 0 to below 1", lambda v: 0 <= v < 1),
     "l2": ((int, float), "a number above 0", lambda v: v > 0),
     "lora_rank": (int, "a whole number above 0", lambda v: v > 0),
@@ -145,6 +148,7 @@ class Situation:
     examples    number of training examples
     image_size  pixels of a side; None for text, whose longest input in tokens is `tokens`
     pretrained  whether the backbone has weights
+    valid       number of validation examples
     language    whether the task goes on with the pre-training: there is no head to be solved for
     """
 
@@ -152,6 +156,7 @@ class Situation:
     image_size: int | None = None
     tokens: int | None = None
     pretrained: bool = True
+    valid: int = 0
     language: bool = False
     cuda: bool = False
 
@@ -166,16 +171,18 @@ def settle(recipe: Recipe, now: Situation) -> Recipe:
         strategy = _strategy(now)
     _check_fits(strategy, now)
     lr, backbone_lr = _rates(recipe, strategy, now)
+    steps = _steps(recipe, strategy, now)
     return dataclasses.replace(
         recipe,
         strategy=strategy,
-        steps=_steps(recipe, strategy, now),
+        steps=steps,
         epochs=None,
         lr=lr,
         backbone_lr=backbone_lr,
         augment=_augment(recipe.augment, now.image_size),
         norm=_norm(recipe, strategy, now.examples),
         max_length=now.tokens and min(recipe.max_length or LENGTH, now.tokens),
+        evals=recipe.evals or _evals(steps * recipe.batch_size, now.valid),
         precision=recipe.precision if recipe.precision != "auto" else "bf16" if now.cuda else "fp32",
     )
 
@@ -228,8 +235,13 @@ def _steps(recipe: Recipe, strategy: str, now: Situation) -> int:
     if strategy == "scratch":
         return max(500, 20 * per_epoch)
     if now.image_size is None:
-        return max(100, 3 * per_epoch)  # 3 epochs as BERT's authors, more where they are short
+        return max(50, 3 * per_epoch)  # 3 epochs as BERT's authors, more where they are short (docs/log.md)
     return max(500, 2 * per_epoch) if now.examples >= SMALL else 300
+
+
+def _evals(trained: int, valid: int) -> int:
+    """Count measurements: ten, or fewer where they would cost more than half of the training (a step costs three)."""
+    return max(2, min(10, round(1.5 * trained / max(1, valid))))
 
 
 def _augment(augment: str, image_size: int | None) -> str:
