@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import datasets
 import pandas as pd
 import pytest
+from hub_datasets import DatasetHub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -194,3 +198,39 @@ def test_a_binary_file_is_no_text(tmp_path):
     (tmp_path / "book.txt").write_bytes(b"\0\1\2")
     with pytest.raises(DataError, match=r"book.txt is no text"):
         text(tmp_path / "book.txt")
+
+
+READ_HUB = """
+from zoo.data.examples import read, read_one
+train, valid = read("hf:tiny/films", modality="text")
+print(train.inputs, train.labels, valid, read_one("hf:tiny/films", modality="text").labels)
+"""
+
+
+def hub_process(code, hub, tmp_path):
+    """Run code in a process of its own: the library reads the address of the Hub when it is imported."""
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_data_set_of_the_hub_brings_parts_and_names_of_classes(tmp_path):
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    )
+    parts = {"train": (["a dull film", "a great film"], [0, 1]), "test": (["the plot"], [1])}
+    files = {}
+    for part, (texts, labels) in parts.items():
+        data = datasets.Dataset.from_dict({"text": texts, "label": labels}, features=features)
+        data.to_parquet(tmp_path / f"{part}.parquet")
+        files[f"data/{part}-00000-of-00001.parquet"] = (tmp_path / f"{part}.parquet").read_bytes()
+    with DatasetHub({"tiny/films": files}) as hub:
+        done = hub_process(READ_HUB, hub, tmp_path)
+    assert done.stdout == "['a dull film', 'a great film'] ['bad', 'good'] None ['good']\n", done.stderr
+
+
+def test_a_data_set_that_is_not_there_is_told(tmp_path):
+    code = "from zoo.data.examples import read\ntry:\n    read('hf:tiny/owls', modality='text')\n"
+    code += "except Exception as error:\n    print(type(error).__name__, error)"
+    with DatasetHub({}) as hub:
+        done = hub_process(code, hub, tmp_path)
+    assert done.stdout.startswith("DataError hf:tiny/owls cannot be read: "), done.stderr

@@ -133,7 +133,10 @@ def _told(origin: str) -> Iterator[None]:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         said = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        raise DataError(f"{origin} cannot be read: {said}", fix=f"check {origin} with an editor or a viewer") from error
+        fix = (
+            f"check the name and the connection: {origin}" if origin.startswith("hf:") else f"look at it: head {origin}"
+        )
+        raise DataError(f"{origin} cannot be read: {said}", fix=fix) from error
 
 
 def _csv(path: Path) -> Table:
