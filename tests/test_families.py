@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pictures
 import pytest
 import test_text_model as texts
@@ -31,6 +33,19 @@ FAMILIES = {
 CELLS = [(family, task) for family, tasks in FAMILIES.items() for task in tasks]
 
 
+def test_the_table_in_the_docs_is_this_table():
+    page = (Path(__file__).parents[1] / "docs" / "families.md").read_text()
+    header, *rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")
+    ]
+    table = {family: tuple(t for t, mark in zip(header[1:], marks, strict=True) if mark) for family, *marks in rows[1:]}
+    tested = {f"`hf` {kind}": tasks for kind, tasks in FAMILIES.items()}
+    tested |= {f"`timm` {name.partition('.')[0]}": tuple(IMAGES) for name in TIMM} | {
+        "`native` resnet14": tuple(IMAGES)
+    }
+    assert {family: set(tasks) for family, tasks in table.items()} == {f: set(tasks) for f, tasks in tested.items()}
+
+
 def check(name, task, tmp_path, strategy="full"):
     data, more = (IMAGES[task], {}) if task in IMAGES and zoo.info(name).modality == "image" else TEXTS[task]
     model = zoo.load(name, "cpu").finetune(data, strategy=strategy, out=tmp_path / "saved", **more, **STEPS)
@@ -48,6 +63,27 @@ def test_a_hub_family_learns_a_task(family, task, tmp_path, monkeypatch):
     with Hub({"tiny/net": tiny.repository(family)}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         check("hf/tiny/net", task, tmp_path)
+
+
+TIMM = ("test_vit.r160_in1k", "test_resnet.r160_in1k", "test_efficientnet.r160_in1k", "test_convnext.r160_in1k")
+
+
+@pytest.fixture(scope="module")
+def timm_repositories():
+    """Return timm's own tiny nets, with random weights, as its repositories."""
+    import timm
+    from safetensors.torch import save
+
+    torch.manual_seed(0)
+    return {f"timm/{name}": {"model.safetensors": save(timm.create_model(name).state_dict())} for name in TIMM}
+
+
+@pytest.mark.parametrize("task", IMAGES)
+@pytest.mark.parametrize("name", TIMM)
+def test_a_timm_family_learns_a_task(name, task, timm_repositories, tmp_path, monkeypatch):
+    with Hub(timm_repositories) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        check(f"timm/{name}", task, tmp_path)
 
 
 @pytest.mark.parametrize("task", IMAGES)
