@@ -198,3 +198,8 @@ def test_the_commands_take_tables_and_texts(name, isolated):
     answers = json.loads(run("predict", "model", "one.txt", "an awful film", "--json"))
     assert [answer["label"] for answer in answers] == ["good", "bad"]
     assert "good" in run("predict", "model", "a lovely film", "--top", "2")
+
+
+def test_a_task_that_needs_labels_says_so(name):
+    with pytest.raises(DataError, match="the data has no labels, and classify learns from labels"):
+        zoo.load(name, "cpu").finetune(CORPUS, task="classify")

@@ -190,9 +190,13 @@ def _plan(entry: Entry, here: bool) -> list[str]:
         return ["nothing to pull: an architecture with random weights"]
     lines = [f"{entry.source}" + (" (already pulled)" if here else "")]
     for file in entry.files:
-        size = "size not yet known" if file.bytes is None else f"{file.bytes / 1e6:.1f} MB"
+        size = "size not yet known" if file.bytes is None else _size(file.bytes)
         lines.append(f"{file.path}  {size}" + (f"  sha256 {file.sha256}" if file.sha256 else ""))
     return lines
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def _state(plugin: discovery.Installed) -> dict[str, Any]:

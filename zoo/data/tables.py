@@ -188,7 +188,8 @@ def _choose(table: Table, columns: Columns, modality: str, origin: str) -> Colum
     names = table.names
     for name in (*columns.input, *([columns.label] if columns.label else [])):
         if name not in names:
-            raise DataError(f"{origin} has no column {name!r}; it has {', '.join(names)}", fix="use one of these names")
+            fix = f'--input "{names[0]}"' if name in columns.input else f'--label "{names[-1]}"'
+            raise DataError(f"{origin} has no column {name!r}; it has {', '.join(names)}", fix=f"{fix}, or another")
     label = columns.label or _usual(names, LABELS, columns.input)
     inputs = columns.input or _inputs([name for name in names if name != label], modality)
     others = [name for name in names if name != label]

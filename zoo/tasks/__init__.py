@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zoo.data.examples import Label
-from zoo.errors import RecipeError
+from zoo.errors import DataError, RecipeError
 from zoo.tasks import tag
 from zoo.tasks.classify import Classify
 from zoo.tasks.language import CausalLM, MaskedLM
@@ -63,7 +63,12 @@ def infer(inputs: Sequence[Any], labels: Sequence[Label], known: Sequence[str]) 
 
 
 def check(name: str, inputs: Sequence[Any], labels: Sequence[Label]) -> None:
-    """Raise DataError for inputs that do not suit the task: a text whose words and tags do not match."""
+    """Raise DataError for data that does not suit the task: no labels, or texts whose words and tags do not match."""
+    if name not in LANGUAGE and any(label is None for label in labels):
+        raise DataError(
+            f"the data has no labels, and {name} learns from labels",
+            fix="name their column (label=…, --label), put the inputs into a folder per class, or task=masked-lm",
+        )
     if name == "tag":
         tag.check(inputs, labels)
 
