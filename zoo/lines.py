@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zoo.data.prepare import LANGUAGE
 from zoo.data.texts import Texts
+from zoo.tasks import LANGUAGE
 
 if TYPE_CHECKING:
     from zoo.data.prepare import Split

@@ -170,7 +170,8 @@ class _NoFilling(TorchFunctionMode):
 def _rules(backbone: Any, entry: Entry) -> Iterator[tuple[bool, str]]:
     """Yield, one after the other, whether a rule of the contract is broken, and the rule."""
     yield not isinstance(backbone, Backbone), f"has to return a Backbone, not {type(backbone).__name__}"
-    yield not isinstance(backbone.module, nn.Module), f"module has to be an nn.Module, not {backbone.module!r}"
+    other = not isinstance(backbone.module, nn.Module)  # the text of a net is long, and for some not to be had
+    yield other, f"module has to be an nn.Module, not {other and backbone.module!r}"
     yield type(backbone.dim) is not int or backbone.dim < 1, f"dim has to be an int above 0, not {backbone.dim!r}"
     yield entry.dim not in (None, backbone.dim), f"dim is {backbone.dim}, and {entry.dim} in its row"
     yield (

@@ -17,7 +17,6 @@ from zoo.errors import DataError
 from zoo.plugin import ImageInput, TextInput, Tokenizer
 from zoo.store import home
 
-LANGUAGE = ("causal-lm", "masked-lm")
 FEW_TEXTS = 10
 """With fewer texts than this, language modelling takes their paragraphs for texts: some have to be held out."""
 

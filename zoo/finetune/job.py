@@ -15,7 +15,7 @@ from zoo.data.texts import Texts
 from zoo.errors import RecipeError
 from zoo.finetune.recipe import Recipe
 from zoo.plugin import Classifier, Tokenizer
-from zoo.tasks import Task
+from zoo.tasks import LANGUAGE, Task
 from zoo.tasks.warm import match
 
 
@@ -47,7 +47,7 @@ def balanced(job: Job) -> Job:
 
 def labelled(task: Task, inputs: Inputs, labels: Sequence[Label] | None, tokenizer: Tokenizer | None) -> Set:
     """Return prepared inputs with the targets that a task makes of their labels; without labels, for prediction."""
-    if task.name in ("causal-lm", "masked-lm"):
+    if task.name in LANGUAGE:
         return language(task.name, inputs, tokenizer)
     targets: Any = None if labels is None else task.targets(labels)
     if task.reads == "tokens":
