@@ -10,11 +10,17 @@ import pytest
 import tiny
 import torch
 from hub import Hub
+from PIL import Image
 
 import zoo
-from zoo import registry, testing
+from zoo import discovery, registry, store, testing, weights
+from zoo.data.examples import Examples
+from zoo.data.prepare import How, prepare
 
-CLASSIFIED = [kind for kind in tiny.VISION if kind not in ("dinov3_vit", "siglip_vision_model", "clip_vision_model")]
+CLIP, CONVNEXT = ({"image_processor_type": f"{name}ImageProcessor"} for name in ("CLIP", "ConvNext"))
+TOWERS = ("dinov3_vit", "siglip_vision_model", "clip_vision_model")
+CLASSIFIED = [kind for kind in tiny.VISION if kind not in (*TOWERS, "vit_mae")]
+BLUE_FIRST = ("mobilevit", "mobilevitv2")
 
 
 @pytest.fixture
@@ -47,12 +53,22 @@ def test_pooled_features_are_what_the_familys_own_classifier_reads(kind, serve):
     head = getattr(whole, "classifier", None) or whole.head
     with torch.no_grad():
         pooled = model.backbone.module(inputs).pooled
-        expected = whole(inputs).logits
+        expected = whole(inputs.flip(1) if kind in BLUE_FIRST else inputs).logits
         found = head(pooled[:, :, None, None] if kind in ("resnet", "regnet") else pooled)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["dinov3_vit", "siglip_vision_model", "clip_vision_model"])
+def test_a_masked_autoencoder_sees_the_whole_image(serve):
+    serve(net=tiny.repository("vit_mae"))
+    model = zoo.load("hf/tiny/net", "cpu")
+    whole = tiny.model("vit_mae")
+    whole.config.mask_ratio = 0.0  # transformers shuffles the patches all the same, which the first token does not see
+    with torch.no_grad():
+        expected = whole(images(model.entry)).last_hidden_state[:, 0]
+        torch.testing.assert_close(model.backbone.module(images(model.entry)).pooled, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", TOWERS)
 def test_a_tower_gives_its_pooler_output(kind, serve):
     serve(net=tiny.repository(kind))
     model = zoo.load("hf/tiny/net", "cpu")
@@ -83,53 +99,79 @@ def test_the_image_half_of_an_image_and_text_model(kind, serve):
         torch.testing.assert_close(model.backbone.module(images(model.entry)).pooled, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({"size": 48, "resample": 2}, (48, "bilinear", 1.0)),
-        ({"size": {"height": 48, "width": 48}, "resample": 3}, (48, "bicubic", 1.0)),
-        ({"size": {"shortest_edge": 64}, "crop_size": {"height": 48, "width": 48}}, (48, "bilinear", 0.75)),
-        ({"size": {"shortest_edge": 64}, "crop_size": 48, "do_center_crop": False}, (64, "bilinear", 1.0)),
-        ({"size": {"shortest_edge": 48}, "crop_pct": 0.75}, (48, "bilinear", 0.75)),
-        ({}, (32, "bilinear", 1.0)),
-    ],
-)
-def test_sizes_are_read_in_every_form(values, expected, serve):
-    serve(net={**tiny.repository("vit"), "preprocessor_config.json": json.dumps(values).encode()})
-    found = registry.find("hf/tiny/net").input
-    assert (found.size, found.interpolation, found.crop) == expected
+def of(kind, **values):
+    """Return a preprocessor_config.json for a kind of preprocessor."""
+    return {"image_processor_type": f"{kind}ImageProcessor", **values}
 
 
-@pytest.mark.parametrize(
-    ("values", "pixel"),
-    [
-        ({"image_mean": [0.4] * 3, "image_std": [0.2] * 3}, (1.0 - 0.4) / 0.2),
-        ({"do_normalize": False}, 1.0),
-        ({"do_normalize": False, "rescale_factor": 1 / 127.5}, 2.0),
-        ({"do_normalize": False, "rescale_factor": 1 / 127.5, "rescale_offset": True}, 1.0),
-        ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 127.5, "rescale_offset": True}, 1.0),
-    ],
-)
-def test_a_white_pixel_becomes_what_the_preprocessor_makes_of_it(values, pixel, serve):
+PREPROCESSORS = {
+    "a number": of("ViT", size=48),
+    "sides": of("ViT", size={"height": 48, "width": 48}, resample=3),
+    "the name of old": {"feature_extractor_type": "ViTFeatureExtractor", "size": 48, "image_mean": [0.4, 0.5, 0.6]},
+    "the name of a fast one": of("ViT", size=48) | {"image_processor_type": "ViTImageProcessorFast"},
+    "no name": {"size": 48, "image_std": [0.2, 0.3, 0.4]},
+    "cut from the centre": of("CLIP", size={"shortest_edge": 64}, crop_size={"height": 48, "width": 48}),
+    "cut or not": of("CLIP", size={"shortest_edge": 64}, crop_size=48, do_center_crop=False),
+    "a part of it": of("ConvNext", size={"shortest_edge": 48}, crop_pct=0.75),
+    "all of a large one": of("ConvNext", size={"shortest_edge": 384}, crop_pct=0.75),
+    "PoolFormer": of("PoolFormer", size={"shortest_edge": 48}, crop_size=48, crop_pct=0.8),
+    "LeViT": of("Levit", size={"shortest_edge": 56}, crop_size=56),
+    "EfficientNet": of("EfficientNet", size=48, image_mean=[0.485, 0.456, 0.406], image_std=[0.479, 0.473, 0.474]),
+    "EfficientNet, offset": of("EfficientNet", size=48, rescale_factor=1 / 127.5, rescale_offset=True),
+    "not normalised": of("ViT", size=48, do_normalize=False),
+    "not scaled": of("ViT", size=48, do_rescale=False),
+    "MobileViT": of("MobileViT", size={"shortest_edge": 64}, crop_size={"height": 48, "width": 48}),
+}
+
+
+@pytest.mark.parametrize("case", PREPROCESSORS)
+def test_an_image_is_prepared_as_the_repositorys_preprocessor_does(case, serve):
+    """Each family has its own way, and its own values for what a file does not say."""
+    from transformers import AutoImageProcessor
+
+    values = PREPROCESSORS[case]
     serve(net={**tiny.repository("vit"), "preprocessor_config.json": json.dumps(values).encode()})
+    image = Image.fromarray(pictures.array("red", 0, (96, 96)))
     spec = registry.find("hf/tiny/net").input
-    assert (1.0 - spec.mean[0]) / spec.std[0] == pytest.approx(pixel)
+    found = prepare(Examples([image], ["red"], "data"), How(spec, keep=False)).inputs.batch(torch.tensor([0]))
+    Path("config.json").write_bytes(tiny.repository("vit")["config.json"])
+    Path("preprocessor_config.json").write_text(json.dumps(values))
+    expected = AutoImageProcessor.from_pretrained(".")(image, return_tensors="pt")["pixel_values"]
+    if case == "MobileViT":
+        expected = expected.flip(1)  # its net does that here
+    scale = expected.abs().max()
+    assert found.shape == expected.shape
+    assert (found - expected).abs().mean() < 0.01 * scale
 
 
-def test_images_are_prepared_as_transformers_does(serve):
-    import numpy as np
-    from PIL import Image
-    from transformers import ViTImageProcessor
+def test_channels_are_swapped_for_a_net_that_saw_blue_first(serve):
+    values = of("MobileViT", size={"shortest_edge": 64}, crop_size=64)
+    plain = {**values, "do_flip_channel_order": False}
+    serve(
+        **{
+            name: {**tiny.repository("mobilevit"), "preprocessor_config.json": json.dumps(content).encode()}
+            for name, content in (("swapped", values), ("plain", plain))
+        }
+    )
+    swapped, plain = (zoo.load(f"hf/tiny/{name}", "cpu").backbone.module for name in ("swapped", "plain"))
+    inputs = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(swapped(inputs).pooled, plain(inputs.flip(1)).pooled)
 
-    from zoo.data.examples import Examples
-    from zoo.data.prepare import How, prepare
 
-    values = {"size": {"height": 32, "width": 32}, "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
-    serve(net={**tiny.repository("vit"), "preprocessor_config.json": json.dumps(values).encode()})
-    image = Image.fromarray(pictures.array("red", 0, (32, 32)))
-    found = prepare(Examples([image], ["red"], "data"), How(registry.find("hf/tiny/net").input, keep=False))
-    expected = ViTImageProcessor(**values)(image, return_tensors="np")["pixel_values"]
-    np.testing.assert_allclose(found.inputs.batch(torch.tensor([0])).numpy(), expected, atol=1e-5)
+@pytest.mark.parametrize(("kind", "expected"), [("vit", (32, 1.0)), ("levit", (64, 0.875)), ("convnext", (32, 0.875))])
+def test_without_a_preprocessor_the_net_says_the_size(kind, expected, serve):
+    files = dict(tiny.repository(kind))
+    del files["preprocessor_config.json"]
+    serve(net=files)
+    found = registry.find("hf/tiny/net").input
+    assert (found.size, pytest.approx(found.crop, abs=0.01)) == expected
+
+
+def test_a_grey_net_takes_one_channel(serve):
+    whole = tiny.model_class(config := tiny.config("vit", num_channels=1))(config)
+    serve(net=tiny.files(whole, text=False))
+    assert registry.find("hf/tiny/net").input.channels == 1
 
 
 def test_labels_the_classifier_knows_start_its_head(serve, capsys):
@@ -155,3 +197,30 @@ def test_a_saved_model_needs_no_hub(serve, monkeypatch, tmp_path):
     again = zoo.load(Path(tmp_path, "saved"), "cpu")
     pixels = [image for image, _ in pictures.pairs(1)]
     assert again.predict(pixels) == model.predict(pixels)
+
+
+def classifier(name="hf/tiny/net"):
+    entry, backbone = registry.find(name), zoo.load(name, "cpu").backbone
+    return weights.classifier(discovery.load("hf"), entry, store.pull(entry), backbone.dim)
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2", "swin", "resnet"])
+def test_the_classifier_in_a_file_gives_the_logits_of_transformers(kind, serve):
+    whole = tiny.model(kind, labels=3)
+    whole.config.id2label = {0: "owl, bubo", 1: "cat", 2: "dog"}
+    serve(net=tiny.files(whole, text=False))
+    found, model = classifier(), zoo.load("hf/tiny/net", "cpu")
+    assert found.labels == (("owl", "bubo"), ("cat",), ("dog",))
+    with torch.no_grad():
+        logits = model.backbone.module(images(model.entry)).pooled @ found.weight.T + found.bias
+        torch.testing.assert_close(logits, whole(images(model.entry)).logits, atol=1e-5, rtol=0)
+
+
+def test_a_classifier_on_other_features_or_of_nameless_classes_is_none(serve):
+    from transformers import CLIPConfig, CLIPForImageClassification
+
+    text = tiny.WORDS | {"projection_dim": 16}
+    clip = CLIPConfig(text_config=text, vision_config=tiny.PATCHES, projection_dim=16, id2label={0: "owl", 1: "cat"})
+    serve(net=tiny.files(CLIPForImageClassification(clip), text=False), vit=tiny.repository("vit"))
+    assert classifier() is None  # CLIP's reads the mean of the patches
+    assert classifier("hf/tiny/vit") is None  # LABEL_0, LABEL_1

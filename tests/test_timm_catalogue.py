@@ -41,7 +41,7 @@ def test_the_catalogue_lists_every_name_whose_weights_can_be_read_safely():
 def test_every_row_says_what_it_is_and_where_it_is():
     for row in registry.search(plugin="timm"):
         assert row.source.startswith("hf://"), row.name
-        assert (row.files, row.tasks) == ((File("model.safetensors"),), ("classify",))
+        assert (row.files, row.tasks) == ((File("model.safetensors"),), ("classify", "multilabel", "regress"))
         assert row.dim
         assert row.params
         assert row.options == {"arch": row.name.removeprefix("timm/")}

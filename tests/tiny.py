@@ -38,6 +38,8 @@ DEBERTA = WORDS | {
     "norm_rel_ebd": "layer_norm",
     "position_buckets": 8,
 }
+BOTH = WORDS | {"encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 40, "decoder_ffn_dim": 40}
+BOTH |= {"d_model": 32, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "decoder_start_token_id": 3}
 TEXT: dict[str, dict[str, Any]] = {
     "bert": WORDS,
     "distilbert": WORDS | {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 40},
@@ -49,6 +51,10 @@ TEXT: dict[str, dict[str, Any]] = {
     "albert": WORDS | {"embedding_size": 16},
     "deberta-v2": DEBERTA,
     "modernbert": WORDS | {"global_attn_every_n_layers": 2, "local_attention": 8, "cls_token_id": 2, "sep_token_id": 3},
+    "longformer": WORDS | {"attention_window": [4, 4]},
+    "squeezebert": WORDS
+    | {"embedding_size": 32}
+    | dict.fromkeys((f"{part}_groups" for part in ("q", "k", "v", "post_attention", "intermediate", "output")), 1),
     "gpt2": WORDS | {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 66},
     "opt": WORDS | {"ffn_dim": 40, "word_embed_proj_dim": 32},
     "gpt_neox": WORDS,
@@ -59,17 +65,38 @@ TEXT: dict[str, dict[str, Any]] = {
     "gemma": GROUPED,
     "gemma2": GROUPED,
     "gemma3_text": GROUPED,
+    "mixtral": WORDS | {"num_key_value_heads": 2, "num_local_experts": 2},
+    "mamba": {"vocab_size": 25, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+    "xlnet": {"vocab_size": 25, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 40},
     "t5": T5,
     "mt5": T5,
+    "bart": BOTH,
 }
 PATCHES = COMMON | {"image_size": 32, "patch_size": 8}
 WINDOWS = {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "window_size": 4}
 PYRAMID = {"image_size": 32, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
+HEADS = {"num_attention_heads": [1, 2, 3, 4]}
+MASKED = {f"decoder_{name}": size for name, size in COMMON.items()}
 VISION: dict[str, dict[str, Any]] = {
     "vit": PATCHES,
     "deit": PATCHES,
     "dinov2": PATCHES | {"image_size": 28, "patch_size": 14},
+    "dinov2_with_registers": PATCHES | {"image_size": 28, "patch_size": 14},
     "dinov3_vit": PATCHES,
+    "beit": PATCHES,
+    "data2vec-vision": PATCHES,
+    "ijepa": PATCHES,
+    "vit_msn": PATCHES,
+    "vit_mae": PATCHES | MASKED,
+    "hiera": {
+        **{"embed_dim": 16, "image_size": [32, 32], "depths": [1, 1], "num_heads": [1, 2], "num_query_pool": 1},
+        **{"patch_kernel": [7, 7], "patch_stride": [4, 4], "patch_padding": [3, 3], "query_stride": [2, 2]},
+        "masked_unit_size": [4, 4],
+    },
+    "focalnet": {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "focal_levels": [2, 2], "focal_windows": [3, 3]},
+    "pvt": PYRAMID | HEADS | {"sequence_reduction_ratios": [1, 1, 1, 1]},
+    "pvt_v2": PYRAMID | HEADS,
+    "segformer": PYRAMID | HEADS,
     "swin": WINDOWS,
     "swinv2": WINDOWS,
     "convnext": PYRAMID,
@@ -77,6 +104,7 @@ VISION: dict[str, dict[str, Any]] = {
     "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "image_size": 32},
     "regnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "groups_width": 4, "image_size": 32},
     "mobilevit": {"image_size": 64, "hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 32, 64]},
+    "mobilevitv2": {"image_size": 64, "width_multiplier": 0.25},
     "efficientnet": {"image_size": 64, "width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320},
     "mobilenet_v2": {"depth_multiplier": 0.25, "image_size": 64},
     "levit": {

@@ -2,84 +2,88 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from zoo.plugin import Features
 from zoo_hf import configs
 
-EMPTY = frozenset({torch.empty, torch.rand, torch.randn})
 
-
-class _EmptyParameters(TorchFunctionMode):
-    """Puts what parameters are made of on the meta device, and leaves everything else (tables, masks) with values."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func in EMPTY:
-            kwargs["device"] = "meta"
-        return func(*args, **kwargs)
-
-
-def empty(make: Callable[[], nn.Module]) -> nn.Module:
+def empty(make: Callable[[], Any]) -> Any:
     """Make a net where core wants it: parameters without memory inside `torch.device("meta")`, else with values.
 
-    Buffers that no weight file holds (rotary frequencies, position tables) have values either way.
+    Buffers that no weight file holds (rotary frequencies, position tables) have values either way: transformers knows
+    how to fill them, and leaves alone the modules that are marked as filled.
     """
+    net = make()
     if torch.empty(0).device.type != "meta":
-        return make()
-    with torch.device("cpu"), _EmptyParameters():
-        net = make()
-    for module in net.modules():
+        return net
+    modules = list(net.modules())
+    tables = [(module, name) for module in modules for name in module._non_persistent_buffers_set]
+    for module, name in tables:
+        buffer = module._buffers[name]
+        module._buffers[name] = None if buffer is None else torch.empty_like(buffer, device="cpu")
+    unfilled = {id(module) for module, _ in tables}
+    for module in modules:
+        module._is_hf_initialized = id(module) not in unfilled
+    with torch.device("cpu"):
+        net.initialize_weights()
+    for module in modules:
+        del module._is_hf_initialized
         for name, parameter in module.named_parameters(recurse=False):
-            if not parameter.is_meta:
-                setattr(module, name, nn.Parameter(parameter.to("meta"), parameter.requires_grad))
+            if not parameter.is_meta:  # XLNet's are made without asking where
+                setattr(module, name, nn.Parameter(parameter.to("meta")))
     return net
 
 
 def base_class(config: Any, modality: str) -> Any:
-    """Return the class of the model without a head; of an encoder and decoder for texts, the encoder."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
+    """Return the class of the model without a head; of an encoder and decoder for texts, the encoder if it has one."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING as ENCODERS
 
-    both = modality == "text" and getattr(config, "is_encoder_decoder", False)
-    if both and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
-        return MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]
-    found = MODEL_MAPPING[type(config)]
-    return found[0] if isinstance(found, tuple) else found
+    if modality == "text" and config.is_encoder_decoder and type(config) in ENCODERS:
+        return ENCODERS[type(config)]
+    return configs.model_class("its configuration", config)
 
 
 def base(config: Any, modality: str) -> Any:
-    """Make the model without a head, and without the pooler that only heads of the pre-training use."""
-    import inspect
-
+    """Make the model without a head: without a pooler that only pre-training reads, of texts the encoder alone."""
     kind = base_class(config, modality)
-    plain = "add_pooling_layer" in inspect.signature(kind.__init__).parameters and config.model_type not in POOLED
-    return kind(config, add_pooling_layer=False) if plain else kind(config)
+    if "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
+        return kind(config, add_pooling_layer=config.model_type in POOLED)
+    net = kind(config)
+    if modality == "text" and config.is_encoder_decoder and hasattr(net, "decoder"):
+        del net.decoder
+    if modality == "text" and getattr(net, "pooler", None) is not None:
+        net.pooler = nn.Identity()  # SqueezeBERT calls it
+    return net
 
 
-POOLED = ("beit", "data2vec-vision", "swin", "swinv2", "mobilenet_v1", "mobilenet_v2")
+POOLED = (
+    *("beit", "data2vec-vision", "swin", "swinv2", "donut-swin", "focalnet", "hiera", "dinat"),
+    *("mobilenet_v1", "mobilenet_v2"),
+)
 """Families whose image classifiers read the pooler: it averages, and has next to no weights."""
 
 
 class Vision(nn.Module):
     """Maps images (N, C, H, W) to what the family's own image classifier reads, and to tokens where it has them."""
 
-    def __init__(self, net: nn.Module, config: Any) -> None:
+    def __init__(self, net: nn.Module, config: Any, blue_first: bool = False) -> None:
         super().__init__()
         self.net = net
         self.kind = config.model_type
         self.registers = int(getattr(config, "num_register_tokens", 0) or 0)
+        self.blue_first = blue_first
 
     def forward(self, images: Tensor) -> Features:
         """Return pooled (N, D) and, of a transformer, tokens (N, T, D)."""
-        found = self.net(pixel_values=images)
+        found = self.net(pixel_values=images.flip(1) if self.blue_first else images)
         hidden = found.last_hidden_state
         tokens = hidden if hidden.ndim == 3 else None
         if self.kind.startswith("dinov2"):  # its classifier reads the first token beside the mean of the patches
@@ -91,7 +95,35 @@ class Vision(nn.Module):
         return Features(pooled.flatten(1).float(), None if tokens is None else tokens.float())
 
 
-AVERAGED = ("levit", "pvt_v2")
+def width(module: Vision, config: Any, shape: tuple[int, ...]) -> int:
+    """Return the length of the pooled features of images of a shape (N, C, H, W).
+
+    Transformers say it; other nets are run where nothing is computed.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING as CLASSIFIED
+
+    size = getattr(config, "hidden_size", None)
+    if isinstance(size, int) and type(config) in CLASSIFIED:
+        return size * (2 if module.kind.startswith("dinov2") else 1)
+    with torch.device("meta"), torch.no_grad():
+        features = copy.deepcopy(module).to("meta").eval()(torch.empty(shape))
+    return int(features.pooled.shape[1])
+
+
+AVERAGED = ("levit", "pvt_v2", "ijepa")
+"""Families of tokens without a first one to read: their classifiers average."""
+
+
+def classifiers(config: Any, modality: str, pooled_otherwise: bool) -> tuple[str, ...]:
+    """Return how a family calls the classifier on the pooled features that are returned here; () if it has none.
+
+    PoolFormer's follows a norm of its own, those of encoders of texts a layer more, and CLIP's another pooling.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING as CLASSIFIED
+
+    if modality == "text":
+        return ("score",) if configs.decodes(config) and not pooled_otherwise else ()
+    return ("classifier",) if type(config) in CLASSIFIED and config.model_type != "poolformer" else ()
 
 
 def _mean(hidden: Tensor) -> Tensor:
@@ -102,16 +134,17 @@ def _mean(hidden: Tensor) -> Tensor:
 class Text(nn.Module):
     """Maps token tensors (N, T) to tokens (N, T, D), pooled by the ways in `pooling`, one beside the other."""
 
-    def __init__(self, net: nn.Module, pooling: Sequence[str], takes: frozenset[str]) -> None:
+    def __init__(self, net: Any, pooling: Sequence[str], takes: frozenset[str]) -> None:
         super().__init__()
         self.net = net
         self.pooling = tuple(pooling)
         self.takes = takes
+        self.part = "encoder" if net.config.is_encoder_decoder and not hasattr(net, "decoder") else ""
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Features:
         """Return pooled (N, D), tokens (N, T, D) and their mask (N, T)."""
         given = {name: value for name, value in inputs.items() if name in self.takes}
-        tokens = self.net(**given).last_hidden_state.float()
+        tokens = self.net.get_submodule(self.part)(**given).last_hidden_state.float()
         mask = inputs["attention_mask"].bool()
         pooled = torch.cat([POOL[how](tokens, mask) for how in self.pooling], 1)
         return Features(pooled, tokens, mask)
@@ -145,8 +178,8 @@ def _rising(tokens: Tensor, mask: Tensor) -> Tensor:
 
 POOL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cls_token": _first,
-    "mean_tokens": _average,
     "max_tokens": _largest,
+    "mean_tokens": _average,
     "mean_sqrt_len_tokens": _rooted,
     "weightedmean_tokens": _rising,
     "lasttoken": _last,
@@ -164,6 +197,19 @@ def pooling(config: Any, sentence: Mapping[str, Any]) -> tuple[str, ...]:
     return named or (("lasttoken",) if configs.decodes(config) else ("mean_tokens",))
 
 
+class _Hidden:
+    """What a model returns: its last hidden state, first when unpacked, and None for all else that heads pass on."""
+
+    def __init__(self, hidden: Tensor | None) -> None:
+        self.last_hidden_state = hidden
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+    def __getitem__(self, index: int) -> Tensor | None:
+        return (self.last_hidden_state,)[index]
+
+
 class _Given(nn.Module):
     """Stands in for the model below a head, and returns the hidden states it was given."""
 
@@ -173,9 +219,7 @@ class _Given(nn.Module):
         self.hidden: Tensor | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
-
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.hidden)
+        return _Hidden(self.hidden)
 
     @property
     def decoder(self) -> nn.Module:

@@ -12,7 +12,7 @@ from zoo.plugin import Backbone, Classifier, Entry, File, ImageInput, Plugin, Re
 from zoo_hf import configs, inputs
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PREPROCESSOR, POOLING = "preprocessor_config.json", "1_Pooling/config.json"
@@ -55,14 +55,18 @@ class HuggingFace(Plugin):
         }
 
     def classifier(self, entry: Entry, state: Mapping[str, Tensor], files: Mapping[str, Path]) -> Classifier | None:
-        """Return the classifier of an image model whose classes have names."""
+        """Return the classifier in a file, if it is one linear layer on what is pooled here, for classes with names."""
         import torch
 
-        names = configs.read(files.get(CONFIG)).get("id2label") or {}
-        found = [key for key in state if key.endswith(".weight") and key.split(".")[0] in ("classifier", "fc")]
-        weight = state[found[0]] if len(found) == 1 else None
-        if entry.modality != "image" or weight is None or weight.ndim != 2:
+        from zoo_hf import nets
+
+        values = configs.read(files.get(CONFIG))
+        places = nets.classifiers(_config(entry, files), entry.modality, bool(configs.read(files.get(POOLING))))
+        found = [key for key in state if key.endswith(".weight") and key.split(".")[0] in places]
+        if len(found) != 1 or state[found[0]].ndim != 2:
             return None
+        weight = state[found[0]]
+        names = values.get("id2label") or {}
         labels = [str(names.get(str(index), f"LABEL_{index}")) for index in range(len(weight))]
         if any(label == f"LABEL_{index}" for index, label in enumerate(labels)):
             return None
@@ -81,12 +85,12 @@ class HuggingFace(Plugin):
         small = (CONFIG, PREPROCESSOR, POOLING, SENTENCE, "tokenizer_config.json", INDEX)
         read = found.fetch(*(path for path in small if path in found.files))
         values = configs.read(read[CONFIG], f"{CONFIG} of hf/{name}")
-        modality = configs.modality(values, found.files)
+        modality = configs.modality(f"hf/{name}", values)
         others = (CONFIG, PREPROCESSOR) if modality == "image" else (CONFIG, POOLING, SENTENCE, *inputs.TOKENIZER)
         weights = _weights(name, found.files, read)
         files = tuple(found.files[path] for path in (*weights, *others) if path in found.files)
         config = configs.make(f"hf/{name}", values, modality)
-        spec = _input(config, modality, files, read)
+        spec = _input(f"hf/{name}", config, modality, files, read)
         tasks = ANY if modality == "image" else (*ANY, "tag", *_language_tasks(config))
         return Entry(f"hf/{name}", "hf", modality, spec, source=source, files=files, tasks=tasks)
 
@@ -106,9 +110,11 @@ def _weights(name: str, files: Mapping[str, File], read: Mapping[str, Path]) -> 
     )
 
 
-def _input(config: Any, modality: str, files: tuple[File, ...], read: Mapping[str, Path]) -> ImageInput | TextInput:
+def _input(
+    name: str, config: Any, modality: str, files: tuple[File, ...], read: Mapping[str, Path]
+) -> ImageInput | TextInput:
     if modality == "image":
-        return inputs.image_input(config, configs.read(read.get(PREPROCESSOR)))
+        return inputs.image_input(name, config, configs.read(read.get(PREPROCESSOR)))
     sentence, tokenizer = configs.read(read.get(SENTENCE)), configs.read(read.get("tokenizer_config.json"))
     paths = tuple(file.path for file in files if file.path in inputs.TOKENIZER)
     return TextInput(paths, configs.length(config, tokenizer, sentence), pairs=not configs.decodes(config))
@@ -124,30 +130,25 @@ def _config(entry: Entry, files: Mapping[str, Path]) -> Any:
 def _image(entry: Entry, files: Mapping[str, Path], config: Any) -> Backbone:
     from zoo_hf import nets
 
+    if not isinstance(entry.input, ImageInput):
+        raise PluginError(f"{entry.name}: its row has no input of images", fix="give input a size, a mean and a std")
+    made = inputs.preprocessor(entry.name, config, configs.read(files.get(PREPROCESSOR)))
     net = nets.empty(partial(nets.base, config, "image"))
-    module = nets.Vision(net, config)
-    dim = entry.dim or _dim(module, entry, config)
-    return Backbone(module, dim, entry.input, nets.stages(net, "net."), nets.lora_targets(net, "net."))
-
-
-def _dim(module: nn.Module, entry: Entry, config: Any) -> int:
-    """Return the length of the pooled features, by running the net where nothing is computed."""
-    import copy
-
-    import torch
-
-    assert isinstance(entry.input, ImageInput)
+    module = nets.Vision(net, config, inputs.is_blue_first(made))
     shape = (1, entry.input.channels, entry.input.size, entry.input.size)
-    with torch.device("meta"), torch.no_grad():
-        features = copy.deepcopy(module).to("meta").eval()(torch.empty(shape))
-    return int(features.pooled.shape[1])
+    try:
+        dim = entry.dim or nets.width(module, config, shape)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        what = f"{entry.name}: {config.model_type} makes no features of one image: {error}"
+        raise PluginError(what, fix=configs.ANOTHER) from error
+    return Backbone(module, dim, entry.input, nets.stages(net, "net."), nets.lora_targets(net, "net."))
 
 
 def _text(entry: Entry, files: Mapping[str, Path], config: Any) -> Backbone:
     from zoo_hf import nets
 
     pooling = nets.pooling(config, configs.read(files.get(POOLING)))
-    made = inputs.tokenizer(entry.name, files)
+    made = inputs.tokenizer(entry.name, files, config.vocab_size)
     full: Any = nets.empty(partial(_language_model, config, entry)) if _has_lm_head(entry) else None
     net = nets.empty(partial(nets.base, config, "text")) if full is None else getattr(full, full.base_model_prefix)
     takes = {"input_ids", "attention_mask"}
@@ -179,7 +180,7 @@ def _language_tasks(config: Any) -> tuple[str, ...]:
 
     if configs.decodes(config):
         return ("causal-lm",)
-    return ("masked-lm",) if type(config) in MODEL_FOR_MASKED_LM_MAPPING else ()
+    return ("masked-lm",) if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_encoder_decoder else ()
 
 
 def _language_model(config: Any, entry: Entry) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,17 +43,15 @@ def _renamed(model: nn.Module, state: Mapping[str, Tensor]) -> State:
 def _fitting(state: Mapping[str, Tensor], model: nn.Module, prefix: str) -> State:
     """Take the prefix off (or put it on, for a model with a head), and leave out what belongs to other heads."""
     wanted = model.state_dict().keys()
-    children = {name for name, _ in model.named_children()} | {
-        name for name, _ in model.named_parameters(recurse=False)
-    }
+    parts = {name.partition(".")[0] for name in wanted}
     kept: State = {}
     for name, tensor in state.items():
         bare = name.removeprefix(prefix)
         place = next((option for option in (name, bare, prefix + name) if option in wanted), None)
         if place is not None:
             kept[place] = tensor
-        elif bare.partition(".")[0] in children and not TABLES.search(name):
-            kept[bare if bare != name else name] = tensor
+        elif bare.partition(".")[0] in parts and not TABLES.search(name):
+            kept[bare] = tensor
     return kept
 
 
@@ -72,10 +71,26 @@ def _converted(model: nn.Module, state: Mapping[str, Tensor]) -> State | None:
     kind: Any = type(model)
     takes = inspect.signature(kind.__init__).parameters
     options = {"add_pooling_layer": False} if "add_pooling_layer" in takes and _no_pooler(model) else {}
-    made, told = kind.from_pretrained(
-        None, config=model.config, state_dict=dict(state), output_loading_info=True, dtype="float32", **options
-    )
+    with _no_bar():
+        made, told = kind.from_pretrained(
+            None, config=model.config, state_dict=dict(state), output_loading_info=True, dtype="float32", **options
+        )
     if told.get("mismatched_keys"):
         return None
     missing = set(told["missing_keys"])
     return {name: tensor for name, tensor in made.state_dict().items() if name not in missing}
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Keep transformers from drawing a bar inside the block."""
+    from transformers import utils
+
+    logging: Any = utils.logging
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
