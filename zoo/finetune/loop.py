@@ -15,7 +15,7 @@ from zoo.data.sets import Batch
 from zoo.errors import RecipeError
 from zoo.finetune import optim
 from zoo.finetune.job import Job
-from zoo.finetune.network import Network, autocast, channels_last, measure, set_dropout, set_mode, to_device
+from zoo.finetune.network import Network, autocast, channels_last, measure, set_mode, to_device
 from zoo.finetune.recipe import Recipe
 from zoo.tasks.task import Task, score
 
@@ -80,7 +80,6 @@ def train(network: Network, job: Job, *, measure_first: bool = False) -> tuple[l
     """
     task, recipe = job.task, job.recipe
     channels_last(network)
-    rates = set_dropout(network.backbone, recipe.dropout)
     optimisation = _Optimisation(network, task, recipe)
     history: list[Row] = []
     best = Best()
@@ -109,8 +108,6 @@ def train(network: Network, job: Job, *, measure_first: bool = False) -> tuple[l
                     break
     if best.state:
         network.load_state_dict(best.state)
-    for module, rate in rates.items():
-        module.p = rate
     network.eval()
     return history, best
 

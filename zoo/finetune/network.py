@@ -64,17 +64,6 @@ def set_mode(network: Network, *, hold_norms: bool) -> None:
                 module.eval()
 
 
-def set_dropout(backbone: nn.Module, rate: float) -> dict[nn.Dropout, float]:
-    """Set the rate of every dropout that has one; returns what they were.
-
-    None is the default: drawing random numbers on a CPU takes longer than a small transformer does (docs/log.md).
-    """
-    before = {part: part.p for part in backbone.modules() if isinstance(part, nn.Dropout) and part.p}
-    for part in before:
-        part.p = rate
-    return before
-
-
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Switch to inference: eval mode, no gradients; put every module's mode back afterwards."""

@@ -42,7 +42,6 @@ class Recipe:
     l2         strength of the probe's penalty on standardised features; None: swept by cross-validation
     balance    rare classes: none, weights (in the loss), logits (adjusted by their log share), sampler (drawn oftener)
     max_length tokens of a text that are read; cut says which of a longer one: head, tail, or head-tail
-    dropout    share of activations that a backbone with dropout drops while it is trained
     evals      number of measurements on the validation data, evenly spaced; the best weights are kept
     patience   measurements without a better one after which training stops (0: never)
     skip_bad   leave out images that cannot be read, instead of stopping at the first
@@ -67,7 +66,6 @@ class Recipe:
     max_length: int | None = None
     cut: str = "head-tail"
     precision: str = "auto"
-    dropout: float = 0.0
     evals: int | None = None
     patience: int = 5
     skip_bad: bool = False
@@ -94,7 +92,6 @@ RULES: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     "weight_decay": ((int, float), "a number of 0 or more", lambda v: v >= 0),
     "warmup": ((int, float), "a share from 0 to 1", lambda v: 0 <= v <= 1),
     "clip": ((int, float), "a number of 0 or more", lambda v: v >= 0),
-    "dropout": ((int, float), "a number from 0 to below 1", lambda v: 0 <= v < 1),
     "label_smoothing": ((int, float), "a number from 0 to below 1", lambda v: 0 <= v < 1),
     "l2": ((int, float), "a number above 0", lambda v: v > 0),
     "lora_rank": (int, "a whole number above 0", lambda v: v > 0),
