@@ -94,10 +94,7 @@ class Model:
         columns = Columns.of(input, label)
         found, own, share = self._read(data, valid, columns)
         name = task or tasks.infer(found.inputs, found.labels, self.entry.tasks)
-        self._check_task(name)
-        for part in (found, own):
-            if part is not None:
-                tasks.check(name, part.inputs, part.labels)
+        self._check_task(name, found, own)
         self._with_lm_head(name)
         split = prepare.train_and_valid(found, own, share, name, self._how(wanted, blocks=name in LANGUAGE), seed)
         chosen = tasks.make(name, split.train.examples.labels)
@@ -238,12 +235,15 @@ class Model:
     def _features(self, data: Set) -> Rows:
         return features(self.backbone.module, data, reads="pooled", precision="fp32")
 
-    def _check_task(self, name: str) -> None:
-        """Raise RecipeError for a task that the backbone is not for."""
+    def _check_task(self, name: str, *parts: Examples | None) -> None:
+        """Raise RecipeError for a task that the backbone is not for, DataError for data that is not for the task."""
         known = self.entry.tasks or ("classify",)
         if name not in known and (name in LANGUAGE or (self.entry.modality == "image" and name == "tag")):
             fix = f"task={known[0]!r}, or choose another backbone: zoo list --task {name}"
             raise RecipeError(f"{self.entry.name} cannot learn {name}; it can {', '.join(known)}", fix=fix)
+        for part in parts:
+            if part is not None:
+                tasks.check(name, part.inputs, part.labels)
 
     def _with_lm_head(self, task: str) -> None:
         """Load the backbone again with its language-modelling head where the task needs one and it has none yet."""
