@@ -86,6 +86,13 @@ def test_a_timm_family_learns_a_task(name, task, timm_repositories, tmp_path, mo
         check(f"timm/{name}", task, tmp_path)
 
 
+@pytest.mark.parametrize("name", TIMM)
+def test_adapters_go_on_timms_nets(name, timm_repositories, tmp_path, monkeypatch):
+    with Hub(timm_repositories) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        check(f"timm/{name}", "classify", tmp_path, "lora")
+
+
 @pytest.mark.parametrize("task", IMAGES)
 def test_the_native_family_learns_a_task(task, tmp_path):
     check("native/resnet14.letters", task, tmp_path)
