@@ -16,8 +16,12 @@ import zoo
 from zoo import discovery, registry, store, testing, weights
 from zoo.errors import PluginError, StoreError
 
-MODELLED = [kind for kind in tiny.TEXT if kind not in ("t5", "mt5")]
-DECODERS = ("gpt2", "opt", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
+HALVED = ("t5", "mt5", "bart")
+MODELLED = [kind for kind in tiny.TEXT if kind not in HALVED]
+DECODERS = (
+    *("gpt2", "opt", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
+    *("mixtral", "mamba", "xlnet"),
+)
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def reference(kind):
     """Return transformers' own model without a head."""
     whole = tiny.model(kind)
     below = getattr(whole, whole.base_model_prefix, whole)
-    return below.encoder if kind in ("t5", "mt5") else below
+    return below.encoder if kind in HALVED else below
 
 
 @pytest.mark.parametrize("kind", tiny.TEXT)
@@ -157,6 +161,51 @@ def test_the_longest_input_is_the_least_that_anything_says(serve):
     assert lengths == [66, 65, 40]
 
 
+LIMITED = [kind for kind in tiny.TEXT if kind not in ("t5", "mt5", "mamba", "xlnet")]
+
+
+@pytest.mark.parametrize("kind", LIMITED)
+def test_a_net_takes_the_longest_input_and_counts_every_position(kind, serve):
+    serve(net=tiny.repository(kind))
+    model = zoo.load("hf/tiny/net", "cpu")
+    longest = model.entry.input.max_length
+    ids = torch.randint(5, 25, (1, longest))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    with torch.no_grad():
+        assert model.backbone.module(batch).tokens.shape[1] == longest
+    assert longest == (64 if kind == "mpnet" else 65 if kind in ROBERTAS else 66)
+
+
+ROBERTAS = ("roberta", "xlm-roberta", "camembert", "longformer")
+"""Their first position is that of padding."""
+
+
+def test_the_classifier_of_a_decoder_reads_its_last_token(serve):
+    from transformers import LlamaForSequenceClassification
+
+    torch.manual_seed(0)
+    whole = LlamaForSequenceClassification(tiny.config("llama", num_labels=2, id2label={0: "good", 1: "bad"})).eval()
+    serve(net=tiny.files(whole, text=True))
+    entry, batch = registry.find("hf/tiny/net"), tiny.batch()
+    model = zoo.load("hf/tiny/net", "cpu")
+    found = weights.classifier(discovery.load("hf"), entry, store.pull(entry), model.backbone.dim)
+    assert found.labels == (("good",), ("bad",))
+    with torch.no_grad():
+        logits = model.backbone.module(batch).pooled @ found.weight.T + found.bias
+        expected = whole(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+
+
+def test_an_encoders_classifier_reads_something_else(serve):
+    from transformers import BertForSequenceClassification
+
+    whole = BertForSequenceClassification(tiny.config("bert", num_labels=2, id2label={0: "good", 1: "bad"}))
+    serve(net=tiny.files(whole, text=True))
+    entry = registry.find("hf/tiny/net")
+    assert weights.classifier(discovery.load("hf"), entry, store.pull(entry), 32) is None
+    assert zoo.load("hf/tiny/net", "cpu").embed("the film").shape == (1, 32)
+
+
 def test_what_was_pulled_needs_no_request(serve, monkeypatch):
     hub = serve(net=tiny.repository("bert"))
     first = zoo.load("hf/tiny/net", "cpu").embed("the film")
@@ -215,18 +264,3 @@ def test_weights_of_more_layers_than_the_configuration_names_are_refused(serve):
     serve(net=changed("bert", num_hidden_layers=1))
     with pytest.raises(zoo.ZooError, match="not in the net"):
         zoo.load("hf/tiny/net", "cpu")
-
-
-def test_a_tokenizer_without_padding_pads_with_its_end(serve):
-    roles = json.dumps({"eos_token": {"content": "[SEP]", "lstrip": False}}).encode()
-    serve(net={**tiny.repository("gpt2"), "tokenizer_config.json": roles})
-    tokenizer = zoo.load("hf/tiny/net", "cpu").backbone.tokenizer
-    assert (tokenizer.pad, tokenizer.end, tokenizer.mask) == (3, 3, None)
-
-
-def test_a_slow_tokenizer_is_made_fast(serve):
-    vocabulary = "\n".join([*words.SPECIAL, *words.GOOD, *words.BAD, *words.PLAIN]).encode()
-    slow = {**without("bert", "tokenizer.json"), "vocab.txt": vocabulary}
-    serve(net=tiny.repository("bert"), slow=slow)
-    one, other = zoo.load("hf/tiny/net", "cpu"), zoo.load("hf/tiny/slow", "cpu")
-    assert torch.equal(one.embed("the film was great"), other.embed("the film was great"))

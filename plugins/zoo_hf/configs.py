@@ -53,9 +53,9 @@ def make(name: str, values: Mapping[str, Any], modality: str) -> Any:
         kind, values = "vit", {**values, "model_type": "vit"}
     try:
         config = CONFIG_MAPPING[kind].from_dict(dict(values))
-    except (TypeError, ValueError, AttributeError) as error:
-        what = f"{name}: its configuration is none of {kind}: {str(error).splitlines()[0]}"
-        raise PluginError(what, fix=ANOTHER) from error
+    except Exception as error:  # each family checks in its own way
+        said = " ".join(str(error).split())
+        raise PluginError(f"{name}: its configuration is none of {kind}: {said}", fix=ANOTHER) from error
     return config.vision_config if modality == "image" and _in_pairs(config) else config
 
 

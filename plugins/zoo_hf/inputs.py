@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from zoo.errors import PluginError
 from zoo.plugin import ImageInput, Tokenizer
 from zoo_hf import configs
 
-TOKENIZER = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
+VOCABULARIES = (
+    *("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
 )
+"""Files of which a tokenizer needs one."""
+TOKENIZER = (*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 """Files a tokenizer may be made of."""
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """Pillow's numbers for interpolation, as preprocessor_config.json writes them."""
@@ -36,7 +37,7 @@ def preprocessor(name: str, config: Any, values: Mapping[str, Any]) -> Any:
         kind = auto.get_image_processor_class_from_name(names.get(family, names["vit"])["torchvision"])
     try:
         return kind.from_dict(dict(values))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # each family checks in its own way
         raise PluginError(f"{name}: its preprocessor_config.json: {error}", fix=configs.ANOTHER) from error
 
 
@@ -98,9 +99,13 @@ def _channels(values: Any, channels: int) -> tuple[float, ...]:
 
 
 def tokenizer(name: str, files: Mapping[str, Path], words: int) -> Tokenizer:
-    """Return the tokenizer of a repository and the numbers of its special tokens, of those a net of `words` knows."""
+    """Return the tokenizer of a repository and the numbers of its special tokens, of those a net of `words` knows.
+
+    Raises PluginError if its files make none.
+    """
     from tokenizers import Tokenizer as Fast
 
+    check_vocabulary(name, files)
     fast = Fast.from_file(str(files["tokenizer.json"])) if "tokenizer.json" in files else _converted(name, files)
     tokens = _usual_tokens(files)
     for path in ("special_tokens_map.json", "tokenizer_config.json"):
@@ -111,6 +116,13 @@ def tokenizer(name: str, files: Mapping[str, Path], words: int) -> Tokenizer:
     candidates = (numbers.get("pad_token"), end, numbers.get("unk_token"), 0)
     pad = next(number for number in candidates if number is not None)  # what is masked away may be any token
     return Tokenizer(fast, pad, numbers.get("mask_token"), end)
+
+
+def check_vocabulary(name: str, files: Collection[str]) -> None:
+    """Raise PluginError if no vocabulary is among the paths: transformers would make do with an empty one."""
+    if not any(path in files for path in VOCABULARIES):
+        what = f"{name}: it has no tokenizer: none of {', '.join(VOCABULARIES)}"
+        raise PluginError(what, fix="choose a repository that holds tokenizer.json")
 
 
 def _usual_tokens(files: Mapping[str, Path]) -> dict[str, str]:
@@ -149,6 +161,7 @@ def _converted(name: str, files: Mapping[str, Path]) -> Any:
             what = f"{name}: its tokenizer cannot be made: {str(error).splitlines()[0] if str(error) else error!r}"
             raise PluginError(what, fix="choose a repository that holds tokenizer.json") from error
     fast = getattr(made, "backend_tokenizer", None)
-    if fast is None:
-        raise PluginError(f"{name}: its tokenizer has no fast form", fix="choose a repository with tokenizer.json")
+    if fast is None or fast.get_vocab_size() <= len(fast.get_added_tokens_decoder()):
+        what = f"{name}: its tokenizer has {'no fast form' if fast is None else 'no words'}"
+        raise PluginError(what, fix="choose a repository that holds tokenizer.json")
     return fast

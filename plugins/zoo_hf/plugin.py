@@ -91,7 +91,7 @@ class HuggingFace(Plugin):
         files = tuple(found.files[path] for path in (*weights, *others) if path in found.files)
         config = configs.make(f"hf/{name}", values, modality)
         spec = _input(f"hf/{name}", config, modality, files, read)
-        tasks = ANY if modality == "image" else (*ANY, "tag", *_language_tasks(config))
+        tasks = ANY if modality == "image" else (*ANY, "tag", *_language_tasks(config, POOLING in found.files))
         return Entry(f"hf/{name}", "hf", modality, spec, source=source, files=files, tasks=tasks)
 
 
@@ -115,6 +115,7 @@ def _input(
 ) -> ImageInput | TextInput:
     if modality == "image":
         return inputs.image_input(name, config, configs.read(read.get(PREPROCESSOR)))
+    inputs.check_vocabulary(name, [file.path for file in files])
     sentence, tokenizer = configs.read(read.get(SENTENCE)), configs.read(read.get("tokenizer_config.json"))
     paths = tuple(file.path for file in files if file.path in inputs.TOKENIZER)
     return TextInput(paths, configs.length(config, tokenizer, sentence), pairs=not configs.decodes(config))
@@ -138,7 +139,7 @@ def _image(entry: Entry, files: Mapping[str, Path], config: Any) -> Backbone:
     shape = (1, entry.input.channels, entry.input.size, entry.input.size)
     try:
         dim = entry.dim or nets.width(module, config, shape)
-    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # detectors, segmenters and the like, each in its own way
         what = f"{entry.name}: {config.model_type} makes no features of one image: {error}"
         raise PluginError(what, fix=configs.ANOTHER) from error
     return Backbone(module, dim, entry.input, nets.stages(net, "net."), nets.lora_targets(net, "net."))
@@ -175,9 +176,16 @@ def _has_lm_head(entry: Entry) -> bool:
     return bool(entry.options.get("lm_head"))
 
 
-def _language_tasks(config: Any) -> tuple[str, ...]:
+def _language_tasks(config: Any, embeds: bool) -> tuple[str, ...]:
+    """Return the language-modelling task whose head a repository holds, by what it was saved from.
+
+    A bare model (BertModel) may have it all the same; one that embeds sentences or was fine-tuned has lost it.
+    """
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
+    saved = [str(name) for name in config.architectures or ()]
+    if embeds or (saved and not any(name.endswith(("LM", "Model", "ForPreTraining")) for name in saved)):
+        return ()
     if configs.decodes(config):
         return ("causal-lm",)
     return ("masked-lm",) if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_encoder_decoder else ()
