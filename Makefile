@@ -19,7 +19,7 @@ demo: $(READY)
 	$(BIN)/zoo demo
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4
 
 check: $(READY)
 	$(BIN)/ruff format --check

@@ -14,7 +14,7 @@ from PIL import Image
 
 from zoo.data import batches, split
 from zoo.data.decoded import decode
-from zoo.data.examples import Examples, fingerprint, read, read_one
+from zoo.data.examples import Examples, fingerprint, identity, read, read_one
 from zoo.data.prepare import How, prepare, train_and_valid
 from zoo.errors import DataError
 from zoo.plugin import ImageInput
@@ -61,7 +61,7 @@ def test_nested_folders_belong_to_their_class(tmp_path):
     [
         (lambda root: None, r"data does not exist\nfix: check the path"),
         (lambda root: root.mkdir(), r"data is empty; a folder per class is expected\nfix: arrange"),
-        (lambda root: root.write_text("x"), r"data is a file, not a folder"),
+        (lambda root: root.write_text("x"), r"data is a file, not a folder, a table"),
         (lambda root: (root.mkdir(), (root / "a.png").write_text("x")), r"data holds no folders"),
         (lambda root: (root / "empty").mkdir(parents=True), r"empty holds no images\nfix: add images to it"),
     ],
@@ -80,6 +80,56 @@ def test_pairs_take_numpy_and_torch_labels():
 def test_a_torch_dataset_is_a_sequence_of_pairs():
     data = torch.utils.data.TensorDataset(torch.zeros(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
     assert read(data)[0].labels == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (np.float32(0.5), 0.5),
+        (np.str_("a"), "a"),
+        (np.bool_(True), "True"),
+        (torch.tensor([1, 0]), (1, 0)),
+        (np.array(["a", "b"]), ("a", "b")),
+        ([np.int64(1), "x"], (1, "x")),
+        ({"b", "a"}, ("a", "b")),
+        ((), ()),
+    ],
+)
+def test_labels_become_plain_python(value, plain):
+    (label,) = read([("a.png", value)])[0].labels
+    assert label == plain
+    assert type(label) is type(plain)
+
+
+@pytest.mark.parametrize(
+    ("data", "inputs", "labels"),
+    [
+        (["a", "b"], ["a", "b"], [None, None]),
+        ([("a", "x"), ("", "y")], ["a", ""], ["x", "y"]),
+        ([(("a", "b"), 1)], [("a", "b")], [1]),
+        ([(["a", "b"], ["X", "Y"])], [["a", "b"]], [("X", "Y")]),
+        ([(("a", "b"), ["X", "Y"]), (("c",), ["Z"])], [["a", "b"], ["c"]], [("X", "Y"), ("Z",)]),
+        ([(np.array(["a", "b"]), [1, 2])], [["a", "b"]], [(1, 2)]),
+    ],
+)
+def test_texts_are_texts_pairs_or_lists_of_words(data, inputs, labels):
+    found, _ = read(data, modality="text")
+    assert (found.inputs, found.labels) == (inputs, labels)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([("a", 1), (None, 2)], "example 1 has nothing where a text is expected"),
+        ([("a", 1), (3, 2)], r"example 1 has 3 \(int\) where a text is expected"),
+        ([("\ud800", 1)], r"example 0 holds half a character .*\nfix: take it out"),
+        (["a", "b", 3], "example 0 is str, not a pair"),
+        ([("a", 1), ("b", None)], "label of example 1 of 2 examples in memory is None"),
+    ],
+)
+def test_bad_texts_are_told(data, message):
+    with pytest.raises(DataError, match=message):
+        read(data, modality="text")
 
 
 @pytest.mark.parametrize(
@@ -223,6 +273,24 @@ def test_the_fingerprint_knows_inputs_and_labels(tmp_path):
     assert fingerprint(data) != fingerprint(other)
     memory = read(pictures.pairs(2))[0]
     assert fingerprint(memory) != fingerprint(read(pictures.pairs(2, seed=5))[0])
+
+
+def test_an_input_is_known_by_what_is_in_it(tmp_path, monkeypatch):
+    array = np.arange(8, dtype=np.uint8)
+    items = [b"ab", "ab", ("a", "b"), ["a", "b"], array, array.reshape(2, 4), Image.new("L", (2, 4)), tmp_path / "ab"]
+    items += [
+        Image.new("L", (4, 2)),
+        torch.ones(2),
+        torch.ones(2, requires_grad=True) * 2,
+        {"path": str(tmp_path / "c")},
+    ]
+    assert len({identity(item) for item in items}) == len(items)
+    assert identity({"bytes": b"ab", "path": "x.png"}) == identity(b"ab")
+    monkeypatch.chdir(tmp_path)
+    before = identity("ab")
+    (tmp_path / "ab").write_text("a file that is called as a text reads")
+    assert identity("ab") == before
+    assert identity(tmp_path / "ab") != identity(tmp_path / "ab", str(tmp_path))
 
 
 def test_a_share_gives_way_to_the_datas_own_validation_folder(tmp_path):

@@ -60,3 +60,19 @@ def test_a_package_without_the_expected_file_is_told(real_data, tmp_path):
     (tmp_path / "two.pth").touch()
     with pytest.raises(StoreError, match=r"should hold one \*\.pth and holds one\.pth, two\.pth"):
         real_data._only(tmp_path, "*.pth")
+
+
+def test_a_mail_is_its_subject_and_its_texts_without_tags(real_data):
+    raw = "Subject: Win\nReceived: here\nContent-Type: text/html\n\n<p>a  <b>prize</b>\nnow</p>"
+    assert real_data._mail_text(raw) == "Win a prize now"
+
+
+def test_the_split_of_the_mails_depends_on_the_seed_alone(real_data):
+    def make(folder):
+        rows = (f'{{"text": "mail {i}", "label": "{"spam" if i % 3 else "ham"}"}}\n' for i in range(1_500))
+        (folder / "mails.jsonl").write_text("".join(rows))
+
+    real_data.once("mails", make)
+    train, valid = real_data.mail_split()
+    assert (len(train), len(valid), len({*train, *valid})) == (400, 1_000, 1_400)
+    assert real_data.mail_split() == (train, valid) != real_data.mail_split(1)

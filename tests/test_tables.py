@@ -1,49 +1,84 @@
-"""zoo.data.tables: CSV, TSV, JSONL, Parquet, DataFrames and Datasets; which column is what, and what is told."""
+"""zoo.data.tables, files and columns: what a table gives, which column is what, and what is told when it is not."""
 
 from __future__ import annotations
 
+import csv
 import json
-import os
 import subprocess
 import sys
 
 import datasets
+import numpy as np
 import pandas as pd
+import pictures
 import pytest
-from hub_datasets import DatasetHub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zoo.data.examples import Columns, read, read_one
+from zoo.data.decoded import decode
+from zoo.data.examples import Columns, Lazy, fingerprint, read, read_one
 from zoo.errors import DataError
+from zoo.plugin import ImageInput
 
-WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r", exclude_categories=["Cs"]), min_size=1)
-ROWS = st.lists(st.tuples(WORDS.filter(str.strip), st.sampled_from(["good", "bad", "so, so"])), min_size=1, max_size=8)
+SIGNS = st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"])
+WORDS = st.text(SIGNS, min_size=1)
+KINDS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 QUIET = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SPEC = ImageInput(16, (0.5,) * 3, (0.25,) * 3)
+
+
+def columns(names):
+    return Columns.of(names.get("input"), names.get("label"))
 
 
 def text(data, **names):
-    return read(data, modality="text", columns=Columns.of(names.get("input"), names.get("label")))[0]
+    return read(data, modality="text", columns=columns(names))[0]
 
 
-def write(frame: pd.DataFrame, path):
-    kind = path.suffix
-    if kind == ".parquet":
-        frame.to_parquet(path)
-    elif kind == ".jsonl":
-        frame.to_json(path, orient="records", lines=True, force_ascii=False)
+def write(rows, path):
+    """Write rows (dicts) by the library that is usual for the kind of file."""
+    if path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=1))
     else:
-        frame.to_csv(path, index=False, sep="\t" if kind == ".tsv" else ",")
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
     return path
 
 
-@pytest.mark.parametrize("kind", [".csv", ".tsv", ".jsonl", ".parquet"])
-@given(rows=ROWS)
+@pytest.mark.parametrize("kind", KINDS)
+@given(pairs=st.lists(st.tuples(WORDS, st.sampled_from(["good", "bad", "so, so"])), min_size=1, max_size=8))
 @QUIET
-def test_what_is_written_is_read(kind, rows, tmp_path_factory):
-    path = write(pd.DataFrame(rows, columns=["text", "label"]), tmp_path_factory.mktemp("table") / f"data{kind}")
-    found = text(path)
-    assert list(zip(found.inputs, found.labels, strict=True)) == rows
+def test_what_is_written_is_read(kind, pairs, tmp_path_factory):
+    rows = [{"text": text, "label": label} for text, label in pairs]
+    found = text(write(rows, tmp_path_factory.mktemp("table") / f"data{kind}"))
+    assert list(zip(found.inputs, found.labels, strict=True)) == pairs
+
+
+def attempt(path, modality):
+    try:
+        return read_one(path, modality=modality)
+    except DataError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(content=st.binary(max_size=60) | st.text('abc,;\t"\n[]{}:1', max_size=60).map(str.encode))
+@QUIET
+def test_whatever_is_in_a_file_is_read_or_told(kind, content, tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / f"data{kind}"
+    path.write_bytes(content)
+    for modality in ("text", "image"):
+        found = attempt(path, modality)
+        if isinstance(found, str):
+            assert str(path) in found
+        else:
+            assert len(found.inputs) == len(found.labels) > 0
 
 
 @pytest.mark.parametrize(
@@ -52,13 +87,13 @@ def test_what_is_written_is_read(kind, rows, tmp_path_factory):
         ([1, 2], [1, 2]),
         ([0.5, 2.0], [0.5, 2.0]),
         (["1", "x"], ["1", "x"]),
-        ([["a"], ["b", "c"]], [("a",), ("b", "c")]),
+        ([["a"], ["b", "c"], []], [("a",), ("b", "c"), ()]),
         ([True, False], ["True", "False"]),
     ],
 )
-def test_labels_keep_their_kind(values, expected, tmp_path):
-    path = tmp_path / "data.jsonl"
-    path.write_text("\n".join(json.dumps({"text": "x", "label": value}) for value in values))
+@pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
+def test_labels_keep_their_kind(kind, values, expected, tmp_path):
+    path = write([{"text": "x", "label": value} for value in values], tmp_path / f"data{kind}")
     assert text(path).labels == expected
 
 
@@ -73,12 +108,21 @@ def test_labels_keep_their_kind(values, expected, tmp_path):
         ("1 x", ["1", "x"]),
         ("NA nan", ["NA", "nan"]),
         ("True False", ["True", "False"]),
+        ("a|b c", ["a|b", "c"]),
+        ('["a","b"] []', [("a", "b"), ()]),
+        ("[1,0] [0]", [(1, 0), (0,)]),
     ],
 )
-def test_labels_of_a_csv_file_are_numbers_where_all_are(written, read_, tmp_path):
-    (tmp_path / "data.csv").write_text("text,label\n" + "".join(f"7,{label}\n" for label in written.split()))
-    assert text(tmp_path / "data.csv").labels == read_
-    assert text(tmp_path / "data.csv").inputs == ["7", "7"]
+def test_labels_of_a_csv_file_are_numbers_or_lists_where_all_are(written, read_, tmp_path):
+    path = write([{"text": "7", "label": label} for label in written.split()], tmp_path / "data.csv")
+    assert text(path).labels == read_
+    assert text(path).inputs == ["7", "7"]
+
+
+def test_words_and_tags_in_a_csv_file_are_lists_in_json(tmp_path):
+    rows = [{"words": '["Ann", "sings"]', "tags": '["PER", "O"]'}]
+    found = text(write(rows, tmp_path / "data.csv"))
+    assert (found.inputs, found.labels) == ([["Ann", "sings"]], [("PER", "O")])
 
 
 @pytest.mark.parametrize(
@@ -88,149 +132,271 @@ def test_labels_of_a_csv_file_are_numbers_where_all_are(written, read_, tmp_path
         (["Text", "Label", "id"], "Text", "Label"),
         (["what", "label"], "what", "label"),
         (["text", "kind"], "text", "kind"),
+        (["", "text", "kind"], "text", "kind"),
+        (["title", "body", "rating", "label"], "body", "label"),
+        (["label", "label_name", "text"], "text", "label"),
     ],
 )
 def test_columns_are_found_by_their_usual_names(names, input_, label, tmp_path):
-    frame = pd.DataFrame([[f"{name} {i}" for name in names] for i in range(3)], columns=names)
-    found = text(write(frame, tmp_path / "data.csv"))
+    rows = [{name: f"{name} {i}" for name in names} for i in range(3)]
+    found = text(write(rows, tmp_path / "data.csv"))
     assert found.inputs == [f"{input_} {i}" for i in range(3)]
     assert found.labels == [f"{label} {i}" for i in range(3)]
+    assert found.origin == f"{tmp_path}/data.csv ({input_} -> {label})"
+
+
+def test_of_two_columns_the_one_that_repeats_itself_has_the_labels():
+    kind, what = ["x", "y"] * 3, [f"thing {i}" for i in range(6)]
+    for frame in (pd.DataFrame({"kind": kind, "what": what}), pd.DataFrame(zip(what, kind, strict=True))):
+        found = text(frame)
+        assert (found.inputs, found.labels) == (what, kind)
+
+
+def test_of_two_columns_the_one_with_images_is_the_input(tmp_path):
+    path = write([{"which": "x", "where": "a/b.PNG"}, {"which": "y", "where": "c.jpg"}], tmp_path / "data.csv")
+    assert read(path)[0].inputs == [tmp_path / "a/b.PNG", tmp_path / "c.jpg"]
 
 
 def test_columns_may_be_named(tmp_path):
-    path = write(pd.DataFrame({"a": ["x"], "b": ["y"], "c": ["z"]}), tmp_path / "data.csv")
-    found = text(path, input="a,c", label="b")
+    path = write([{"a": "x", "b": "y", "id": "z"}], tmp_path / "data.csv")
+    found = text(path, input="a,id", label="b")
     assert (found.inputs, found.labels) == ([("x", "z")], ["y"])
+    assert text(path, input="a", label="").labels == [None]
 
 
-def test_a_well_known_pair_is_a_pair():
-    found = text(pd.DataFrame({"premise": ["it rains"], "hypothesis": ["it is wet"], "label": [1]}))
+@pytest.mark.parametrize("pair", [("premise", "hypothesis"), ("Question", "Passage")])
+def test_a_well_known_pair_is_a_pair(pair):
+    found = text(pd.DataFrame({pair[1]: ["it is wet"], pair[0]: ["it rains"], "label": [1]}))
     assert found.inputs == [("it rains", "it is wet")]
 
 
-def test_a_table_of_texts_alone_has_no_labels(tmp_path):
-    assert text(write(pd.DataFrame({"text": ["a", "b"]}), tmp_path / "data.csv")).labels == [None, None]
+@pytest.mark.parametrize("names", [["text"], ["id", "text"], ["what"]])
+def test_a_table_of_texts_alone_has_no_labels(names, tmp_path):
+    path = write([dict.fromkeys(names, "a"), dict.fromkeys(names, "b")], tmp_path / "data.csv")
+    assert (text(path).inputs, text(path).labels) == (["a", "b"], [None, None])
 
 
-def test_classes_of_a_dataset_go_by_their_names():
-    features = datasets.Features(
-        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["ham", "spam"])}
-    )
-    data = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
-    assert text(data).labels == ["spam", "ham"]
+def test_classes_of_a_dataset_go_by_their_names(tmp_path):
+    kinds = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["ham", "spam"])}
+    rows = {"text": ["a", "b"], "label": [1, 0]}
+    data = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+    assert text(data).labels == text(data.with_format("torch")).labels == ["spam", "ham"]
+    data.to_parquet(tmp_path / "data.parquet")
+    assert text(tmp_path / "data.parquet").labels == ["spam", "ham"]
 
 
-def test_words_and_tags_of_a_dataset():
+def test_words_and_tags_of_a_dataset(tmp_path):
     tags = datasets.Sequence(datasets.ClassLabel(names=["O", "B-PER"]))
-    features = datasets.Features({"tokens": datasets.Sequence(datasets.Value("string")), "ner_tags": tags})
+    kinds = {"tokens": datasets.Sequence(datasets.Value("string")), "ner_tags": tags}
     rows = {"tokens": [["Ann", "sings"]], "ner_tags": [[1, 0]]}
-    found = text(datasets.Dataset.from_dict(rows, features=features))
-    assert (found.inputs, found.labels) == ([["Ann", "sings"]], [("B-PER", "O")])
+    data = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+    data.to_parquet(tmp_path / "data.parquet")
+    for found in (text(data), text(tmp_path / "data.parquet"), text(pd.read_parquet(tmp_path / "data.parquet"))):
+        assert found.inputs == [["Ann", "sings"]]
+    assert text(data).labels == text(tmp_path / "data.parquet").labels == [("B-PER", "O")]
+
+
+def parts(**labels):
+    """Return a DatasetDict with one text a label in each part; -1 stands for none, as the library has it."""
+    kinds = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])})
+    made = {
+        part: datasets.Dataset.from_dict({"text": [part] * len(row), "label": row}, features=kinds)
+        for part, row in labels.items()
+    }
+    return datasets.DatasetDict(made)
 
 
 def test_a_dataset_in_parts_brings_its_validation_data():
-    part = datasets.Dataset.from_dict({"text": ["a"], "label": ["x"]})
-    other = datasets.Dataset.from_dict({"text": ["b"], "label": ["y"]})
-    train, valid = read(datasets.DatasetDict({"train": part, "validation": other}), modality="text")
-    assert (train.labels, valid.labels) == (["x"], ["y"])
+    train, valid = read(parts(train=[0, 1], validation=[1], unsupervised=[-1]), modality="text")
+    assert (train.labels, valid.labels) == (["bad", "good"], ["good"])
+
+
+def test_a_part_without_labels_is_not_measured_on():
+    data = parts(train=[0], validation=[0, 1], test=[-1, -1])
+    assert read_one(data, modality="text").inputs == ["validation"] * 2
+    with pytest.raises(DataError, match=r"DatasetDict\[test\] has nothing in label, in no row"):
+        read_one(parts(test=[-1, -1]), modality="text")
+
+
+def test_images_of_a_dataset_stay_on_the_disk_until_they_are_looked_at(tmp_path):
+    pairs = pictures.pairs(2)
+    rows = {"image": [pictures.array(label, i) for i, (_, label) in enumerate(pairs)], "label": [k for _, k in pairs]}
+    data = datasets.Dataset.from_dict(
+        rows, features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    )
+    found = read(data)[0].at([4, 0])
+    assert isinstance(found.inputs, Lazy)
+    assert found.labels == [rows["label"][4], rows["label"][0]]
+    decoded = decode(found, SPEC, None, skip_bad=False, advance=lambda done: None).images()
+    expected = decode(
+        read([(rows["image"][i], "x") for i in (4, 0)])[0], SPEC, None, skip_bad=False, advance=lambda done: None
+    ).images()
+    assert np.array_equal(decoded, expected)
+    assert fingerprint(found) == fingerprint(read(data)[0].at([4, 0])) != fingerprint(read(data)[0].at([0, 4]))
+
+
+def test_images_may_be_the_bytes_of_files(tmp_path):
+    folder = pictures.folder(tmp_path / "data", 1)
+    files = sorted(folder.rglob("*.png"))
+    rows = [{"image": {"bytes": path.read_bytes(), "path": path.name}, "label": path.parent.name} for path in files]
+    pairs = [(row["image"]["bytes"], row["label"]) for row in rows]
+    written = write(rows, tmp_path / "data.parquet")
+    expected = decode(read(folder)[0], SPEC, None, skip_bad=False, advance=lambda done: None).flat
+    for data in (rows, pairs, written):
+        found = decode(read(data)[0], SPEC, None, skip_bad=False, advance=lambda done: None).flat
+        assert np.array_equal(found, expected)
 
 
 def test_a_folder_of_tables_is_read_in_parts(tmp_path):
-    for name in ("train", "valid", "test"):
-        write(pd.DataFrame({"text": [name], "label": [name]}), tmp_path / f"{name}.csv")
+    for name in ("train", "Dev", "test"):
+        write([{"text": name, "label": name}], tmp_path / f"{name}.csv")
     train, valid = read(tmp_path, modality="text")
-    assert (train.inputs, valid.inputs) == (["train"], ["valid"])
+    assert (train.inputs, valid.inputs) == (["train"], ["Dev"])
     assert read_one(tmp_path, modality="text").inputs == ["test"]
 
 
-def test_paths_of_images_are_relative_to_their_table(tmp_path):
-    path = write(pd.DataFrame({"file": ["a/b.png"], "label": ["x"]}), tmp_path / "data.csv")
-    assert read(path)[0].inputs == [tmp_path / "a/b.png"]
+def test_a_folder_of_tables_whose_test_has_no_labels_is_measured_on_its_validation(tmp_path):
+    for name, rows in (("train", {"label": "x"}), ("valid", {"label": "y"}), ("test", {})):
+        write([{"id": "1", "text": name} | rows], tmp_path / f"{name}.csv")
+    for names in ({}, {"label": "label"}):
+        assert read_one(tmp_path, modality="text", columns=columns(names)).inputs == ["valid"]
 
 
-def test_semicolons_and_a_byte_order_mark_are_seen(tmp_path):
-    (tmp_path / "data.csv").write_bytes("\ufefftext;label\nschön, ja;gut\n".encode())
-    found = text(tmp_path / "data.csv")
-    assert (found.inputs, found.labels) == (["schön, ja"], ["gut"])
+@pytest.mark.parametrize("kind", [".csv", ".jsonl", ".parquet"])
+def test_paths_of_images_are_relative_to_their_table(kind, tmp_path):
+    path = write([{"file": "a/b.png", "label": "x"}, {"file": "/c.png", "label": "x"}], tmp_path / f"data{kind}")
+    assert list(map(str, read(path)[0].inputs)) == [f"{tmp_path}/a/b.png", "/c.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.csv", "\ufefftext;label\nschön, ja;gut\n".encode(), "schön, ja"),
+        ("a.csv", "text|label\nschön, ja|gut\n".encode(), "schön, ja"),
+        ("a.csv", "text,label\nschön,gut\n".encode("utf-16"), "schön"),
+        ("a.csv", b'"text; long";label\r\n"a; b\r\nc";gut\r\n', "a; b\r\nc"),
+        ("a.csv", b'text, label\n"a, b", gut\n\n,\n', "a, b"),
+        ("a.csv", b"text,label,,\na,gut,,\n,,,\n", "a"),
+        ("a.tsv", b'text\tlabel\n"Oh" he said\tgut\n', '"Oh" he said'),
+        ("a.tsv", b'text\tlabel\n"a ""quote"" and\na line"\tgut\n', 'a "quote" and\na line'),
+        ("a.json", b'{"text": ["a"],\n "label": ["gut"]}', "a"),
+        ("a.json", b'{"text": "a",\n "label": "gut"}', "a"),
+        ("a.json", b'{"text": "a", "label": "gut"}\n{"text": "b", "label": "gut"}', "a"),
+        ("a.jsonl", '\n{"text": "a", "label": "gut"}\n'.encode("utf-16"), "a"),
+    ],
+)
+def test_files_come_as_others_write_them(name, content, expected, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    found = text(tmp_path / name)
+    assert (found.inputs[0], found.labels[0]) == (expected, "gut")
+
+
+def test_a_quote_that_would_swallow_lines_of_a_tsv_file_is_a_sign(tmp_path):
+    (tmp_path / "a.tsv").write_text('text\tlabel\n"Never again\tbad\nI liked it\tgood\nhe said "wow"\tgood\n')
+    assert text(tmp_path / "a.tsv").inputs == ['"Never again', "I liked it", 'he said "wow"']
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("data.csv", "", "data.csv is empty"),
-        ("data.csv", "text,label\n", "has no rows"),
-        ("data.csv", "text,label\na,x\nb,\n", r"row 2 of .*data.csv has nothing in label"),
-        ("data.csv", "text,label\na,x\n,y\n", r"row 2 of .*data.csv has nothing in text"),
-        ("data.csv", "a,b,c\n1,2,3\n", r"not clear which column is the input: a, b, c\nfix: .*--input NAME"),
-        ("data.csv", "text,b,c\n1,2,3\n", r"not clear which column is the label.*\nfix: .*--label NAME"),
-        ("data.jsonl", '{"text": "a", ', r"data.jsonl:1: "),
-        ("data.csv", "text,text\na,b\n", "has two columns called 'text'"),
-        ("data.csv", "text,label\na,b,c\n", "row 1 of .*data.csv has 3 values, and the header names 2 columns"),
-        ("data.csv", 'text,label\n"a,b\n', "data.csv cannot be read: unexpected end of data"),
-        ("data.json", "[1]", "holds something else than objects"),
-        ("data.parquet", "no parquet", "data.parquet cannot be read"),
-        ("data.xlsx", "x", "is a file, not a folder, a table"),
+        ("data.csv", b"", r"data.csv is empty\nfix: give a table"),
+        ("data.csv", b"text,label\n", "has no rows"),
+        ("data.csv", b'text,label\n"a\nb",x\nc,\n', r"data.csv:4 has nothing in label\nfix: fill it in"),
+        ("data.csv", b"text,label\na,x\n,y\n", "data.csv:3 has nothing in text"),
+        ("data.csv", b"text,label\na,\nb,\n", r"has nothing in label, in no row\nfix: name the column"),
+        ("data.csv", b"a,b,c\n1,2,3\n", r"not clear which column is the input: a, b, c\nfix: .*--input NAME"),
+        ("data.csv", b"a,b\nx,x\nx,x\n", r"not clear which column is the input: a, b\n"),
+        ("data.csv", b"text,b,c\n1,2,3\n", r"not clear which column is the label.*\nfix: .*--label NAME"),
+        (
+            "data.csv",
+            b"ham,see you\nham,hello\nspam,win\n",
+            r"no names of columns in its first line.*\nfix: add a first",
+        ),
+        ("data.csv", b"great,1\nbad,0\n", "no names of columns in its first line, it seems: great, 1"),
+        ("data.csv", b"text,text\na,b\n", "has two columns called 'text'"),
+        ("data.csv", b"text,label\na,b\na,b,c\n", "data.csv:3 has 3 values, and the header names 2 columns"),
+        ("data.csv", b'text,label\na,b\n"a,b\n', "data.csv:3: a quote is opened and never closed"),
+        ("data.csv", b'text,label\n"a"b,c\n', r"data.csv:2: ',' expected after '\"'\nfix: write a quote"),
+        ("data.csv", "text,label\na,b\nschön,b\n".encode("cp1252"), r"data.csv:3 is not written in UTF-8\nfix: iconv"),
+        ("data.csv", "text,label\na,b\n".encode("utf-16-le"), "data.csv is no text: it holds zero bytes"),
+        (
+            "data.csv",
+            b"text,label\na,\"['b', 'c']\"\n",
+            r"data.csv:2 has \['b', 'c'\] in label, a list as Python prints",
+        ),
+        ("data.jsonl", b'\n{"text": "a", ', "data.jsonl:2 is no JSON: "),
+        ("data.jsonl", b'{"text": 3, "label": 1}', r"data.jsonl:1 has 3 \(int\) where a text is expected"),
+        ("data.jsonl", b'{"text": "\\ud800", "label": 1}', "data.jsonl:1 holds half a character"),
+        ("data.jsonl", b'{"text": ["a", null], "label": [1, 2]}', "data.jsonl:1 has nothing where a text"),
+        (
+            "data.jsonl",
+            b'{"text": "a", "label": {"b": 1}}',
+            r"label of .*data.jsonl:1 is \{'b': 1\} \(dict\), not a text",
+        ),
+        ("data.json", b'[{"text": "a"},\n 2 3]', "data.json cannot be read: Expecting ',' delimiter: line 2"),
+        ("data.json", b"[1]", "holds something else than objects"),
+        ("data.json", b'{"text": ["a"], "label": []}', "columns of .*data.json differ in length: text 1, label 0"),
+        ("data.parquet", b"no parquet", "data.parquet cannot be read"),
+        ("data.xlsx", b"x", r"is a file, not a folder, a table.*\nfix: save a table as CSV"),
     ],
 )
 def test_a_bad_table_is_told(name, content, message, tmp_path):
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         text(tmp_path / name)
 
 
-def test_a_column_that_is_not_there_is_told():
+def test_of_two_usual_labels_neither_is_guessed():
+    with pytest.raises(DataError, match=r'which column is the label: text, rating, mood, sentiment\nfix: .*--label ""'):
+        text(pd.DataFrame({"text": ["a"], "rating": [1], "mood": ["x"], "sentiment": ["y"]}))
+
+
+@pytest.mark.parametrize("names", [{"input": "body"}, {"label": "body"}])
+def test_a_column_that_is_not_there_is_told(names):
     with pytest.raises(DataError, match="has no column 'body'; it has text, label"):
-        text(pd.DataFrame({"text": ["a"], "label": ["x"]}), input="body")
+        text(pd.DataFrame({"text": ["a"], "label": ["x"]}), **names)
 
 
-def test_texts_in_folders_and_files(tmp_path):
-    for label, raw in (("ham", "grüße".encode()), ("spam", "grüße".encode("cp1252"))):
-        (tmp_path / "mails" / label).mkdir(parents=True)
-        (tmp_path / "mails" / label / "0001.abc").write_bytes(b"other kinds are left out")
-        (tmp_path / "mails" / label / "0001.txt").write_bytes(raw)
-    found = text(tmp_path / "mails")
-    assert (found.inputs, found.labels) == (["grüße", "grüße"], ["ham", "spam"])
-    (tmp_path / "book.txt").write_text("a book")
-    assert text(tmp_path / "book.txt").labels == [None]
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (pd.DataFrame({"text": pd.array(["a", pd.NA], dtype="string")}), "row 2 of a DataFrame of 2 rows has nothing"),
+        (pd.DataFrame({"text": ["a", "b"], "label": [1, None]}), "row 2 of .* has nothing in label"),
+        (pd.DataFrame({"text": ["a", "b"], "label": pd.array([None, 1], dtype="Int64")}), "row 1 .* nothing in label"),
+        (pd.DataFrame([["a", "b"]], columns=["text", "text"]), "two columns called 'text'"),
+        (pd.DataFrame({"text": ["a"], "label": [pd.Timestamp("2020-01-01")]}), r"label of row 1 .*\(Timestamp\)"),
+        (datasets.DatasetDict(), "has no parts"),
+        (datasets.Dataset.from_dict({"text": ["a"]}).to_iterable_dataset(), "is a stream"),
+        ({"text": ["a"], "label": []}, "differ in length"),
+        ([{}], "1 examples in memory has no columns"),
+    ],
+)
+def test_bad_tables_in_memory_are_told(data, message):
+    with pytest.raises(DataError, match=message):
+        text(data)
 
 
-def test_a_binary_file_is_no_text(tmp_path):
-    (tmp_path / "book.txt").write_bytes(b"\0\1\2")
-    with pytest.raises(DataError, match=r"book.txt is no text"):
-        text(tmp_path / "book.txt")
+def test_an_empty_text_is_missing_in_a_csv_file_only():
+    assert text(pd.DataFrame({"text": ["", "b"], "label": [1, 2]})).inputs == ["", "b"]
 
 
-READ_HUB = """
-from zoo.data.examples import read, read_one
-train, valid = read("hf:tiny/films", modality="text")
-print(train.inputs, train.labels, valid, read_one("hf:tiny/films", modality="text").labels)
-"""
+def test_rows_and_columns_in_python_are_tables():
+    rows = [{"text": "a", "label": 1}, {"label": 2, "text": "b"}]
+    for data in (rows, {"text": ["a", "b"], "label": [1, 2]}):
+        assert (text(data).inputs, text(data).labels) == (["a", "b"], [1, 2])
 
 
-def hub_process(code, hub, tmp_path):
-    """Run code in a process of its own: the library reads the address of the Hub when it is imported."""
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+def test_a_polars_frame_is_a_table():
+    class DataFrame(pd.DataFrame):
+        """What the two libraries have in common: columns, a length, frame[name].to_list()."""
+
+    DataFrame.__module__ = "polars.dataframe.frame"
+    found = text(DataFrame({"tokens": [["a"], ["b", "c"]], "tags": [[1], [2, 3]]}))
+    assert (found.inputs, found.labels) == ([["a"], ["b", "c"]], [(1,), (2, 3)])
 
 
-def test_a_data_set_of_the_hub_brings_parts_and_names_of_classes(tmp_path):
-    features = datasets.Features(
-        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
-    )
-    parts = {"train": (["a dull film", "a great film"], [0, 1]), "test": (["the plot"], [1])}
-    files = {}
-    for part, (texts, labels) in parts.items():
-        data = datasets.Dataset.from_dict({"text": texts, "label": labels}, features=features)
-        data.to_parquet(tmp_path / f"{part}.parquet")
-        files[f"data/{part}-00000-of-00001.parquet"] = (tmp_path / f"{part}.parquet").read_bytes()
-    with DatasetHub({"tiny/films": files}) as hub:
-        done = hub_process(READ_HUB, hub, tmp_path)
-    assert done.stdout == "['a dull film', 'a great film'] ['bad', 'good'] None ['good']\n", done.stderr
-
-
-def test_a_data_set_that_is_not_there_is_told(tmp_path):
-    code = "from zoo.data.examples import read\ntry:\n    read('hf:tiny/owls', modality='text')\n"
-    code += "except Exception as error:\n    print(type(error).__name__, error)"
-    with DatasetHub({}) as hub:
-        done = hub_process(code, hub, tmp_path)
-    assert done.stdout.startswith("DataError hf:tiny/owls cannot be read: "), done.stderr
+def test_reading_a_csv_file_imports_no_library_of_tables(tmp_path):
+    write([{"text": "a", "label": "b"}], tmp_path / "data.csv")
+    code = f"import sys; from zoo.data.examples import read; read({str(tmp_path / 'data.csv')!r}, modality='text')"
+    code += "; print(*({'pandas', 'pyarrow', 'datasets', 'numpy', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

@@ -13,6 +13,7 @@ import gzip
 import io
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -115,6 +116,13 @@ def minilm() -> Path:
 def mails() -> Path:
     """Return a JSONL table of SpamAssassin's mails: subject and body as text, and the label ham or spam."""
     return once("mails", _write_mails) / "mails.jsonl"
+
+
+def mail_split(seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return 400 mails to train on and 1,000 others to measure on, as (text, label), drawn at random."""
+    rows = [json.loads(line) for line in mails().read_text().splitlines()]
+    drawn = random.Random(seed).sample([(row["text"], row["label"]) for row in rows], 1_400)
+    return drawn[:400], drawn[400:]
 
 
 def _write_mails(folder: Path) -> None:

@@ -66,13 +66,13 @@ def _from_files(examples: Examples) -> bool:
 def _key(examples: Examples, spec: ImageInput, skip_bad: bool) -> str:
     digest = hashlib.sha256(repr((spec.size, spec.crop, spec.interpolation, spec.channels, skip_bad)).encode())
     for item in examples.inputs:
-        digest.update(f"{os.path.abspath(item)}\t{_identity(item)}\n".encode())
+        digest.update(f"{os.path.abspath(item)}\t{identity(Path(item))}\n".encode())
     return digest.hexdigest()[:32]
 
 
-def _identity(path: str | os.PathLike[str]) -> str:
-    """Name a file by content; a missing one has none, and decoding it will say so."""
-    return identity(path) if os.path.exists(path) else "missing"
+def name_of(item: Any, index: int) -> str:
+    """Return what an image is called in errors: its path, else its place."""
+    return str(item) if isinstance(item, str | os.PathLike) else f"image {index}"
 
 
 def _prepare(
@@ -82,16 +82,17 @@ def _prepare(
 
     def one(index: int) -> Tensor | None:
         item = examples.inputs[index]
-        name = str(item) if isinstance(item, str | os.PathLike) else f"image {index}"
         try:
-            return pixels(item, spec, name)
+            return pixels(item, spec, name_of(item, index))
         except DataError:
             if skip_bad:
                 return None
             raise
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        run = pool.map if _from_files(examples) else map  # a ready array costs less than handing it to a thread
+        # A ready array costs less than handing it to a thread.
+        encoded = len(examples) and isinstance(examples.inputs[0], str | os.PathLike | bytes | dict)
+        run = pool.map if encoded else map
         for start in range(0, len(examples), CHUNK):
             chunk = range(start, min(start + CHUNK, len(examples)))
             yield from run(one, chunk)

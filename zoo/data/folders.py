@@ -1,12 +1,16 @@
-"""Folders of examples: a sub-folder per class, parts such as train/ and valid/, tables and text files."""
+"""Folders and files of examples: a sub-folder per class, parts such as train/ and valid/, tables, texts."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from zoo.data.examples import TEST, TRAIN, VALID, Columns, Examples, Label
-from zoo.data.tables import TABLES, read_file
+from zoo.data import tables
+from zoo.data.examples import TEST, TRAIN, VALID, Columns, Examples, Label, Parts
+from zoo.data.files import TABLES, read_table, read_text
 from zoo.errors import DataError
 
 IMAGES = frozenset(
@@ -19,83 +23,120 @@ PARTS = (*TRAIN, *VALID, *TEST)
 
 def check(path: Path) -> None:
     """Raise DataError unless a path is a folder, a table or a text file."""
+    path = path.expanduser()
     if not path.exists():
         raise DataError(f"{path} does not exist", fix=f"check the path: ls {path.parent}")
     suffix = path.suffix.lower()
     if path.is_file() and suffix not in TABLES and (suffix not in TEXTS or not suffix):
         raise DataError(
             f"{path} is a file, not a folder, a table ({', '.join(TABLES)}) or a text (.txt)",
-            fix=f"put the images into one folder per class and give the folder above them, as in {path.parent}/data/",
+            fix=f"save a table as CSV, unpack an archive, or give the folder of your data: {path.parent}",
         )
 
 
-def read(path: Path, columns: Columns, modality: str) -> dict[str, Examples]:
-    """Read a folder or file in its parts, {"train": …} where it has none."""
+def read(path: Path, columns: Columns, modality: str) -> Parts:
+    """Return how to read a folder or file in its parts, {"train": …} where it has none."""
     check(path)
     if path.is_file():
-        if path.suffix.lower() in TABLES:
-            return {"train": read_file(path, columns, modality)}
-        return {"train": _texts([path], str(path))}
-    tables = {child.stem: child for child in sorted(path.iterdir()) if child.suffix.lower() in TABLES}
-    if any(name in tables for name in TRAIN):
-        return {name: read_file(tables[name], columns, modality) for name in PARTS if name in tables}
+        return {"train": partial(_file, path, columns, modality)}
+    files = _files_of_parts(path, modality)
+    if any(name in files for name in TRAIN):
+        return {name: partial(_file, file, columns, modality) for name, file in files.items()}
+    folders = {child.name.lower(): child for child in _children(path) if child.is_dir()}
     # Parts only beside a train/ folder: a class may be called "test".
-    if any((path / name).is_dir() for name in TRAIN):
-        return {name: _classes(path / name, modality) for name in PARTS if (path / name).is_dir()}
-    return {"train": _classes(path, modality)}
+    if any(name in folders for name in TRAIN):
+        return {name: partial(_classes, folders[name], modality) for name in PARTS if name in folders}
+    return {"train": partial(_classes, path, modality)}
+
+
+def _file(path: Path, columns: Columns, modality: str) -> Examples:
+    if path.suffix.lower() in TABLES:
+        return tables.examples(read_table(path), columns, modality)
+    if modality == "image":
+        fix = "give a folder with one sub-folder per class, or choose a backbone for texts: zoo list --modality text"
+        raise DataError(f"{path} is a text, and this backbone looks at images", fix=fix)
+    return _texts([path], str(path))
+
+
+def _files_of_parts(root: Path, modality: str) -> dict[str, Path]:
+    """Return the tables (and texts) in a folder that are called as parts are; DataError for two of one name."""
+    suffixes = {*TABLES, *(TEXTS if modality == "text" else ())} - {""}
+    found: dict[str, Path] = {}
+    for path in _children(root):
+        name = path.stem.lower()
+        if name in PARTS and path.suffix.lower() in suffixes and path.is_file():
+            if name in found:
+                what = f"{root} holds {found[name].name} and {path.name}: it is not clear which one is meant"
+                raise DataError(what, fix=f"give one of them ({path}), or move one away")
+            found[name] = path
+    return found
 
 
 def _classes(root: Path, modality: str) -> Examples:
     """Walk a folder per class; the label is the folder's name. Hidden files and files of other kinds do not count."""
     things, suffixes = ("images", IMAGES) if modality == "image" else ("texts", TEXTS)
-    classes = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    example = "<image>.jpg" if modality == "image" else "<text>.txt"
-    layout = f"arrange the {things} as {root}/<class>/{example}"
+    classes = [path for path in _children(root) if path.is_dir()]
     if not classes:
-        loose = [p for p in _below(root, TEXTS) if p.suffix] if modality == "text" else []
-        if loose:
-            return _texts(loose, str(root))
-        found = "holds no folders" if any(root.iterdir()) else "is empty"
-        raise DataError(f"{root} {found}; a folder per class is expected", fix=layout)
+        return _without_classes(root, modality)
     inputs: list[Path] = []
     labels: list[Label] = []
     for folder in classes:
         files = _below(folder, suffixes)
         if not files:
-            raise DataError(
-                f"{folder} holds no {things}", fix=f"add {things} to it, or move it elsewhere: mv {folder} /tmp"
-            )
+            fix = f"add {things} to it, or move it elsewhere: mv {folder} /tmp"
+            raise DataError(f"{folder} holds no {things}", fix=fix)
         inputs += files
         labels += [folder.name] * len(files)
-    if modality == "image":
-        return Examples(inputs, labels, str(root))
-    return Examples([text_of(path) for path in inputs], labels, str(root))
+    found: Sequence[Any] = inputs if modality == "image" else [read_text(path) for path in inputs]
+    return Examples(found, labels, str(root))
 
 
-def _texts(paths: list[Path], origin: str) -> Examples:
-    return Examples([text_of(path) for path in paths], [None] * len(paths), origin)
+def _without_classes(root: Path, modality: str) -> Examples:
+    """Read a folder of texts without labels; DataError for what else has no sub-folders."""
+    loose = [path for path in _below(root, TEXTS) if path.suffix] if modality == "text" else []
+    if loose:
+        return _texts(loose, str(root))
+    children = _children(root)
+    table = next((path for path in children if path.suffix.lower() in TABLES), None)
+    kind = "<image>.jpg" if modality == "image" else "<text>.txt"
+    things = "images" if modality == "image" else "texts"
+    raise DataError(
+        f"{root} {'holds no folders' if children else 'is empty'}; a folder per class is expected",
+        fix=f"give the table itself: {table}" if table else f"arrange the {things} as {root}/<class>/{kind}",
+    )
 
 
-def text_of(path: Path) -> str:
-    """Read a text file: UTF-8, or what old mails are written in (cp1252); DataError for a file that is no text."""
+def _texts(paths: Sequence[Path], origin: str) -> Examples:
+    return Examples([read_text(path) for path in paths], [None] * len(paths), origin)
+
+
+def _children(folder: Path) -> list[Path]:
     try:
-        raw = path.read_bytes()
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", fix=f"chmod u+r '{path}'") from error
-    if b"\0" in raw[:4096] and not raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path} is no text: it holds zero bytes", fix=f"remove it: rm '{path}'")
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return raw.decode("utf-16", errors="replace")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("cp1252", errors="replace")
+        raise _unreadable(error) from error
 
 
 def _below(folder: Path, suffixes: frozenset[str]) -> list[Path]:
-    return sorted(
-        Path(base) / name
-        for base, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if Path(name).suffix.lower() in suffixes and not name.startswith(".")
-    )
+    """Return the files of some kinds in a folder and all below it; what is hidden does not count.
+
+    Links to folders are followed, each folder being entered once.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise _unreadable(error) from error
+
+    found: list[Path] = []
+    seen = {os.path.realpath(folder)}
+    for base, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        new = {os.path.realpath(os.path.join(base, name)): name for name in folders if not name.startswith(".")}
+        folders[:] = sorted(name for path, name in new.items() if path not in seen)
+        seen.update(new)
+        kept = (name for name in names if Path(name).suffix.lower() in suffixes and not name.startswith("."))
+        found += (Path(base) / name for name in kept)
+    return sorted(found)
+
+
+def _unreadable(error: OSError) -> DataError:
+    fix = f"chmod u+rx '{error.filename}'"
+    return DataError(f"{error.filename} cannot be read: {error.strerror}", fix=fix)

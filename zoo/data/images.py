@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,10 @@ MAX_ASPECT = 4
 
 
 def pixels(item: Any, spec: ImageInput, name: str) -> Tensor:
-    """Return `item` (path, PIL image, array or tensor) as uint8 pixels (C, H, W) with the short side size / crop.
+    """Return `item` as uint8 pixels (C, H, W) with the short side size / crop.
 
-    `name` is how errors call it. Raises DataError for what is no image, is damaged, or is too large.
+    It is a path, a PIL image, an array, a tensor, the bytes of a file, or a dict with "bytes" or a "path"; `name` is
+    how errors call it. Raises DataError for what is no image, is damaged, or is too large.
     """
     import numpy as np
     import torch
@@ -75,16 +77,17 @@ def _from_tensor(tensor: Tensor, name: str) -> np.ndarray[Any, Any]:
 
 
 def _open(item: Any, name: str) -> Image:
-    """Open a path or an array as a PIL image, decoded, upright."""
+    """Open a path, the bytes of a file or an array as a PIL image, decoded, upright."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    if not isinstance(item, str | os.PathLike):
+    if isinstance(item, dict):  # an undecoded image of the `datasets` library
+        item = item.get("bytes") or item.get("path")
+    if not isinstance(item, str | os.PathLike | bytes):
         return _from_array(item, name)
-    path = Path(item)
-    if not path.is_file():
-        raise DataError(f"{path} does not exist or is no file", fix=f"check the path: ls {path.parent}")
+    if not isinstance(item, bytes) and not Path(item).is_file():
+        raise DataError(f"{item} does not exist or is no file", fix=f"check the path: ls {Path(item).parent}")
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as image:
             _check_size(image, name)
             image.load()  # the first frame of an animation
             return ImageOps.exif_transpose(image)

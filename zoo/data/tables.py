@@ -1,227 +1,177 @@
-"""Tables of examples: CSV, TSV, JSONL and Parquet files, data sets of the Hub, DataFrames; which column is what."""
+"""Tables in memory, whatever holds them: rows, DataFrames, data sets of the `datasets` library; and their examples."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.data.examples import Columns, Examples, plain_label
+from zoo.data import columns as choosing
+from zoo.data.examples import Columns, Examples, Lazy, Parts, Unlabelled, cleaned, is_missing, plain_label
 from zoo.errors import DataError
 
-TABLES = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
-"""Suffix -> how the file is read."""
-TEXTS = ("text", "sentence", "review", "content", "body", "document", "message", "question", "tokens", "words", "title")
-IMAGES = ("image", "img", "picture", "photo", "file", "path", "file_name", "filename", "image_path")
-LABELS = (
-    *("label", "labels", "target", "class", "category", "sentiment", "topic", "score", "rating", "stars"),
-    *("ner_tags", "pos_tags", "tags", "y"),
-)
-PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "passage"))
-"""Names of columns that go together as a pair of texts."""
 WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Names of columns, how many rows, and how to get the values of one; `untyped`: numbers are written as texts."""
+    """Columns of values by name, where they came from, and how errors and relative paths find their way back there.
+
+    origin   what errors call the table; lines are those of its rows in the file (none: rows are counted)
+    folder   where relative paths of images begin
+    untyped  all values are texts, numbers too, and an empty one is none at all: a CSV file
+    """
 
     names: list[str]
     rows: int
-    column: Callable[[str], list[Any]]
+    column: Callable[[str], Sequence[Any]]
+    origin: str
+    lines: Sequence[int] = ()
+    folder: Path = Path()
     untyped: bool = False
 
-
-def read_file(path: Path, columns: Columns, modality: str) -> Examples:
-    """Read a table file; DataError naming the file and what is wrong with it. Image paths are relative to it."""
-    readers = {"csv": _csv, "json": _json, "parquet": _parquet}
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty", fix="give a table with a row for each example")
-    with _told(str(path)):
-        table = readers[TABLES[path.suffix.lower()]](path)
-    return examples(table, columns, modality, str(path), path.parent)
+    def where(self, index: int) -> str:
+        """Say where a row is, as people find it."""
+        return f"{self.origin}:{self.lines[index]}" if self.lines else f"row {index + 1} of {self.origin}"
 
 
-def read_hub(name: str, columns: Columns, modality: str) -> dict[str, Examples]:
-    """Read a data set of the Hub, `user/dataset[/config][@revision]`, by part."""
+def in_memory(data: Any) -> dict[str, Table] | None:
+    """Return a DataFrame, a Dataset or a dict of columns as tables by part; None for what is none of these."""
+    kind = f"{type(data).__module__}.{type(data).__name__}"  # none of the libraries is imported to ask what it is
+    if kind.startswith(("pandas.", "polars.")) and hasattr(data, "columns") and hasattr(data, "__len__"):
+        return {"train": of_frame(data)}
+    if kind.startswith("datasets."):
+        if not hasattr(data, "items"):
+            return {"train": of_dataset(data, "a Dataset")}
+        if not data:
+            raise DataError("the DatasetDict has no parts", fix='give one: DatasetDict({"train": …})')
+        return {name: of_dataset(part, f"a DatasetDict[{name}]") for name, part in data.items()}
+    if isinstance(data, dict) and data and all(isinstance(values, list | tuple) for values in data.values()):
+        return {"train": of_columns(data, "a dict of columns")}
+    return None
+
+
+def of_frame(frame: Any) -> Table:
+    """Take a pandas or polars DataFrame."""
+    named = {str(name): name for name in frame.columns}
+    names = [str(name) for name in frame.columns]
+    return Table(names, len(frame), lambda name: frame[named[name]].to_list(), f"a DataFrame of {len(frame):,} rows")
+
+
+def of_columns(values: Mapping[Any, Sequence[Any]], origin: str) -> Table:
+    """Take lists of values by name of the column; DataError unless they are of one length."""
+    named = {str(name): found for name, found in values.items()}
+    lengths = {name: len(found) for name, found in named.items()}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise DataError(f"the columns of {origin} differ in length: {said}", fix="give each row a value in each column")
+    return Table(list(named), next(iter(lengths.values()), 0), named.__getitem__, origin)
+
+
+def of_rows(rows: Sequence[Mapping[Any, Any]], origin: str, lines: Sequence[int] = (), folder: Path = Path()) -> Table:
+    """Take rows that map names of columns to values; a name that a row does not have is nothing."""
+    named = {str(name): name for row in rows for name in row}
+    return Table(list(named), len(rows), lambda name: [row.get(named[name]) for row in rows], origin, lines, folder)
+
+
+def of_hub(name: str, columns: Columns, modality: str) -> Parts:
+    """Read a data set of the Hub, `hf:user/dataset[/config][@revision]`, by part."""
+    from zoo.store import hub_data
+
+    tables = {part: of_dataset(rows, f"{name}[{part}]") for part, rows in hub_data.load(name).items()}
+    return {part: partial(examples, table, columns, modality) for part, table in tables.items()}
+
+
+def of_dataset(rows: Any, origin: str) -> Table:
+    """Take a datasets.Dataset: classes go by their names, images stay on the disk until they are looked at."""
     import datasets
 
-    base, _, revision = name.partition("@")
-    parts = base.split("/")
-    repo, config = "/".join(parts[:2]), "/".join(parts[2:]) or None
-    datasets.disable_progress_bars()
-    with _told(f"hf:{name}"):
-        found = datasets.load_dataset(repo, config, revision=revision or None)
-    return {part: of_dataset(rows, columns, modality, f"hf:{name}[{part}]") for part, rows in found.items()}
+    if not hasattr(rows, "__len__"):
+        fix = "leave out streaming=True, or take a piece of it: Dataset.from_list(list(data.take(1000)))"
+        raise DataError(f"{origin} is a stream, and its length is not known", fix=fix)
+    plain = rows.with_format(None)
 
-
-def of_dataset(rows: Any, columns: Columns, modality: str, origin: str) -> Examples:
-    """Turn a datasets.Dataset into examples; classes go by their names."""
-    import datasets
-
-    def column(name: str) -> list[Any]:
-        kind, values = rows.features[name], list(rows[name])
+    def column(name: str) -> Sequence[Any]:
+        kind = plain.features[name]
+        if isinstance(kind, datasets.Image):
+            encoded = plain.select_columns(name).cast_column(name, datasets.Image(decode=False))
+            return Lazy(lambda index: encoded[index][name], range(len(encoded)))
         inner = getattr(kind, "feature", kind)
-        if not isinstance(inner, datasets.ClassLabel):
-            return values
-        named = inner.int2str
-        return [None if v is None else list(map(named, v)) if isinstance(v, list) else named(v) for v in values]
+        values = plain[name][:]
+        return by_name(values, inner.names) if isinstance(inner, datasets.ClassLabel) else values
 
-    return examples(Table(list(rows.column_names), len(rows), column), columns, modality, origin, None)
+    return Table(list(plain.column_names), len(plain), column, origin)
 
 
-def of_frame(frame: Any, columns: Columns, modality: str) -> Examples:
-    """Turn a pandas or polars DataFrame into examples."""
-
-    def column(name: str) -> list[Any]:
-        values: list[Any] = frame[name].to_list()
-        return values
-
-    table = Table([str(name) for name in frame.columns], len(frame), column)
-    return examples(table, columns, modality, f"a DataFrame of {len(frame):,} rows", None)
+def by_name(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
+    """Return classes, and lists of them, by name; -1 is how the `datasets` library writes that there is none."""
+    known = dict(enumerate(names))
+    return [by_name(value, names) if isinstance(value, list) else known.get(value) for value in values]
 
 
-def examples(table: Table, columns: Columns, modality: str, origin: str, folder: Path | None) -> Examples:
+def examples(table: Table, columns: Columns, modality: str) -> Examples:
     """Turn a table into examples; DataError where it is not clear which column is what, or a value is missing."""
     if table.rows == 0:
-        raise DataError(f"{origin} has no rows", fix="give a table with a row for each example")
-    chosen = _choose(table, columns, modality, origin)
-    taken = [_filled(table.column(name), name, origin) for name in chosen.input]
-    inputs = list(zip(*taken, strict=True)) if len(taken) > 1 else taken[0]
-    if modality == "image" and folder is not None:
-        inputs = [folder / item if isinstance(item, str) else item for item in inputs]
-    if chosen.label is None:
-        return Examples(inputs, [None] * len(inputs), origin)
-    labels = _filled(table.column(chosen.label), chosen.label, origin)
-    plain = [plain_label(label, index) for index, label in enumerate(labels)]
-    return Examples(inputs, _typed(plain) if table.untyped else plain, origin)
+        raise DataError(f"{table.origin} has no rows", fix="give a table with a row for each example")
+    chosen = choosing.choose(table, columns, modality)
+    taken = [_inputs(table, name, modality) for name in chosen.input]
+    inputs = taken[0] if len(taken) == 1 else list(zip(*taken, strict=True))
+    said = f"{table.origin} ({', '.join(chosen.input)}{f' -> {chosen.label}' if chosen.label else ''})"
+    return Examples(inputs, _labels(table, chosen.label) if chosen.label else [None] * len(inputs), said)
 
 
-def _filled(values: list[Any], name: str, origin: str) -> list[Any]:
-    """Return values none of which is missing; NaN is how a DataFrame says so."""
+def _inputs(table: Table, name: str, modality: str) -> Sequence[Any]:
+    values = table.column(name)
+    if isinstance(values, Lazy):
+        return values
     for index, value in enumerate(values):
-        if value is None or value == "" or (isinstance(value, float) and value != value):
-            what = f"row {index + 1} of {origin} has nothing in {name}"
-            raise DataError(what, fix="fill it in, or remove the row")
-    return values
+        if is_missing(value) or (isinstance(value, str) and not value and (table.untyped or modality == "image")):
+            raise DataError(f"{table.where(index)} has nothing in {name}", fix="fill it in, or remove the row")
+    if modality == "image":
+        return [table.folder / value if isinstance(value, str) else value for value in values]
+    return cleaned(_lists(values) if table.untyped else values, table.where)
 
 
-def _typed(labels: list[Any]) -> list[Any]:
-    """Return texts as whole numbers if all are such, else as numbers if all are; "007" is a code and stays a text."""
+def _labels(table: Table, name: str) -> list[Any]:
+    values = table.column(name)
+    missing = [index for index, value in enumerate(values) if is_missing(value) or _is_empty(value)]
+    if len(missing) == table.rows:
+        fix = "name the column that has the labels (label=…, --label), or none: label=''"
+        raise Unlabelled(f"{table.origin} has nothing in {name}, in no row", fix=fix)
+    if missing:
+        raise DataError(f"{table.where(missing[0])} has nothing in {name}", fix="fill it in, or remove the row")
+    typed = _typed(values, table, name) if table.untyped else values
+    return [plain_label(value, table.where(index)) for index, value in enumerate(typed)]
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, str) and not value
+
+
+def _typed(labels: Sequence[str], table: Table, name: str) -> Sequence[Any]:
+    """Return texts as whole numbers if all are such, as numbers or as lists likewise; "007" is a code and stays one."""
     for pattern, kind in ((WHOLE, int), (NUMBER, float)):
         if all(pattern.fullmatch(label) for label in labels):
             return [kind(label) for label in labels]
-    return labels
-
-
-@contextmanager
-def _told(origin: str) -> Iterator[None]:
-    """Turn what a reader raises into a DataError that says which data it was."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        said = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        fix = (
-            f"check the name and the connection: {origin}" if origin.startswith("hf:") else f"look at it: head {origin}"
+    lists = _lists(labels)
+    if lists is labels and all(label.startswith("[") and label.endswith("]") for label in labels):
+        raise DataError(
+            f"{table.where(0)} has {labels[0]:.60} in {name}, a list as Python prints it, not as JSON",
+            fix='write the table as JSON lines: frame.to_json("data.jsonl", orient="records", lines=True)',
         )
-        raise DataError(f"{origin} cannot be read: {said}", fix=fix) from error
+    return lists
 
 
-def _csv(path: Path) -> Table:
-    """Read lines of values between commas, tabs or semicolons, whichever the header has most of."""
-    raw = path.read_bytes()
-    utf16 = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
-    text = raw.decode("utf-16" if utf16 else "utf-8-sig")
-    header = text.partition("\n")[0]
-    separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
-    csv.field_size_limit(1 << 30)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    names, *rows = [row for row in reader if row] or [[]]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"{path} has two columns called {twice[0]!r}", fix=f"rename one of them in line 1 of {path}")
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(names):
-            what = f"row {number} of {path} has {len(row)} values, and the header names {len(names)} columns"
-            raise DataError(what, fix="put values that hold a separator or a line break between quotes")
-    return Table(names, len(rows), lambda name: [row[names.index(name)] for row in rows], untyped=True)
-
-
-def _json(path: Path) -> Table:
-    """Read one object a line, or one list of objects."""
-    text = path.read_text(encoding="utf-8-sig")
-    if text.lstrip().startswith("["):
-        rows = json.loads(text)
-    else:
-        rows = []
-        for number, line in enumerate(text.split("\n"), 1):
-            try:
-                rows += [json.loads(line)] if line.strip() else []
-            except ValueError as error:
-                raise DataError(f"{path}:{number}: {error}", fix=f"edit line {number} of {path}") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path} holds something else than objects", fix='write {"text": …, "label": …}, one a line')
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return Table(names, len(rows), lambda name: [row.get(name) for row in rows])
-
-
-def _parquet(path: Path) -> Table:
-    from pyarrow import parquet
-
-    found = parquet.read_table(path)
-    return Table(list(found.column_names), found.num_rows, lambda name: found.column(name).to_pylist())
-
-
-def _choose(table: Table, columns: Columns, modality: str, origin: str) -> Columns:
-    """Return which columns are the input and the label: as named, by their usual names, or as the only ones left."""
-    names = table.names
-    for name in (*columns.input, *([columns.label] if columns.label else [])):
-        if name not in names:
-            fix = f'--input "{names[0]}"' if name in columns.input else f'--label "{names[-1]}"'
-            raise DataError(f"{origin} has no column {name!r}; it has {', '.join(names)}", fix=f"{fix}, or another")
-    label = columns.label or _usual(names, LABELS, columns.input)
-    inputs = columns.input or _inputs([name for name in names if name != label], modality)
-    others = [name for name in names if name != label]
-    if not inputs and len(others) == 1:
-        inputs = (others[0],)
-    if not inputs:
-        raise _unclear(origin, names, "input")
-    others = [name for name in names if name not in inputs]
-    if label is None and len(others) == 1:
-        label = others[0]
-    if label is None and others:
-        raise _unclear(origin, names, "label")
-    return Columns(inputs, label)
-
-
-def _inputs(names: list[str], modality: str) -> tuple[str, ...]:
-    lower = {name.lower(): name for name in names}
-    if modality == "text":
-        for pair in PAIRS:
-            if all(name in lower for name in pair):
-                return tuple(lower[name] for name in pair)
-    found = _usual(names, IMAGES if modality == "image" else TEXTS, ())
-    return (found,) if found else ()
-
-
-def _usual(names: Sequence[str], usual: Sequence[str], taken: Sequence[str]) -> str | None:
-    lower = {name.lower(): name for name in names if name not in taken}
-    return next((lower[name] for name in usual if name in lower), None)
-
-
-def _unclear(origin: str, names: Sequence[str], what: str) -> DataError:
-    options = f'--{what} NAME, or {what}="NAME" in Python'
-    return DataError(
-        f"{origin}: it is not clear which column is the {what}: {', '.join(names)}", fix=f"say it: {options}"
-    )
+def _lists(texts: Sequence[Any]) -> Sequence[Any]:
+    """Return texts as the lists that they are in JSON if all of them are, else as they are."""
+    if not all(text.startswith("[") and text.endswith("]") for text in texts):
+        return texts
+    try:
+        return [json.loads(text) for text in texts]
+    except ValueError:
+        return texts

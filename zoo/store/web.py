@@ -53,10 +53,15 @@ def agent() -> str:
 
 def check_online(entry: Entry) -> None:
     """Raise StoreError if the user has asked that nothing be fetched from the network."""
-    on = [name for name in OFFLINE if os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off")]
+    on = forbidden()
     if on:
         what = f"{entry.name}: {entry.source} is not in the store, and {on[0]}={os.environ[on[0]]} forbids to fetch it"
         raise StoreError(what, fix=f"unset {' '.join(on)}; zoo pull {entry.name}")
+
+
+def forbidden() -> list[str]:
+    """Return the variables by which the user has asked that nothing be fetched from the network; none: it may be."""
+    return [name for name in OFFLINE if os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off")]
 
 
 def refused(entry: Entry, url: str, status: int) -> StoreError:
