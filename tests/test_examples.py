@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+import datasets
 import numpy as np
+import pandas as pd
 import pictures
 import pytest
 import torch
@@ -14,7 +16,7 @@ from PIL import Image
 
 from zoo.data import batches, split
 from zoo.data.decoded import decode
-from zoo.data.examples import Examples, fingerprint, identity, read, read_one
+from zoo.data.examples import Examples, Lazy, fingerprint, identity, read, read_one
 from zoo.data.prepare import How, prepare, train_and_valid
 from zoo.errors import DataError
 from zoo.plugin import ImageInput
@@ -194,6 +196,30 @@ def test_files_are_decoded_once(tmp_path):
     again = decode(data, SPEC, tmp_path / "cache", skip_bad=False, advance=seen.append)
     assert seen == [6]
     assert torch.equal(first.flat, again.flat)
+
+
+def decoded(data):
+    return decode(data, SPEC, None, skip_bad=False, advance=lambda done: None).flat
+
+
+def test_images_of_a_dataset_stay_on_the_disk_until_they_are_looked_at():
+    labels = [label for _, label in pictures.pairs(2)]
+    rows = {"image": [pictures.array(label, i) for i, label in enumerate(labels)], "label": labels}
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    data, _ = read(datasets.Dataset.from_dict(rows, features=kinds))
+    assert isinstance(data.at([4, 0]).inputs, Lazy)
+    assert data.at([4, 0]).labels == [labels[4], labels[0]]
+    assert torch.equal(decoded(data.at([4, 0])), decoded(read([(rows["image"][i], "x") for i in (4, 0)])[0]))
+    assert fingerprint(data.at([4, 0])) == fingerprint(data.at([4, 0])) != fingerprint(data.at([0, 4]))
+
+
+def test_images_may_be_the_bytes_of_files(tmp_path):
+    folder = pictures.folder(tmp_path / "data", 1)
+    files = sorted(folder.rglob("*.png"))
+    rows = [{"image": {"bytes": path.read_bytes(), "path": path.name}, "label": path.parent.name} for path in files]
+    pd.DataFrame(rows).to_parquet(tmp_path / "data.parquet")
+    for data in (rows, [(row["image"]["bytes"], row["label"]) for row in rows], tmp_path / "data.parquet"):
+        assert torch.equal(decoded(read(data)[0]), decoded(read(folder)[0]))
 
 
 def test_a_changed_file_is_decoded_again(tmp_path):

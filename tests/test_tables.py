@@ -8,23 +8,18 @@ import subprocess
 import sys
 
 import datasets
-import numpy as np
 import pandas as pd
-import pictures
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zoo.data.decoded import decode
-from zoo.data.examples import Columns, Lazy, fingerprint, read, read_one
+from zoo.data.examples import Columns, read, read_one
 from zoo.errors import DataError
-from zoo.plugin import ImageInput
 
 SIGNS = st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"])
 WORDS = st.text(SIGNS, min_size=1)
 KINDS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 QUIET = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-SPEC = ImageInput(16, (0.5,) * 3, (0.25,) * 3)
 
 
 def columns(names):
@@ -216,35 +211,6 @@ def test_a_part_without_labels_is_not_measured_on():
     assert read_one(data, modality="text").inputs == ["validation"] * 2
     with pytest.raises(DataError, match=r"DatasetDict\[test\] has nothing in label, in no row"):
         read_one(parts(test=[-1, -1]), modality="text")
-
-
-def test_images_of_a_dataset_stay_on_the_disk_until_they_are_looked_at(tmp_path):
-    pairs = pictures.pairs(2)
-    rows = {"image": [pictures.array(label, i) for i, (_, label) in enumerate(pairs)], "label": [k for _, k in pairs]}
-    data = datasets.Dataset.from_dict(
-        rows, features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
-    )
-    found = read(data)[0].at([4, 0])
-    assert isinstance(found.inputs, Lazy)
-    assert found.labels == [rows["label"][4], rows["label"][0]]
-    decoded = decode(found, SPEC, None, skip_bad=False, advance=lambda done: None).images()
-    expected = decode(
-        read([(rows["image"][i], "x") for i in (4, 0)])[0], SPEC, None, skip_bad=False, advance=lambda done: None
-    ).images()
-    assert np.array_equal(decoded, expected)
-    assert fingerprint(found) == fingerprint(read(data)[0].at([4, 0])) != fingerprint(read(data)[0].at([0, 4]))
-
-
-def test_images_may_be_the_bytes_of_files(tmp_path):
-    folder = pictures.folder(tmp_path / "data", 1)
-    files = sorted(folder.rglob("*.png"))
-    rows = [{"image": {"bytes": path.read_bytes(), "path": path.name}, "label": path.parent.name} for path in files]
-    pairs = [(row["image"]["bytes"], row["label"]) for row in rows]
-    written = write(rows, tmp_path / "data.parquet")
-    expected = decode(read(folder)[0], SPEC, None, skip_bad=False, advance=lambda done: None).flat
-    for data in (rows, pairs, written):
-        found = decode(read(data)[0], SPEC, None, skip_bad=False, advance=lambda done: None).flat
-        assert np.array_equal(found, expected)
 
 
 def test_a_folder_of_tables_is_read_in_parts(tmp_path):

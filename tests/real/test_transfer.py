@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 from pathlib import Path
@@ -30,13 +29,6 @@ def halves(seed: int) -> tuple[list, list]:
         train += [(path, folder.name) for path in paths[:half]]
         valid += [(path, folder.name) for path in paths[half:]]
     return train, valid
-
-
-def mails(seed: int) -> tuple[list, list]:
-    """Return 400 mails to train on and 1,000 to measure on."""
-    rows = [json.loads(line) for line in real_data.mails().read_text().splitlines()]
-    drawn = random.Random(seed).sample([(row["text"], row["label"]) for row in rows], 1400)
-    return drawn[:400], drawn[400:]
 
 
 def test_minilm_gives_what_transformers_gives(hub):
@@ -69,7 +61,7 @@ def test_photos_by_the_default_strategy(hub, tmp_path):
 
 
 def test_mails_by_the_default_strategy(hub, tmp_path):
-    train, valid = mails(0)
+    train, valid = real_data.mail_split()
     model = zoo.load(MINILM, "cpu").finetune(train, valid=valid, precision="bf16", out=tmp_path / "mails")
     print("mails:", model.metrics)
     assert model.recipe.strategy == "lp-ft"
@@ -81,7 +73,7 @@ def test_mails_by_the_default_strategy(hub, tmp_path):
 
 
 def test_a_tagger_of_numbers_in_real_mails(hub):
-    texts = [text.split()[:40] for text, _ in mails(1)[0][:120]]
+    texts = [text.split()[:40] for text, _ in real_data.mail_split(1)[0][:120]]
     pairs = [(words, ["NUMBER" if any(map(str.isdigit, word)) else "O" for word in words]) for words in texts]
     model = zoo.load(MINILM, "cpu").finetune(pairs, strategy="probe")
     assert model.task.name == "tag"
