@@ -9,7 +9,7 @@ from typing import Any
 from zoo.console import Bar
 from zoo.data import split, texts
 from zoo.data.batches import Images
-from zoo.data.decoded import Decoded, decode
+from zoo.data.decoded import Decoded, decode, name_of
 from zoo.data.examples import Examples
 from zoo.data.sets import Inputs
 from zoo.data.texts import Texts
@@ -97,7 +97,7 @@ def _without(examples: Examples, decoded: Decoded) -> Examples:
 
 
 def _names(examples: Examples, decoded: Decoded) -> tuple[str, ...]:
-    return tuple(str(examples.inputs[i]) for i in decoded.skipped)
+    return tuple(name_of(examples.inputs[i], i) for i in decoded.skipped)
 
 
 def train_and_valid(examples: Examples, own: Examples | None, share: float, task: str, how: How, seed: int) -> Split:
