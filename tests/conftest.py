@@ -84,3 +84,21 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         return folder
 
     return install
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Return a function that serves repositories by name until the test ends."""
+    from hub import Hub
+
+    hubs = []
+
+    def start(**repos):
+        hub = Hub({f"tiny/{name}": files for name, files in repos.items()}).__enter__()
+        hubs.append(hub)
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        return hub
+
+    yield start
+    for hub in hubs:
+        hub.__exit__()

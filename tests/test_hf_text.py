@@ -9,7 +9,6 @@ import pytest
 import tiny
 import torch
 import words
-from hub import Hub
 from transformers import AutoModel
 
 import zoo
@@ -22,22 +21,6 @@ DECODERS = (
     *("gpt2", "opt", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
     *("mixtral", "mamba", "xlnet"),
 )
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """Return a function that serves repositories by name until the test ends."""
-    hubs = []
-
-    def start(**repos):
-        hub = Hub({f"tiny/{name}": files for name, files in repos.items()}).__enter__()
-        hubs.append(hub)
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        return hub
-
-    yield start
-    for hub in hubs:
-        hub.__exit__()
 
 
 def reference(kind):

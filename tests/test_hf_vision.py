@@ -9,7 +9,6 @@ import pictures
 import pytest
 import tiny
 import torch
-from hub import Hub
 from PIL import Image
 
 import zoo
@@ -22,22 +21,6 @@ CLASSIFIED = [kind for kind in tiny.VISION if kind not in (*TOWERS, "vit_mae")]
 BLUE_FIRST = ("mobilevit", "mobilevitv2")
 TWINS = ("mobilevitv2", "pvt_v2", "dinov2_with_registers", "vit_msn", "convnextv2", "swinv2")
 """Built of the same parts as another."""
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """Return a function that serves repositories by name until the test ends."""
-    hubs = []
-
-    def start(**repos):
-        hub = Hub({f"tiny/{name}": files for name, files in repos.items()}).__enter__()
-        hubs.append(hub)
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        return hub
-
-    yield start
-    for hub in hubs:
-        hub.__exit__()
 
 
 def images(entry, count=2):
