@@ -102,3 +102,20 @@ def serve(monkeypatch):
     yield start
     for hub in hubs:
         hub.__exit__()
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory):
+    """Return a saved tiny net that knows colours: what tests transfer from."""
+    import pictures
+
+    import zoo
+
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("pretrained")
+        patch.chdir(root)
+        patch.setenv("ZOO_HOME", str(root / "store"))
+        patch.setenv("ZOO_CONFIG_HOME", str(root / "config"))
+        model = zoo.load(pictures.catalogue(root), "cpu")
+        model.finetune(pictures.pairs(12), strategy="scratch", steps=60, batch_size=16)
+        return model.save(root / "colours")

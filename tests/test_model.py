@@ -18,18 +18,6 @@ def name(isolated):
     return pictures.catalogue(isolated)
 
 
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    """A tiny net that knows colours, saved once: what the other tests transfer from."""
-    with pytest.MonkeyPatch.context() as patch:
-        root = tmp_path_factory.mktemp("pretrained")
-        patch.chdir(root)
-        patch.setenv("ZOO_HOME", str(root / "store"))
-        model = zoo.load(pictures.catalogue(root), "cpu")
-        model.finetune(pictures.pairs(12), strategy="scratch", steps=60, batch_size=16)
-        return model.save(root / "colours")
-
-
 def state(model) -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in model.backbone.module.state_dict().items()}
 

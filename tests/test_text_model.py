@@ -66,9 +66,12 @@ def test_a_task_from_data_to_saved_to_loaded(name, task, tmp_path, capsys):
     assert f"-> {task};" in capsys.readouterr().out
     again = zoo.load(tmp_path / "saved", "cpu")
     inputs = PROMPTS.get(task, ["the film was great", "a dull plot"])
-    assert again.predict(inputs) == model.predict(inputs)
-    assert again.evaluate(data) == model.evaluate(data)
-    assert torch.equal(again.embed(["the film"]), model.embed(["the film"]))
+    for found, expected in zip(again.predict(inputs), model.predict(inputs), strict=True):
+        number = isinstance(expected.label, float)
+        assert found.label == (pytest.approx(expected.label, rel=1e-5) if number else expected.label)
+        assert dict(found.top) == pytest.approx(dict(expected.top), rel=1e-5)
+    assert again.evaluate(data) == pytest.approx(model.evaluate(data), rel=1e-5)
+    torch.testing.assert_close(again.embed(["the film"]), model.embed(["the film"]))  # kernels differ by alignment
 
 
 @pytest.mark.parametrize("strategy", ["probe", "lora", "scratch"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from typing import TextIO
 
 _stream: TextIO | None = None
 """Where lines go; None is standard output as it is at the time of the call."""
-_quiet = False
+_quiet = os.environ.get("RANK", "0") != "0"
+"""Of several processes that train one model, the first speaks."""
 CLEAR = "\r\x1b[2K"
 MEGABYTES = (1e6, " MB")
 

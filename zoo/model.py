@@ -14,18 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from zoo import artefact, card, discovery, language, lines, registry, tasks, weights
+from zoo import plan as plans
 from zoo.console import say
 from zoo.data import examples as reader
 from zoo.data import prepare
-from zoo.data.examples import Columns, Examples, fingerprint
+from zoo.data.examples import Columns, Examples
 from zoo.data.prepare import How
 from zoo.data.sets import Labelled, Set
 from zoo.errors import DataError, PluginError, RecipeError
+from zoo.finetune import checkpoint, ranks, run
 from zoo.finetune import job as jobs
 from zoo.finetune import recipe as recipes
-from zoo.finetune import run
-from zoo.finetune.network import Network, Rows, features, measured_rows, outputs
-from zoo.finetune.recipe import LENGTH, Recipe
+from zoo.finetune.finder import Rates
+from zoo.finetune.network import Network, Rows, features, lay_out, measured_rows, outputs
+from zoo.finetune.recipe import Recipe
+from zoo.plan import Plan
 from zoo.plugin import Backbone, Classifier, Entry, ImageInput, TextInput
 from zoo.tasks import LANGUAGE, Prediction, Task
 
@@ -42,6 +45,7 @@ class Model:
     head, task  None until `finetune`
     history     one dict per measurement of the last fine-tuning: step, loss, valid_<metric>
     metrics     the metrics on its validation data ({} without any)
+    tested      the metrics on data that was kept apart ({} without any)
     """
 
     def __init__(self, entry: Entry, backbone: Backbone, files: Mapping[str, Path], provenance: dict[str, Any]) -> None:
@@ -55,6 +59,7 @@ class Model:
         self.recipe: Recipe | None = None
         self.history: list[Row] = []
         self.metrics: Row = {}
+        self.tested: Row = {}
         self.data: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -69,6 +74,8 @@ class Model:
         valid: object = 0.2,
         strategy: str = "auto",
         out: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        test: object = None,
         input: str | Sequence[str] | None = None,
         label: str | None = None,
         seed: int = 0,
@@ -80,37 +87,72 @@ class Model:
                   a sized sequence of (input, label); texts without labels for a language model
         task      classify, multilabel, regress, tag, causal-lm or masked-lm; None: as the labels call for
         valid     share held out (of each class; 0: none), or validation data of its own
-        strategy  auto, scratch, probe, full, lp-ft or lora; see Recipe, whose other fields are keywords too
+        strategy  auto, scratch, probe, full, lp-ft, gradual or lora; see Recipe, whose other fields are keywords too
         out       folder to save the model to; it must not exist or be empty
+        resume    go on with the run to `out` that was stopped or killed, if there is one; it ends with the same bits
+        test      share kept apart, or data of its own, by which nothing is chosen: measured at the end, as `tested`
         input     column of a table that holds the input (two: pairs of texts); label the one that holds the labels
 
         Raises DataError, RecipeError or ArtefactError before any training where the input is at fault.
         """
         wanted = recipes.make({"strategy": strategy, "seed": seed, **fields})
-        if out is not None:
-            artefact.check_free(Path(out))
-        tasks.check_name(task)
+        place = out if out is None else Path(out)
+        if place is not None and resume and artefact.is_saved(place):
+            return self._finished(place)
+        keeper = checkpoint.keeper(place, wanted.save_every, resume=resume)
+        ranks.join()
         start = time.monotonic()
-        columns = Columns.of(input, label)
-        found, own, share = self._read(data, valid, columns)
-        name = task or tasks.infer(found.inputs, found.labels, self.entry.tasks)
-        self._check_task(name, found, own)
-        self._with_lm_head(name)
-        split = prepare.train_and_valid(found, own, share, name, self._how(wanted, blocks=name in LANGUAGE), seed)
-        chosen = tasks.make(name, split.train.examples.labels)
-        say("data", lines.data(split, chosen))
-        job = self._job(chosen, split, wanted)
+        plan = self._planned(data, wanted, task, valid, test, Columns.of(input, label))
+        job = plan.job
         say("backbone", lines.backbone(self.entry, _count(self.backbone.module), tuned=self.head is not None))
         say("strategy", lines.strategy(wanted, job.recipe, len(job.train), job.warm is not None))
         self._start(job.recipe)
-        outcome = run.run(self.backbone, jobs.balanced(job))
-        facts = _facts(split, columns) | {"seconds": round(time.monotonic() - start, 2)}
-        self._keep(outcome, chosen, job.recipe, facts)
-        if split.valid:
-            say("result", lines.result(self.metrics, chosen, split.valid.examples.labels, self.history[0]))
-        if out is not None:
-            self.save(out)
+        asked = {"backbone": self.entry.name, "task": job.task.name, "data": plan.facts["fingerprint"]}
+        keeper.begin(_asked(wanted) | asked)
+        outcome = run.run(self.backbone, jobs.balanced(job), keeper)
+        self._keep(outcome, job.task, plan.facts | {"seconds": round(time.monotonic() - start, 2)})
+        if plan.split.valid:
+            labels = plan.split.valid.examples.labels
+            say("result", lines.result(self.metrics, job.task, labels, self.history, plan.apart is None))
+        if plan.apart is not None:
+            self.tested = self._measured(plan.apart)[0]
+            say("test", lines.tested(self.tested, len(plan.apart)))
+        if place is not None and ranks.rank() == 0:
+            self.save(place)
+        keeper.done()
+        ranks.wait()
         return self
+
+    def find_lr(
+        self,
+        data: object,
+        *,
+        task: str | None = None,
+        strategy: str = "full",
+        input: str | Sequence[str] | None = None,
+        label: str | None = None,
+        **fields: Any,
+    ) -> Rates:
+        """Return a suggestion for `lr`, and the loss at every rate tried; the model is as before afterwards.
+
+        Takes the data and the recipe's fields as `finetune` does. Raises DataError and RecipeError.
+        """
+        wanted = recipes.make({"strategy": strategy, **fields})
+        if wanted.strategy not in ("full", "scratch"):
+            raise RecipeError(
+                f'strategy="{strategy}" has no rate to be found: a probe is solved', fix='strategy="full"'
+            )
+        columns = Columns.of(input, label)
+        before = self.entry, self.backbone
+        try:
+            job = self._planned(data, wanted, task, 0, None, columns).job
+            if wanted.strategy == "scratch":
+                self._start(job.recipe)
+            found = run.find_lr(self.backbone, jobs.balanced(job))
+        finally:
+            self.entry, self.backbone = before
+        say("find lr", f"lr={found.lr:g}   (the loss falls fastest there)")
+        return found
 
     def evaluate(
         self, data: object, *, input: str | Sequence[str] | None = None, label: str | None = None
@@ -125,8 +167,13 @@ class Model:
         self, data: object, *, input: str | Sequence[str] | None = None, label: str | None = None
     ) -> tuple[dict[str, float], dict[Any, dict[str, float]]]:
         """Return the metrics, and precision, recall, F1 and support of each class ({} for tasks without any)."""
+        known = self.data.get("columns", {})
+        columns = Columns.of(input or known.get("input"), label or known.get("label"))
+        return self._measured(reader.read_one(data, modality=self.entry.modality, columns=columns))
+
+    def _measured(self, examples: Examples) -> tuple[dict[str, float], dict[Any, dict[str, float]]]:
         network, task = self._tuned()
-        rows = measured_rows(network, task, self._labelled(data, input, label), self._precision())
+        rows = measured_rows(network, task, self._labelled(examples), self._precision())
         classes = task.per_class(rows.values, rows.targets) if isinstance(task, tasks.Classify) else {}
         return task.measure(rows.values, rows.targets), classes
 
@@ -203,19 +250,17 @@ class Model:
         """Where the backbone's parameters are."""
         return next(self.backbone.module.parameters()).device
 
-    def _read(self, data: object, valid: object, columns: Columns) -> tuple[Examples, Examples | None, float]:
-        """Read the data, and what `valid` says of validation: data of its own, or the share to hold out."""
-        found, own = reader.read(data, modality=self.entry.modality, columns=columns)
-        if valid is not None and not isinstance(valid, int | float):
-            own = reader.read_one(valid, modality=self.entry.modality, columns=columns)
-        return found, own, float(valid or 0) if own is None and isinstance(valid, int | float | None) else 0.0
+    def _planned(
+        self, data: object, wanted: Recipe, task: str | None, valid: object, test: object, columns: Columns
+    ) -> Plan:
+        """Read the data and make a job of it; for a language-modelling task the backbone gets its head."""
+        asked = plans.read(data, task, valid, test, columns, self.entry, wanted.seed)
+        self._with_lm_head(asked.task)
+        return plans.make(asked, wanted, self.backbone, self._classifier, pretrained=self.pretrained)
 
-    def _labelled(self, data: object, input: str | Sequence[str] | None, label: str | None) -> Set:
-        """Read and prepare data to measure on; columns are those of the training data unless given."""
+    def _labelled(self, examples: Examples) -> Set:
+        """Prepare data to measure on."""
         assert self.task is not None
-        known = self.data.get("columns", {})
-        columns = Columns.of(input or known.get("input"), label or known.get("label"))
-        examples = reader.read_one(data, modality=self.entry.modality, columns=columns)
         blocks = self.task.name in LANGUAGE
         if not blocks:
             tasks.check(self.task.name, examples.inputs, examples.labels)
@@ -223,27 +268,13 @@ class Model:
         prepared = prepare.prepare_all(examples, self._how(blocks=blocks))
         return jobs.labelled(self.task, prepared.inputs, prepared.examples.labels, self.backbone.tokenizer)
 
-    def _how(self, recipe: Recipe | None = None, *, keep: bool = True, blocks: bool = False) -> How:
-        """Return how inputs are prepared under a recipe: this one, or that of the last fine-tuning."""
-        recipe = recipe or self.recipe or Recipe()
-        length = 0
-        if isinstance(self.backbone.input, TextInput):
-            length = min(recipe.max_length or LENGTH, self.backbone.input.max_length)
-        tokenizer = self.backbone.tokenizer
-        return How(self.backbone.input, tokenizer, recipe.skip_bad, keep, length, recipe.cut, blocks)
+    def _how(self, *, keep: bool = True, blocks: bool = False) -> How:
+        """Return how inputs are prepared under the recipe of the last fine-tuning."""
+        return plans.how(self.backbone, self.recipe or Recipe(), keep=keep, blocks=blocks)
 
     def _features(self, data: Set) -> Rows:
+        lay_out(self.backbone.module)
         return features(self.backbone.module, data, reads="pooled", precision="fp32")
-
-    def _check_task(self, name: str, *parts: Examples | None) -> None:
-        """Raise RecipeError for a task that the backbone is not for, DataError for data that is not for the task."""
-        known = self.entry.tasks or ("classify",)
-        if name not in known and (name in LANGUAGE or (self.entry.modality == "image" and name == "tag")):
-            fix = f"task={known[0]!r}, or choose another backbone: zoo list --task {name}"
-            raise RecipeError(f"{self.entry.name} cannot learn {name}; it can {', '.join(known)}", fix=fix)
-        for part in parts:
-            if part is not None:
-                tasks.check(name, part.inputs, part.labels)
 
     def _with_lm_head(self, task: str) -> None:
         """Load the backbone again with its language-modelling head where the task needs one and it has none yet."""
@@ -263,26 +294,6 @@ class Model:
             raise PluginError(what, fix="report it to the plugin's author; other tasks are not affected")
         self.backbone.module.to(device).eval()
 
-    def _job(self, task: Task, split: prepare.Split, wanted: Recipe) -> jobs.Job:
-        """Put task, sets and the settled recipe together."""
-        tokenizer = self.backbone.tokenizer
-        train = jobs.labelled(task, split.train.inputs, split.train.examples.labels, tokenizer)
-        held = split.valid
-        valid = None if held is None else jobs.labelled(task, held.inputs, held.examples.labels, tokenizer)
-        spec = self.backbone.input
-        now = recipes.Situation(
-            examples=len(train),
-            image_size=spec.size if isinstance(spec, ImageInput) else None,
-            tokens=spec.max_length if isinstance(spec, TextInput) else None,
-            pretrained=self.pretrained,
-            valid=0 if valid is None else len(valid),
-            language=task.name in LANGUAGE,
-            cuda=self.device.type == "cuda",
-        )
-        recipe = recipes.settle(wanted, now)
-        warm = None if recipe.strategy == "scratch" else jobs.warm_head(task, self._classifier())
-        return jobs.Job(task, train, valid, recipe, warm)
-
     def _classifier(self) -> Classifier | None:
         """Return the classifier that this model has: its own head, else the one the backbone was pretrained with."""
         if isinstance(self.head, nn.Linear) and self.task is not None and self.task.name == "classify":
@@ -290,10 +301,18 @@ class Model:
             return Classifier(names, self.head.weight.detach(), self.head.bias.detach())
         return weights.classifier(discovery.load(self.entry.plugin), self.entry, self.files, self.backbone.dim)
 
-    def _keep(self, outcome: run.Outcome, task: Task, recipe: Recipe, data: dict[str, Any]) -> None:
-        self.head, self.task, self.recipe, self.data = outcome.head, task, recipe, data
+    def _keep(self, outcome: run.Outcome, task: Task, data: dict[str, Any]) -> None:
+        self.head, self.task, self.recipe, self.data = outcome.head, task, outcome.recipe, data
         self.history, self.metrics = list(outcome.history), outcome.metrics
         self.pretrained = True  # what it is fine-tuned from next time
+
+    def _finished(self, folder: Path) -> Model:
+        """Become the model that an earlier run has saved already."""
+        from zoo.loading import load
+
+        say("resume", f"{folder} is finished")
+        self.__dict__.update(vars(load(folder, str(self.device))))
+        return self
 
     def _start(self, settled: Recipe) -> None:
         """Give the backbone the state that the strategy starts from."""
@@ -313,19 +332,14 @@ class Model:
         return Network(self.backbone.module, self.head, self.task.reads), self.task
 
     def _precision(self) -> str:
+        """Return the precision of the last fine-tuning; weights are laid out as is usually fastest."""
+        lay_out(self.backbone.module)
         return self.recipe.precision if self.recipe else "fp32"
 
 
-def _facts(split: prepare.Split, columns: Columns) -> dict[str, Any]:
-    train = split.train.examples
-    return {
-        "origin": train.origin,
-        "columns": {"input": list(columns.input), "label": columns.label},
-        "examples": len(train),
-        "valid": len(split.valid.examples) if split.valid else 0,
-        "skipped": len(split.skipped),
-        "fingerprint": fingerprint(train),
-    }
+def _asked(wanted: Recipe) -> dict[str, Any]:
+    """Return the settings that a run has to be gone on with; how often it is saved is not one."""
+    return {name: value for name, value in recipes.to_dict(wanted).items() if name != "save_every"}
 
 
 def _count(module: nn.Module) -> int:

@@ -136,6 +136,8 @@ class Backbone:
     Text has a `tokenizer`. With `options["lm_head"]` true, which core sets for the language-modelling tasks, `lm_head`
     is the part of `module` that maps tokens (N, T, D) to logits (N, T, V); forward does not call it. `generate` goes
     on with prompts: (inputs, most new tokens, temperature) -> token ids (N, T + new), prompts included.
+    Where a net has two ways to compute attention, `attention("fused")` and `attention("plain")` switch between them;
+    it comes as "fused". Core uses what is faster on the machine at hand.
     """
 
     module: nn.Module
@@ -146,6 +148,7 @@ class Backbone:
     tokenizer: Tokenizer | None = None
     lm_head: nn.Module | None = None
     generate: Callable[[Mapping[str, Tensor], int, float], Tensor] | None = None
+    attention: Callable[[str], None] | None = None
 
 
 class Repository(Protocol):

@@ -307,3 +307,14 @@ def lora_targets(net: nn.Module, prefix: str) -> tuple[str, ...]:
     parts = dict(net.named_modules())
     found = (name for name in named(nn.Conv2d))
     return tuple(name for name in found if getattr(parts[name.removeprefix(prefix)], "groups", 1) == 1)
+
+
+def attention(net: Any) -> Callable[[str], None] | None:
+    """Return what switches between torch's fused attention and plain products, None for a net without the choice."""
+    if net.config._attn_implementation != "sdpa":
+        return None
+
+    def switch(how: str) -> None:
+        net.set_attn_implementation("sdpa" if how == "fused" else "eager")
+
+    return switch

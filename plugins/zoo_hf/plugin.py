@@ -142,7 +142,14 @@ def _image(entry: Entry, files: Mapping[str, Path], config: Any) -> Backbone:
     except Exception as error:  # detectors, segmenters and the like, each in its own way
         what = f"{entry.name}: {config.model_type} makes no features of one image: {error}"
         raise PluginError(what, fix=configs.ANOTHER) from error
-    return Backbone(module, dim, entry.input, nets.stages(net, "net."), nets.lora_targets(net, "net."))
+    return Backbone(
+        module,
+        dim,
+        entry.input,
+        nets.stages(net, "net."),
+        nets.lora_targets(net, "net."),
+        attention=nets.attention(net),
+    )
 
 
 def _text(entry: Entry, files: Mapping[str, Path], config: Any) -> Backbone:
@@ -159,13 +166,23 @@ def _text(entry: Entry, files: Mapping[str, Path], config: Any) -> Backbone:
     dim = _width(config) * len(pooling)
     parts = nets.stages(net, "net."), nets.lora_targets(net, "net.")
     if full is None:
-        return Backbone(module, dim, entry.input, *parts, tokenizer=made)
+        return Backbone(module, dim, entry.input, *parts, tokenizer=made, attention=nets.attention(net))
     module.lm_head = nets.LanguageHead(full)
     known = {name for name, _ in net.named_parameters(prefix="net")}
     own = tuple(name for name, _ in module.named_parameters() if name not in known)
     stages = (*parts[0][:-1], (*parts[0][-1], *own))
     go_on = partial(nets.generate, net, module.lm_head, made.pad) if configs.decodes(config) else None
-    return Backbone(module, dim, entry.input, stages, parts[1], tokenizer=made, lm_head=module.lm_head, generate=go_on)
+    return Backbone(
+        module,
+        dim,
+        entry.input,
+        stages,
+        parts[1],
+        tokenizer=made,
+        lm_head=module.lm_head,
+        generate=go_on,
+        attention=nets.attention(net),
+    )
 
 
 def _width(config: Any) -> int:

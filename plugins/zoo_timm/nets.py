@@ -195,3 +195,14 @@ def lora_targets(net: nn.Module, stem: tuple[str, ...]) -> tuple[str, ...]:
 def _error(entry: Entry, what: str, edit: str) -> PluginError:
     where = f'["{entry.name}"] in {entry.catalogue}' if entry.catalogue else f'the row "{entry.name}"'
     return PluginError(f"{entry.name}: {what}", fix=f"{edit}, in {where}")
+
+
+def attention(net: nn.Module) -> Callable[[str], None] | None:
+    """Return what switches between torch's fused attention and plain products, None for a net without the choice."""
+    able = [part for part in net.modules() if getattr(part, "fused_attn", False) is True]
+
+    def switch(how: str) -> None:
+        for part in able:
+            part.fused_attn = how == "fused"  # type: ignore[assignment]
+
+    return switch if able else None

@@ -26,7 +26,14 @@ class Timm(Plugin):
         nets.forget_caches(net)
         stages = nets.stages(net)
         targets = nets.lora_targets(net, stages[0])
-        return Backbone(nets.returning_features(net), nets.dim(net), entry.input, stages, lora_targets=targets)
+        return Backbone(
+            nets.returning_features(net),
+            nets.dim(net),
+            entry.input,
+            stages,
+            lora_targets=targets,
+            attention=nets.attention(net),
+        )
 
     def adapt(self, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]) -> dict[str, Tensor]:
         """Read a file as timm does, and drop its classifier."""

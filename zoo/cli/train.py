@@ -35,13 +35,20 @@ def _fields(pairs: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def _free_folder(name: str, data: str) -> Path:
-    """Choose runs/<data>-<backbone>, numbered if it is taken."""
+def _free_folder(name: str, data: str, *, resume: bool) -> Path:
+    """Choose runs/<data>-<backbone>, numbered if it is taken; to go on, the last one that was not finished."""
     backbone = name.rstrip("/").rsplit("/", 1)[-1].split(".")[0] or "model"
     source = Path(data.rpartition(":")[2]).resolve()
     base = Path("runs") / f"{source.name.partition('.')[0] or 'data'}-{backbone}"
-    numbered = (base.with_name(f"{base.name}-{i}") for i in range(2, 10_000))
-    return base if not base.exists() else next(path for path in numbered if not path.exists())
+    numbered = [base, *(base.with_name(f"{base.name}-{i}") for i in range(2, 1_000))]
+    unfinished = [path for path in numbered if _unfinished(path).exists()]
+    if resume and unfinished:
+        return unfinished[-1]
+    return next(path for path in numbered if not path.exists() and not _unfinished(path).exists())
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.name}.unfinished")
 
 
 def _columns(command: Any) -> Any:
@@ -61,8 +68,12 @@ def _print(document: object) -> None:
 @click.option("--task", help="classify, multilabel, regress, tag, causal-lm or masked-lm.  [default: as labelled]")
 @_columns
 @click.option("--valid", help="Share held out for validation (0: none), or data of its own.  [default: 0.2]")
-@click.option("--strategy", default="auto", help="auto, scratch, probe, full, lp-ft or lora.", show_default=True)
+@click.option(
+    "--strategy", default="auto", help="auto, scratch, probe, full, lp-ft, gradual or lora.", show_default=True
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to save to.  [default: runs/DATA-NAME]")
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped or killed.")
+@click.option("--test", help="Share, or data of its own, to measure on once, at the end.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, …", show_default=True)
 @click.option("--seed", default=0, help="Same seed, same machine: same model.", show_default=True)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any field of the recipe: steps, lr, …")
@@ -76,6 +87,8 @@ def finetune(
     valid: str | None,
     strategy: str,
     out: Path | None,
+    resume: bool,
+    test: str | None,
     device: str,
     seed: int,
     pairs: tuple[str, ...],
@@ -88,7 +101,7 @@ def finetune(
     a language model. NAME may also be the folder of a saved model, which is then trained further.
     """
     fields = _fields(pairs)
-    target = out or _free_folder(name, data)
+    target = out or _free_folder(name, data, resume=resume)
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
         from zoo import artefact
@@ -97,21 +110,24 @@ def finetune(
 
         recipe.make({"strategy": strategy, "seed": seed, **fields})  # told before anything is imported or fetched
         check_source(data)
-        artefact.check_free(target)
+        if not resume:
+            artefact.check_free(target)
         from zoo.loading import load
 
         model = load(name, device)
-        chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "valid": _valid(valid)}
+        chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "test": test and _part(test)}
+        chosen |= {"valid": 0.2 if valid is None else _part(valid), "resume": resume}
         model.finetune(data, strategy=strategy, out=target, seed=seed, **chosen, **fields)
     if as_json:
         assert model.recipe is not None
         seconds = round(time.monotonic() - start, 2)
-        _print({"metrics": model.metrics, "strategy": model.recipe.strategy, "seconds": seconds, "out": str(target)})
+        tested = {"test": model.tested} if model.tested else {}
+        document = {"metrics": model.metrics, **tested, "strategy": model.recipe.strategy}
+        _print(document | {"seconds": seconds, "out": str(target)})
 
 
-def _valid(text: str | None) -> float | str:
-    if text is None:
-        return 0.2
+def _part(text: str) -> float | str:
+    """Read a share, or take the text for the name of data."""
     try:
         return float(text)
     except ValueError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,8 @@ class Job:
     """A task whose loss makes up for rare classes, data to train on and to choose by, and the settled recipe.
 
     `warm` is a head that knows the labels already, `draws` (N,) the examples' chances of being drawn (None: equal).
+    `stages` are the backbone's, `called` names a training example. With `cautious` a tuned
+    network has to be better than the probe beyond chance to be kept. `micro` examples go through the network at once.
     """
 
     task: Task
@@ -32,6 +34,19 @@ class Job:
     recipe: Recipe
     warm: nn.Linear | None = None
     draws: Tensor | None = None
+    stages: tuple[tuple[str, ...], ...] = ()
+    called: Callable[[int], str] = "example {}".format
+    cautious: bool = False
+    micro: int | None = None
+
+    def frozen(self) -> frozenset[str]:
+        """Return the names of the parts that do not train."""
+        return frozenset(name for stage in self.stages[: self.recipe.freeze] for name in stage)
+
+    def names(self, indices: Sequence[int]) -> str:
+        """Name some of the training examples."""
+        names = [self.called(i) for i in indices]
+        return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def balanced(job: Job) -> Job:

@@ -3,128 +3,154 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from zoo.console import Bar
+from zoo.console import Bar, say
 from zoo.data.batches import training_order
 from zoo.data.sets import Batch
-from zoo.errors import RecipeError
-from zoo.finetune import optim
+from zoo.finetune import ranks
+from zoo.finetune.best import Best, Row, measured
+from zoo.finetune.checkpoint import Keeper, Saved, stoppable
 from zoo.finetune.job import Job
-from zoo.finetune.network import Network, autocast, channels_last, measure, set_mode, to_device
+from zoo.finetune.network import Network, measured_rows, put, set_mode
+from zoo.finetune.optimise import Optimisation
 from zoo.finetune.recipe import Recipe
-from zoo.tasks.task import Task, score
-
-Row = dict[str, float]
 
 
 @dataclass(slots=True)
-class Best:
-    """The best weights so far, by the task's metric, then by the loss."""
+class Progress:
+    """Where training is: steps taken, measurements, losses since the last of them, the best weights, seconds spent."""
 
+    best: Best
     step: int = 0
-    score: tuple[float, float] = (-math.inf, -math.inf)
-    metrics: Row = field(default_factory=dict)
-    state: dict[str, Tensor] = field(default_factory=dict)
-    missed: int = 0
-
-    def offer(self, step: int, metrics: Row, task: Task, network: Network) -> None:
-        """Keep the network's weights if its metrics are better than the best so far."""
-        reached = (score(task, metrics), -metrics["loss"])
-        if reached <= self.score:
-            self.missed += 1
-            return
-        self.step, self.score, self.metrics, self.missed = step, reached, metrics, 0
-        self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    history: list[Row] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    seconds: float = 0.0
 
 
-class _Optimisation:
-    """What one step changes: the network's parameters, the optimiser's state and the learning rate."""
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of training: its name, the steps taken before it, and the most seconds it may take."""
 
-    def __init__(self, network: Network, task: Task, recipe: Recipe) -> None:
-        from accelerate import Accelerator
-
-        self.task, self.recipe = task, recipe
-        self.device = next(network.parameters()).device
-        self.accelerator = Accelerator(cpu=self.device.type == "cpu", device_placement=False)
-        solver = optim.optimizer(network, recipe)
-        rate = optim.schedule(solver, recipe)
-        self.network, self.solver, self.rate = self.accelerator.prepare(network, solver, rate)
-
-    def step(self, batch: Batch) -> Tensor:
-        """Take one step on a batch; returns the loss, a scalar."""
-        batch = to_device(batch, self.device)
-        assert batch.targets is not None
-        with autocast(self.device, self.recipe.precision):
-            outputs = self.network(batch.inputs, batch.where)
-            loss = self.task.loss(outputs, batch.targets, self.recipe.label_smoothing)
-        self.accelerator.backward(loss)
-        if self.recipe.clip:
-            self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
-        self.solver.step()
-        self.rate.step()
-        self.solver.zero_grad()
-        return loss.detach()
+    name: str = "tune"
+    before: int = 0
+    seconds: float = math.inf
 
 
-def train(network: Network, job: Job, *, measure_first: bool = False) -> tuple[list[Row], Best]:
+def train(
+    network: Network,
+    job: Job,
+    keeper: Keeper | None = None,
+    phase: Phase = Phase(),  # frozen
+    best: Best | None = None,
+) -> Progress:
     """Train what requires gradients for recipe.steps steps; with validation data, end with the best weights.
 
-    Returns one row per measurement (step, loss, and metrics as valid_…) and the best one; with `measure_first` the
-    network as it comes, which may know its task already, is one of them. Everything random depends on recipe.seed and
-    the step alone. Raises RecipeError when the loss is no longer finite.
+    `best` is what the network is already known to reach. Everything random depends on recipe.seed and the number of
+    the step alone, so a run that goes on from a checkpoint of `keeper` ends with the same bits. Raises RecipeError,
+    which names the batch, when the loss is no longer finite, and KeyboardInterrupt, after a checkpoint, when it is
+    asked to stop.
     """
-    task, recipe = job.task, job.recipe
-    channels_last(network)
-    optimisation = _Optimisation(network, task, recipe)
-    history: list[Row] = []
-    best = Best()
+    keeper = keeper or Keeper()
+    optimisation = Optimisation(network, job)
+    progress = _resumed(optimisation, job, keeper, phase, best)
+    with Bar("tune", job.recipe.steps or 0) as bar, torch.random.fork_rng(), stoppable(keeper):
+        bar.advance(progress.step)
+        _steps(progress, optimisation, job, keeper, phase, bar)
+    if progress.best.first is not None:
+        put(optimisation.own, progress.best.first.state)
+    optimisation.collect(network)
+    network.eval()
+    return progress
+
+
+def _steps(progress: Progress, optimisation: Optimisation, job: Job, keeper: Keeper, phase: Phase, bar: Bar) -> None:
+    """Take the steps that are left, measuring and saving on the way."""
+    recipe, history = job.recipe, progress.history
     steps = recipe.steps or 0
     every = math.ceil(steps / (recipe.evals or 1))
-    running: list[Tensor] = []
-    if measure_first and job.valid is not None:
-        metrics = measure(network, task, job.valid, recipe.precision)
-        history.append({"step": 0, "loss": metrics["loss"]} | {f"valid_{k}": v for k, v in metrics.items()})
-        best.offer(0, metrics, task, network)
-    with Bar("tune", steps) as bar, torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        set_mode(network, hold_norms=recipe.norm == "frozen")
-        for step, batch in _batches(job):
-            running.append(optimisation.step(batch))
-            bar.advance(note=f"loss {history[-1]['loss']:.3f}" if history else "")
-            if (step + 1) % every and step + 1 < steps:
-                continue
-            history.append(_row(step + 1, running))
-            running.clear()
+    start = time.monotonic() - progress.seconds
+    if _finished(progress, recipe):
+        return
+    set_mode(optimisation.own, job.frozen(), hold_norms=recipe.norm == "frozen", dropout=recipe.dropout == "on")
+    for step, indices, batch in _batches(job, phase.before, progress.step):
+        progress.losses.append(optimisation.step(step, progress.step, indices, batch))
+        progress.step, progress.seconds = progress.step + 1, time.monotonic() - start
+        bar.advance(note=f"loss {history[-1]['loss']:.3f}" if history else "")
+        late = ranks.agreed(progress.seconds >= phase.seconds) if math.isfinite(phase.seconds) else False
+        if progress.step % every == 0 or progress.step == steps or late:
+            history.append({"step": phase.before + progress.step, "loss": optimisation.mean(progress.losses)})
+            progress.losses.clear()
             if job.valid is not None:
-                metrics = measure(network, task, job.valid, recipe.precision)
-                history[-1] |= {f"valid_{name}": value for name, value in metrics.items()}
-                best.offer(step + 1, metrics, task, network)
-                if recipe.patience and best.missed >= recipe.patience:
-                    break
-    if best.state:
-        network.load_state_dict(best.state)
-    network.eval()
-    return history, best
+                history[-1] |= _measure(progress, optimisation.own, job, phase)
+        if keeper.due():
+            _save(progress, optimisation, keeper, phase)
+        if late or _finished(progress, recipe):
+            return
 
 
-def _batches(job: Job) -> Iterator[tuple[int, Batch]]:
-    """Yield (step, batch); a step's augmentation depends on seed and step alone."""
+def _finished(progress: Progress, recipe: Recipe) -> bool:
+    """Tell whether all steps are taken, or enough measurements without a better one."""
+    return progress.step >= (recipe.steps or 0) or bool(recipe.patience and progress.best.missed >= recipe.patience)
+
+
+def _batches(job: Job, before: int, done: int) -> Iterator[tuple[int, Tensor, Batch]]:
+    """Yield (number, indices, batch) of the steps that are left; all that is random depends on the number."""
     data, recipe = job.train, job.recipe
-    steps = recipe.steps or 0
-    turns = training_order(len(data), recipe.batch_size, steps, recipe.seed, lengths=data.lengths, weights=job.draws)
-    for step, indices in turns:
+    last, lengths = before + (recipe.steps or 0), data.lengths
+    turns = training_order(len(data), recipe.batch_size, last, recipe.seed, lengths=lengths, weights=job.draws)
+    for step, indices in islice(turns, before + done, None):
         chance = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + 1)
-        yield step, data.batch(indices, recipe.augment, chance)
+        yield step, indices, data.batch(indices, recipe.augment, chance, ranks.share(len(indices)))
 
 
-def _row(step: int, losses: list[Tensor]) -> Row:
-    mean = float(torch.stack(losses).mean())
-    if not math.isfinite(mean):
-        first = next(i for i, loss in enumerate(losses) if not torch.isfinite(loss)) - len(losses) + step + 1
-        raise RecipeError(f"the loss is {mean} at step {first}: training has diverged", fix="a smaller rate: lr=1e-4")
-    return {"step": step, "loss": mean}
+def _measure(progress: Progress, network: Network, job: Job, phase: Phase) -> Row:
+    """Measure on the validation data, and keep the weights if they are among the best."""
+    assert job.valid is not None
+    rows = measured_rows(network, job.task, job.valid, job.recipe.precision)
+    metrics = job.task.measure(rows.values, rows.targets)
+    number = phase.before + progress.step
+    progress.best.offer(measured(f"{phase.name}-{number}", number, job.task, metrics, rows.values), network)
+    return {f"valid_{name}": value for name, value in metrics.items()}
+
+
+def _save(progress: Progress, optimisation: Optimisation, keeper: Keeper, phase: Phase) -> None:
+    """Write a checkpoint; if the run was asked to stop, it ends here."""
+    optimisation.check(progress.losses, phase.before + progress.step)
+    tensors = optimisation.tensors()
+    if progress.losses:
+        tensors["losses"] = torch.stack(progress.losses)
+    names = progress.best.save(keeper)
+    facts = {
+        "step": progress.step,
+        "history": progress.history,
+        "seconds": progress.seconds,
+        "best": progress.best.facts(),
+        "micro": optimisation.micro,
+    }
+    keeper.save(phase.name, Saved(tensors, facts), names)
+    if keeper.stop:
+        say("stopped", f"at step {phase.before + progress.step}, saved; the same command with --resume goes on")
+        raise KeyboardInterrupt
+
+
+def _resumed(optimisation: Optimisation, job: Job, keeper: Keeper, phase: Phase, best: Best | None) -> Progress:
+    """Return the progress that a checkpoint holds, with network and optimiser as they were; else a new one."""
+    saved = keeper.at(phase.name)
+    if saved is None:
+        best = best or Best(job.recipe.soup or 1)
+        best.begin(optimisation.own)
+        return Progress(best)
+    facts = saved.facts
+    optimisation.load(saved.tensors)
+    optimisation.micro = facts["micro"]
+    best = Best(job.recipe.soup or 1)
+    best.load(facts["best"], keeper)
+    losses = list(saved.tensors["losses"]) if "losses" in saved.tensors else []
+    return Progress(best, facts["step"], facts["history"], losses, facts["seconds"])

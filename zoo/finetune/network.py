@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.data.batches import in_turn
 from zoo.data.sets import Batch, Prepared, Set
+from zoo.finetune import ranks
+from zoo.finetune.memory import is_full, release
 from zoo.plugin import Features
 from zoo.tasks.task import Task
 
@@ -46,6 +48,23 @@ class Network(nn.Module):
         return {name: t.detach() for name, t in state.items() if first.setdefault(id(t), name) == name}
 
 
+def changing(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield what training changes, by name: parameters that train, and buffers."""
+    yield from ((name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad)
+    yield from network.named_buffers()
+
+
+def weights(network: nn.Module) -> dict[str, Tensor]:
+    """Return copies of what training changes."""
+    return {name: tensor.detach().clone() for name, tensor in changing(network)}
+
+
+def put(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a network what `weights` returned."""
+    for name, tensor in changing(network):
+        ranks.copy_into(tensor, state[name])
+
+
 def select(features: Features, reads: str, where: Tensor | None) -> Tensor:
     """Return what a head is put on: pooled (N, D), or the tokens where `where` is true, (M, D); float32."""
     if reads == "pooled":
@@ -55,13 +74,19 @@ def select(features: Features, reads: str, where: Tensor | None) -> Tensor:
     return features.tokens[where].float()  # (N, T, D) -> (M, D)
 
 
-def set_mode(network: Network, *, hold_norms: bool) -> None:
-    """Switch to training mode; with `hold_norms` the backbone's BatchNorms keep the statistics they have."""
-    network.train()
-    if hold_norms:
-        for module in network.backbone.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
+def set_mode(network: Network, frozen: Iterable[str], *, hold_norms: bool, dropout: bool) -> None:
+    """Switch to training: BatchNorms learn their statistics unless held, dropout and stochastic depth are on if asked.
+
+    Without dropout everything else is in eval mode: it is the way to turn off what nets do by functions of their own.
+    The parts of the backbone that are `frozen` are in eval mode always.
+    """
+    network.train(dropout)
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.train(not hold_norms)
+    for name, module in network.backbone.named_modules():
+        if name in frozen:
+            module.eval()
 
 
 @contextmanager
@@ -124,23 +149,45 @@ def measure(network: Network, task: Task, data: Set, precision: str) -> dict[str
 
 
 def _over(module: nn.Module, call: Callable[[Batch], Tensor], data: Set, precision: str, batch_size: int) -> Rows:
+    """Call on every batch of a set; with fewer examples at once where they do not fit into memory."""
+    try:
+        return _pass(module, call, data, precision, batch_size)
+    except (RuntimeError, MemoryError) as error:
+        if not is_full(error) or batch_size == 1 or ranks.world() > 1:
+            raise
+    release()
+    return _over(module, call, data, precision, batch_size // 2)
+
+
+def _pass(module: nn.Module, call: Callable[[Batch], Tensor], data: Set, precision: str, batch_size: int) -> Rows:
     device = next(module.parameters()).device
-    channels_last(module)
     values: list[Tensor] = [torch.empty(0)] * len(data)
     targets: list[Tensor] = [torch.empty(0)] * len(data)
-    one_each = True
+    one_each, seen = True, []
     with evaluating(module), autocast(device, precision):
-        for indices in in_turn(len(data), batch_size, data.lengths):
+        for indices in ranks.mine(in_turn(len(data), batch_size, data.lengths)):
             batch = to_device(data.batch(indices), device)
             one_each = batch.where is None
             counts = [1] * len(indices) if batch.where is None else batch.where.sum(1).tolist()
             _scatter(values, indices, call(batch).float().cpu(), counts)
             if batch.targets is not None:
                 _scatter(targets, indices, batch.targets.cpu(), counts)
+            seen.append(indices)
+    _gather(values, targets, seen)
     if one_each:
         known = data.targets is not None
         return Rows(torch.cat(values).clone(), torch.cat(targets).clone() if known else None)
     return Rows([value.clone() for value in values], [target.clone() for target in targets])
+
+
+def _gather(values: list[Tensor], targets: list[Tensor], seen: Sequence[Tensor]) -> None:
+    """Put together what several processes found."""
+    if ranks.world() == 1:
+        return
+    places = torch.cat(list(seen)).tolist()
+    for part in ranks.gathered([(place, values[place], targets[place]) for place in places]):
+        for place, value, target in part:
+            values[place], targets[place] = value, target
 
 
 def _scatter(found: list[Tensor], indices: Tensor, rows: Tensor, counts: list[int]) -> None:
@@ -158,9 +205,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return Batch(moved, where, None if batch.targets is None else batch.targets.to(device))
 
 
-def channels_last(module: nn.Module) -> None:
-    """Lay out convolution weights channels last: 1.15 to 1.3 times faster on a CPU (docs/log.md)."""
-    module.to(memory_format=torch.channels_last)
+def lay_out(module: nn.Module, *, channels_last: bool = True) -> None:
+    """Lay out convolution weights channels last, 1.15 to 1.3 times faster on a CPU (docs/log.md), or as torch does."""
+    module.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from zoo.finetune import network
 from zoo.tasks.task import Task
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -57,6 +59,15 @@ def loss(task: Task, head: nn.Module, rows: Rows) -> float:
     """Return the mean loss of a head on rows."""
     with torch.no_grad():
         return float(task.loss(head(rows.features), rows.targets))
+
+
+def outputs(task: Task, head: nn.Module, rows: network.Rows) -> Any:
+    """Return what the task tallies of a head's outputs: (N, K), or a list of (Mi, …) where tokens are read."""
+    with torch.no_grad():
+        if isinstance(rows.values, Tensor):
+            return task.tally(head(rows.values), rows.targets)
+        pairs = zip(rows.values, rows.targets, strict=True)
+        return [task.tally(head(values), targets) for values, targets in pairs]
 
 
 def held_out_loss(task: Task, rows: Rows, l2: float, seed: int) -> float:

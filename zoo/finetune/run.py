@@ -2,74 +2,119 @@
 
 from __future__ import annotations
 
+import math
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.console import duration, say
-from zoo.data.sets import Set
-from zoo.finetune import lora, network, probe
+from zoo.data.sets import Labelled, Set, Views
+from zoo.finetune import lora, optim, probe
+from zoo.finetune import recipe as recipes
+from zoo.finetune.best import Best, Kept, Row, beyond_noise, measured, stirred
+from zoo.finetune.calibrate import calibrate
+from zoo.finetune.checkpoint import Keeper
+from zoo.finetune.finder import Rates, find
 from zoo.finetune.job import Job
-from zoo.finetune.loop import Row, train
-from zoo.finetune.network import Network, measure
+from zoo.finetune.loop import Phase, train
+from zoo.finetune.network import Network, Rows, measured_rows, put
+from zoo.finetune.prefix import replayed
+from zoo.finetune.recipe import Recipe
+from zoo.finetune.speed import Speed, Trial, fitting, tuned
+from zoo.finetune.stored import features_of
 from zoo.plugin import Backbone
-from zoo.tasks import LANGUAGE, Task
+from zoo.tasks import LANGUAGE, Classify, Task
+
+SLACK = 0.9
+"""The share of a time budget that is planned for: steps vary in length."""
+PHASES = 3
+"""Steps of the gradual strategy: the last third of the stages, two thirds, all (Howard and Ruder 2018, 1801.06146)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The trained head, one row per measurement, and the metrics on the validation data ({} without any)."""
+    """The trained head, one row per measurement, the metrics on the validation data ({} without any), and how."""
 
     head: nn.Module
     history: tuple[Row, ...]
     metrics: Row
+    recipe: Recipe
 
 
-def run(backbone: Backbone, job: Job) -> Outcome:
-    """Do a job on a backbone; unless it is probed, the backbone is trained in place."""
-    if job.recipe.strategy == "probe":
-        return _probe(backbone, job)
-    if job.recipe.strategy == "lp-ft":
-        return _probe_then_tune(backbone, job)
-    return _tune(backbone, job)
+def run(backbone: Backbone, job: Job, keeper: Keeper | None = None) -> Outcome:
+    """Do a job on a backbone; unless it is probed, the backbone is trained in place.
 
-
-def _probe_then_tune(backbone: Backbone, job: Job) -> Outcome:
-    """Train all layers from the probe's head (Kumar et al. 2022, arXiv 2202.10054); keep the probe if it is best."""
-    probed = _probe(backbone, job)
-    assert isinstance(probed.head, nn.Linear)
-    tuned = _tune(backbone, replace(job, warm=probed.head))
-    return replace(tuned, history=(*probed.history, *tuned.history[1 if job.valid else 0 :]))
-
-
-def _probe(backbone: Backbone, job: Job) -> Outcome:
-    """Solve a head on features that are computed once; the backbone is left bit-identical."""
+    With a `keeper` that found a checkpoint, the run goes on from there.
+    """
+    keeper = keeper or Keeper()
+    limit = recipes.seconds(job.recipe.budget) or math.inf
     start = time.monotonic()
-    task, recipe, module = job.task, job.recipe, backbone.module
-    device = next(module.parameters()).device
-    rows = _rows(network.features(module, job.train, reads=task.reads, precision=recipe.precision), job.train)
+    speed = tuned(backbone, job, keeper)
+    job = replace(job, recipe=replace(job.recipe, precision=speed.precision))
+    with fitting(backbone, speed):
+        probed = _probe(backbone, job, keeper) if job.recipe.strategy in ("probe", "lp-ft", "gradual") else None
+        if probed is not None:
+            job = replace(job, warm=probed.head)
+        if probed is not None and job.recipe.strategy == "probe":
+            metrics = probed.best.first.metrics if probed.best.first else {}
+            return Outcome(probed.head, tuple(keeper.past), metrics, job.recipe)
+        left = limit - (time.monotonic() - start)
+        return _tune(backbone, _fit_in(backbone, job, speed, left, keeper), probed, keeper, left)
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The head of a probe, and what it reaches on the validation data."""
+
+    head: nn.Linear
+    best: Best
+
+
+def _probe(backbone: Backbone, job: Job, keeper: Keeper) -> Probed:
+    """Solve a head on features that are computed once; the backbone is left bit-identical."""
+    task, recipe = job.task, job.recipe
+    device = next(backbone.module.parameters()).device
+    best = Best(recipe.soup or 1)
+    if keeper.beyond("probe"):  # the checkpoint holds what became of its head
+        return Probed(nn.utils.skip_init(nn.Linear, backbone.dim, len(task.labels), device=device), best)
+    start = time.monotonic()
+    views = recipe.views or 1
+    data = (
+        Views(job.train, views, recipe.augment, recipe.seed)
+        if isinstance(job.train, Labelled) and views > 1
+        else job.train
+    )
+    found, known = features_of(backbone.module, data, reads=task.reads, precision=recipe.precision)
+    rows = _rows(found, data, views)
     head, l2 = probe.fit(task, rows, recipe.l2, recipe.seed)
     how = f"L2 {l2:g}"
     if job.warm is not None and _warm_wins(job, rows, l2):
         head, how = job.warm.cpu(), "the pretrained head as it is"
-    loss = probe.loss(task, head, rows)
-    head.to(device)
-    net = Network(module, head, task.reads).eval()
-    metrics = measure(net, task, job.valid, recipe.precision) if job.valid else {}
-    row: Row = {"step": 0, "loss": loss}
-    row |= {f"valid_{name}": value for name, value in metrics.items()}
-    seconds = duration(time.monotonic() - start)
-    say("probe", f"{_score(task, metrics)}{how}, {len(rows):,} features once  {seconds}")
-    return Outcome(head, (row,), metrics)
+    row: Row = {"step": 0, "loss": probe.loss(task, head, rows)}
+    if job.valid is not None:
+        held, _ = features_of(backbone.module, job.valid, reads=task.reads, precision=recipe.precision)
+        outputs = probe.outputs(task, head, held)
+        metrics = task.measure(outputs, held.targets)
+        best.start = measured("probe", 0, task, metrics, outputs)
+        best.kept = [replace(best.start)]
+        row |= {f"valid_{name}": value for name, value in metrics.items()}
+    times = "known from an earlier run" if known else "computed once"
+    spent = duration(time.monotonic() - start)
+    say("probe", f"{_score(task, best)}{how}, {len(rows):,} features {times}  {spent}")
+    keeper.leave("probe", [row])
+    return Probed(head.to(device), best)
 
 
-def _rows(found: network.Rows, data: Set) -> probe.Rows:
-    """Return features as rows (M, D); those of tokens remember their text."""
+def _rows(found: Rows, data: Set, views: int) -> probe.Rows:
+    """Return features as rows (M, D); those of tokens remember their text, and views their example."""
     if isinstance(found.values, Tensor):
-        return probe.Rows(found.values, data.targets)
+        groups = torch.arange(len(found.values)) % (len(data) // views) if views > 1 else None
+        return probe.Rows(found.values, data.targets, groups)
     counts = torch.tensor([len(part) for part in found.values])
     texts = torch.arange(len(counts)).repeat_interleave(counts)
     return probe.Rows(torch.cat(found.values), torch.cat(found.targets), texts)
@@ -82,20 +127,158 @@ def _warm_wins(job: Job, rows: probe.Rows, l2: float) -> bool:
     return probe.loss(job.task, job.warm.cpu(), rows) < solved
 
 
-def _tune(backbone: Backbone, job: Job) -> Outcome:
+def find_lr(backbone: Backbone, job: Job) -> Rates:
+    """Find a learning rate for a job; the backbone is as before afterwards."""
+    backbone.module.requires_grad_(True)
+    head = _first_head(backbone, job)
+    net = Network(backbone.module, head.to(next(backbone.module.parameters()).device), job.task.reads)
+    return find(net, job)
+
+
+def _fit_in(backbone: Backbone, job: Job, speed: Speed, left: float, keeper: Keeper) -> Job:
+    """Take as many steps as a time budget of `left` seconds allows, measurements included."""
+    known: dict[str, int] = keeper.notes.get("length", {})
+    recipe = job.recipe
+    steps, evals = known.get("steps", recipe.steps or 1), known.get("evals", recipe.evals or 1)
+    if math.isfinite(left) and not known:
+        trial = Trial(backbone, job, recipe.batch_size)
+        step = trial.seconds(speed) * recipe.batch_size / len(trial)
+        measured = (len(job.valid) if job.valid else 0) / recipe.batch_size * step / 3  # forward alone
+        while evals > 1 and evals * measured > left / 3:
+            evals -= 1
+        steps = min(steps, max(1, int((SLACK * left - evals * measured) / step)))
+        say("budget", f"{steps} steps fit into {duration(left)}")
+    keeper.notes["length"] = {"steps": steps, "evals": min(evals, steps)}
+    return replace(job, recipe=replace(recipe, steps=steps, evals=min(evals, steps)))
+
+
+def _phases(job: Job) -> list[tuple[str, Recipe]]:
+    """Return the parts of the training, each with a recipe of its own: how many stages are frozen, and for how long."""
+    recipe = job.recipe
+    if recipe.strategy != "gradual":
+        return [("tune", recipe)]
+    count, steps = len(job.stages), recipe.steps or 1
+    parts = min(PHASES, count, steps)
+    evals = max(1, (recipe.evals or 1) // parts)
+    lengths = [steps * (part + 1) // parts - steps * part // parts for part in range(parts)]
+    frozen = [count - -(-count * (part + 1) // parts) for part in range(parts)]
+    settings = zip(lengths, frozen, strict=True)
+    return [
+        (f"tune-{number}", replace(recipe, steps=length, freeze=freeze, evals=min(evals, length)))
+        for number, (length, freeze) in enumerate(settings, 1)
+    ]
+
+
+def _tune(backbone: Backbone, job: Job, probed: Probed | None, keeper: Keeper, left: float) -> Outcome:
+    """Train, phase after phase, each from the best weights of the one before."""
     start = time.monotonic()
     recipe, module = job.recipe, backbone.module
     head = _first_head(backbone, job)
     net = Network(module, head.to(next(module.parameters()).device), job.task.reads)
+    best = probed.best if probed else Best(recipe.soup or 1)
     adapters = lora.adapted(backbone, recipe.lora_rank, recipe.seed) if recipe.strategy == "lora" else nullcontext()
     with adapters:
-        history, best = train(net, job, measure_first=job.warm is not None or job.task.name in LANGUAGE)
-    done = int(history[-1]["step"])
-    kept = f"best at {best.step}  " if job.valid else ""
-    early = "" if done == recipe.steps else f" (of {recipe.steps}: no better since)"
-    seconds = duration(time.monotonic() - start)
-    say("tune", f"step {done}{early}  {_score(job.task, best.metrics)}{kept}{recipe.precision}  {seconds}")
-    return Outcome(net.head, tuple(history), best.metrics)
+        if probed is None and not keeper.found.facts:
+            _measure_first(net, job, best, keeper)
+        for name, how in _phases(job):
+            if keeper.beyond(name):
+                continue
+            before = int(keeper.past[-1]["step"]) if keeper.past else 0
+            phase = Phase(name, before, left - (time.monotonic() - start))
+            with _frozen(backbone, replace(job, recipe=how)) as ready:
+                found = train(net, ready, keeper, phase, best)
+            best = found.best
+            keeper.leave(name, found.history)
+        metrics = _finish(net, job, best)
+    say("tune", _said(job, best, keeper, duration(time.monotonic() - start)))
+    return Outcome(net.head, tuple(keeper.past), metrics, recipe)
+
+
+def _measure_first(net: Network, job: Job, best: Best, keeper: Keeper) -> None:
+    """Measure a network that may know its task already: it goes on with its pre-training, or has a warm head."""
+    if job.valid is None or (job.warm is None and job.task.name not in LANGUAGE):
+        return
+    rows = measured_rows(net, job.task, job.valid, job.recipe.precision)
+    metrics = job.task.measure(rows.values, rows.targets)
+    best.kept = [measured("start", 0, job.task, metrics, rows.values)]
+    keeper.past.append({"step": 0, "loss": metrics["loss"]} | {f"valid_{k}": v for k, v in metrics.items()})
+
+
+@contextmanager
+def _frozen(backbone: Backbone, job: Job) -> Iterator[Job]:
+    """Let the stages train that the recipe says; where they see the same inputs each time, the others run once."""
+    recipe = job.recipe
+    if recipe.strategy == "lora" or (not recipe.freeze and recipe.strategy != "gradual"):
+        yield job
+        return
+    for number, layer in enumerate(optim.by_stage(backbone.module, backbone.stages)):
+        for parameter in layer:
+            parameter.requires_grad_(number >= recipe.freeze)
+    if not recipe.freeze or recipe.augment != "none":
+        yield job
+        return
+    sets = (job.train, job.valid)
+    with replayed(backbone, sets, recipe.freeze, precision=recipe.precision) as replay:
+        say("prefix", replay.said)
+        train_set, valid = replay.sets
+        assert train_set is not None
+        yield replace(job, train=train_set, valid=valid)
+
+
+def _finish(net: Network, job: Job, best: Best) -> Row:
+    """Average the best weights if it helps, fall back on the probe if nothing did, calibrate; returns metrics."""
+    task, valid, recipe = job.task, job.valid, job.recipe
+    if valid is None or best.first is None:
+        return {}
+
+    def measure() -> tuple[Row, Any]:
+        rows = measured_rows(net, task, valid, recipe.precision)
+        return task.measure(rows.values, rows.targets), rows.values
+
+    if recipe.soup and recipe.soup > 1 and (count := stirred(best, net, task, measure)) > 1:
+        say("soup", f"{count} of the best {len(best.kept)} averaged: {_score(task, best)}")
+    first, start = best.first, best.start
+    if job.cautious and start is not None and not _better(task, start, first, valid):
+        put(net, start.state)
+        best.kept = [start]
+        return start.metrics
+    return _calibrated(net, job, first)
+
+
+def _better(task: Task, start: Kept, found: Kept, valid: Set) -> bool:
+    """Tell whether tuning has won over the probe: of classifiers, beyond chance."""
+    if found.score <= start.score:
+        return False
+    if isinstance(task, Classify) and start.outputs is not None and found.outputs is not None:
+        return beyond_noise(start.outputs, found.outputs, valid.targets)
+    return True
+
+
+def _calibrated(net: Network, job: Job, found: Kept) -> Row:
+    """Make the probabilities of a tuned classifier honest; returns the metrics, which say how honest they are."""
+    usual = isinstance(job.task, Classify) and isinstance(net.head, nn.Linear) and job.recipe.calibrate
+    if not usual or found.outputs is None or job.valid is None or found.step == 0:
+        return found.metrics
+    assert isinstance(net.head, nn.Linear)
+    done = calibrate(net.head, found.outputs, job.valid.targets, job.recipe.seed)
+    if done is None or done.temperature == 1:
+        return found.metrics
+    say(
+        "calibrate",
+        f"temperature {done.temperature:.2f}: expected calibration error {done.before:.3f} -> {done.after:.3f}",
+    )
+    return job.task.measure(found.outputs / done.temperature, job.valid.targets)
+
+
+def _said(job: Job, best: Best, keeper: Keeper, spent: str) -> str:
+    """Say how far training went, what was reached, and which weights were kept."""
+    recipe = job.recipe
+    done = int(keeper.past[-1]["step"]) if keeper.past else 0
+    early = "" if done >= (recipe.steps or 0) else f" (of {recipe.steps}: no better since)"
+    kept = f"best at {best.first.step}  " if best.first else ""
+    if job.cautious and best.start is not None and best.first is best.start:
+        kept = "no better than the probe beyond chance, which is kept  "
+    return f"step {done}{early}  {_score(job.task, best)}{kept}{recipe.precision}  {spent}"
 
 
 def _first_head(backbone: Backbone, job: Job) -> nn.Module:
@@ -118,5 +301,5 @@ def _first_head(backbone: Backbone, job: Job) -> nn.Module:
     return head
 
 
-def _score(task: Task, metrics: Row) -> str:
-    return f"{task.best} {metrics[task.best]:.3f}  " if metrics else ""
+def _score(task: Task, best: Best) -> str:
+    return f"{task.best} {best.first.metrics[task.best]:.3f}  " if best.first else ""

@@ -1,0 +1,160 @@
+"""zoo.finetune.prefix: the frozen first stages run once, in every family, and nothing else changes."""
+
+from __future__ import annotations
+
+import pictures
+import pytest
+import test_families as families
+import tiny
+import torch
+import words
+from torch import nn
+
+import zoo
+from zoo.data import prepare
+from zoo.data.examples import Examples
+from zoo.data.sets import Labelled
+from zoo.finetune.prefix import replayed
+from zoo.finetune.recipe import Recipe
+from zoo.plan import how
+from zoo.plugin import Backbone, Features, ImageInput
+
+CANNOT = {"t5", "mpnet", "deberta-v2", "albert"}
+"""The layers of the first three share a position bias, those of albert everything."""
+
+
+def data_for(backbone: Backbone, count: int = 9) -> Labelled:
+    inputs = [pixels for pixels, _ in pictures.pairs(count // 3)]
+    if not isinstance(backbone.input, ImageInput):
+        inputs = [text for text, _ in words.reviews(count)]
+    examples = Examples(inputs, [0] * count, "tests")
+    return Labelled(prepare.prepare(examples, how(backbone, Recipe(), keep=False)).inputs, torch.arange(count) % 2)
+
+
+def gradients(backbone: Backbone, batch, frozen: int) -> dict[str, torch.Tensor]:
+    """Return the features' gradients of what trains, in eval mode."""
+    module = backbone.module.eval()
+    names = tuple(name for stage in backbone.stages[frozen:] for name in stage)
+    own = {n: p for n, p in module.named_parameters() if any(n == one or n.startswith(f"{one}.") for one in names)}
+    pooled = module(batch.inputs).pooled
+    weights = torch.arange(pooled.numel()).view_as(pooled).cos()  # the sum of normalised features has no gradient
+    found = torch.autograd.grad((pooled * weights).sum(), list(own.values()), allow_unused=True)
+    return {name: grad for name, grad in zip(own, found, strict=True) if grad is not None}
+
+
+def check(backbone: Backbone, can: bool = True) -> None:
+    """Replay every possible prefix: features and gradients are the same, the frozen modules do not run."""
+    data = data_for(backbone)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:5]
+    keys = backbone.module.state_dict().keys()
+    replays = 0
+    for frozen in range(1, len(backbone.stages)):
+        expected = gradients(backbone, data.batch(order), frozen)
+        features = backbone.module(data.batch(order).inputs).pooled.detach()
+        with replayed(backbone, (data, None, data), frozen, precision="fp32") as replay:
+            assert replay.sets[1] is None
+            batch = replay.sets[2].batch(order)
+            found = gradients(backbone, batch, frozen)
+            torch.testing.assert_close(backbone.module(batch.inputs).pooled.detach(), features, atol=1e-5, rtol=1e-4)
+            assert backbone.module.state_dict().keys() == keys
+            replays += replay.cached
+        assert found.keys() == expected.keys()
+        for name in found:
+            torch.testing.assert_close(found[name], expected[name], atol=1e-4, rtol=1e-3)
+    assert bool(replays) == can
+    torch.testing.assert_close(backbone.module(data.batch(order).inputs).pooled.detach(), features)
+
+
+@pytest.mark.parametrize("kind", families.FAMILIES)
+def test_a_hub_family_replays(kind, serve):
+    serve(net=tiny.repository(kind))
+    check(zoo.load("hf/tiny/net", "cpu").backbone, kind not in CANNOT)
+
+
+@pytest.mark.parametrize("name", families.TIMM)
+def test_a_timm_family_replays(name, monkeypatch):
+    import timm
+    from hub import Hub
+    from safetensors.torch import save
+
+    with Hub({f"timm/{name}": {"model.safetensors": save(timm.create_model(name).state_dict())}}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        check(zoo.load(f"timm/{name}", "cpu").backbone)
+
+
+def test_a_native_net_replays(pretrained):
+    check(zoo.load(pretrained, "cpu").backbone)
+
+
+class Around(nn.Module):
+    """Feeds its input past the frozen part as well."""
+
+    def __init__(self, twice: bool = False) -> None:
+        super().__init__()
+        self.first, self.second, self.twice = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), twice
+
+    def forward(self, images):
+        found = self.first(images)
+        if self.twice:
+            return Features(self.second(self.first(found)).mean((2, 3)))
+        return Features((self.second(found) + images).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("twice", "why"), [(False, "do not replay"), (True, "called more than once")])
+def test_what_cannot_be_replayed_runs_each_time(twice, why):
+    torch.manual_seed(0)
+    spec = ImageInput(16, (0.5,) * 3, (0.5,) * 3)
+    backbone = Backbone(Around(twice), 3, spec, (("first",), ("second",)))
+    data = data_for(backbone)
+    expected = backbone.module(data.batch(torch.arange(4)).inputs).pooled
+    with replayed(backbone, (data,), 1, precision="fp32") as replay:
+        assert not replay.cached
+        assert replay.said.startswith("the 1 frozen stages run each time: ")
+        assert why in replay.said
+        assert replay.sets == (data,)
+        torch.testing.assert_close(backbone.module(data.batch(torch.arange(4)).inputs).pooled, expected)
+
+
+def test_the_frozen_part_runs_once_and_the_module_is_put_back(pretrained):
+    backbone = zoo.load(pretrained, "cpu").backbone
+    data, found = data_for(backbone), []
+    backbone.module.conv1.register_forward_hook(lambda _, __, output: found.append(bool(output.any())))
+
+    def fail() -> None:
+        with replayed(backbone, (data,), 2, precision="fp32") as replay:
+            assert sum(found) <= 5  # four looks at the net, the set
+            found.clear()
+            for _ in range(3):
+                backbone.module(replay.sets[0].batch(torch.arange(4)).inputs)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert found == [False] * 3  # the module's hooks run, its forward does not: it gives zeros
+    assert "forward" not in vars(backbone.module.conv1)
+    assert not backbone.module._forward_pre_hooks
+
+
+def test_large_activations_are_mapped_and_removed(pretrained, monkeypatch, tmp_path):
+    monkeypatch.setattr("zoo.finetune.activations.SMALL", 0)
+    backbone = zoo.load(pretrained, "cpu").backbone
+    data = data_for(backbone)
+    expected = backbone.module(data.batch(torch.arange(4)).inputs).pooled
+    with replayed(backbone, (data,), 2, precision="fp32") as replay:
+        assert list((tmp_path / "store" / "cache" / "activations").iterdir())
+        torch.testing.assert_close(backbone.module(replay.sets[0].batch(torch.arange(4)).inputs).pooled, expected)
+    assert not list((tmp_path / "store" / "cache" / "activations").iterdir())
+
+
+def test_too_large_activations_are_not_kept(pretrained):
+    backbone = zoo.load(pretrained, "cpu").backbone
+    with replayed(backbone, (data_for(backbone),), 2, precision="fp32", limit=10) as replay:
+        assert "would take" in replay.said
+
+
+@pytest.mark.parametrize("frozen", [0, 99])
+def test_nothing_to_keep(pretrained, frozen):
+    backbone = zoo.load(pretrained, "cpu").backbone
+    data = data_for(backbone)
+    with replayed(backbone, (data,), frozen, precision="fp32") as replay:
+        assert replay == type(replay)((data,), "", False)

@@ -1,0 +1,208 @@
+"""What the comparisons with other libraries share: real weights and data, a process for each side, a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+import real_data
+
+LITE0 = "timm/tf_efficientnet_lite0.in1k"
+MINILM = "hf/sentence-transformers/all-MiniLM-L6-v2"
+RESNET18 = "native/resnet18.tv_in1k"
+FASTAI = "fastai<3 fastcore fasttransform fastdownload plum-dispatch<2.10 beartype cloudpickle requests urllib3 certifi"
+"""fastai and what its import needs beside our own dependencies; not spacy, which only its texts want."""
+NO_WEB = "fastprogress<1.1"  # later ones import a web framework
+ACCURACY = re.compile(r"accuracy (\d\.\d+)")
+Pairs = list[tuple[Path, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a side is told: the seed, whether a few steps will do, and the folder of what was prepared."""
+
+    seed: int
+    quick: bool
+    work: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a side's process gave: its seconds from start to end, its figures, its lines with their seconds."""
+
+    seconds: float
+    figures: Mapping[str, float]
+    lines: Sequence[tuple[float, str]]
+
+    def reached(self, accuracy: float) -> float:
+        """Return the seconds after which a line told at least this accuracy, to three digits; infinite if none did."""
+        told = ((at, float(found[1])) for at, line in self.lines if (found := ACCURACY.search(line)))
+        return next((at for at, value in told if value >= round(accuracy, 3)), float("inf"))
+
+
+Side = Callable[[Given], Mapping[str, float]]
+Found = Mapping[str, Sequence[Outcome]]
+
+
+def bench(
+    sides: Mapping[str, Side],
+    report: Callable[[Found], None],
+    names: Sequence[str],
+    make: Sequence[Callable[[Path], object]] = (),
+) -> None:
+    """Run every side as a process of its own, in turn, for each seed, and report; in such a process, run the side.
+
+    names  backbones whose files zoo finds in its store      make  what else is prepared outside of the measured time
+    """
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="draws of the data; each side runs once for each")
+    parser.add_argument("--quick", action="store_true", help="a few steps, to see that all of it runs")
+    parser.add_argument("--only", nargs="+", choices=sides, metavar="SIDE", help="run these sides, print no table")
+    for internal in ("--side", "--seed", "--work"):
+        parser.add_argument(internal, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        figures = sides[given.side](Given(int(given.seed), given.quick, Path(given.work)))
+        print(json.dumps({**figures, "threads": sys.modules["torch"].get_num_threads()}))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        pull(names, work)
+        for prepare in make:
+            prepare(work)
+        found: dict[str, list[Outcome]] = {name: [] for name in given.only or sides}
+        for seed in range(given.seeds):
+            for name in found:
+                found[name].append(run(name, seed, work, given.quick))
+    if not given.only:
+        print()
+        report(found)
+
+
+def run(name: str, seed: int, work: Path, quick: bool) -> Outcome:
+    """Run one side of the calling script; zoo's store holds the weights and nothing else, and no Hub answers."""
+    command = [sys.executable, "-u", sys.argv[0], "--side", name, "--seed", str(seed), "--work", str(work)]
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile("w+") as errors:
+        shutil.copytree(work / "store", home, dirs_exist_ok=True)
+        start = time.perf_counter()
+        lines = []
+        with subprocess.Popen(
+            command + ["--quick"] * quick, env=_environment(home), stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
+            lines = [(time.perf_counter() - start, line.rstrip()) for line in process.stdout or ()]
+        seconds = time.perf_counter() - start
+        if process.returncode:
+            errors.seek(0)
+            raise SystemExit(f"{name} exited {process.returncode}:\n{errors.read()[-3000:]}")
+    outcome = Outcome(seconds, json.loads(lines[-1][1]), lines[:-1])
+    told = ", ".join(f"{key} {value:.4g}" for key, value in outcome.figures.items())
+    print(f"{name}, seed {seed}: {seconds:.1f} s, {told}", flush=True)
+    return outcome
+
+
+def _environment(home: str) -> dict[str, str]:
+    """Return an environment in which nothing but the store in `home` is found, and no GPU."""
+    elsewhere = {"HF_HOME": f"{home}/hf", "FASTAI_HOME": f"{home}/fastai", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    return os.environ | elsewhere | {"ZOO_HOME": home, "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "true"}
+
+
+def pull(names: Sequence[str], work: Path) -> None:
+    """Fill a store in `work` with real weights, from a loopback Hub that serves them under their real names."""
+    from hub import Hub
+
+    with Hub(dict(_repository(name, work) for name in names)) as hub:
+        os.environ |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(work / "hf"), "ZOO_HOME": str(work / "store")}
+        import zoo
+
+        for name in names:
+            zoo.pull(name)
+
+
+def _repository(name: str, work: Path) -> tuple[str, dict[str, bytes]]:
+    """Return the name of a backbone's repository, and its files; ResNet-18's weights are random."""
+    plugin, _, repo = name.partition("/")
+    if plugin == "hf":
+        folder = real_data.minilm()
+        return repo, {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    import timm
+    import torch
+    from safetensors.torch import save
+
+    net = timm.create_model(repo)
+    if name == LITE0:
+        published = torch.load(real_data.lite0(), weights_only=True)
+        net.load_state_dict(dict(zip(net.state_dict(), published.values(), strict=True)), strict=True)
+    weights = save(net.state_dict())
+    (work / f"{repo}.safetensors").write_bytes(weights)
+    return f"timm/{repo}", {"model.safetensors": weights}
+
+
+def photos(work: Path) -> None:
+    """Write the photos laid on white: they are cut out, and not every library says what is behind them."""
+    from PIL import Image
+
+    for path in real_data.photos().rglob("*.png"):
+        place = work / "photos" / path.relative_to(real_data.photos())
+        place.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.open(path).convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        Image.alpha_composite(white, image).convert("RGB").save(place)
+
+
+def halves(given: Given) -> tuple[Pairs, Pairs]:
+    """Return the photos, half of each class to train on and half to measure on."""
+    train, valid = [], []
+    for folder in sorted((given.work / "photos").iterdir()):
+        paths = random.Random(given.seed).sample(sorted(folder.iterdir()), len(list(folder.iterdir())))
+        half, limit = len(paths) // 2, 2 if given.quick else None
+        train += [(path, folder.name) for path in paths[:half][:limit]]
+        valid += [(path, folder.name) for path in paths[half:][:limit]]
+    return train, valid
+
+
+def mails(given: Given) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return 400 mails to train on and 1,000 to measure on."""
+    train, valid = real_data.mail_split(given.seed)
+    return (train[:32], valid[:32]) if given.quick else (train, valid)
+
+
+def fastai(work: Path | None = None) -> Path:
+    """Return a folder with fastai, filled once: our own environment does not change."""
+
+    def fill(folder: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+        subprocess.run([*pip, *FASTAI.split(), NO_WEB, "charset-normalizer"], check=True)
+
+    return real_data.once("fastai", fill)
+
+
+def mean(outcomes: Sequence[Outcome], figure: str) -> float:
+    """Return the mean of a figure over the seeds."""
+    return statistics.fmean(outcome.figures[figure] for outcome in outcomes)
+
+
+def seconds(outcomes: Sequence[Outcome]) -> float:
+    """Return the mean seconds of the whole processes."""
+    return statistics.fmean(outcome.seconds for outcome in outcomes)
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        print(first.ljust(widths[0]), *cells, sep="  ")
