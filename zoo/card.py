@@ -13,10 +13,13 @@ def write(manifest: Mapping[str, Any], name: str) -> str:
     labels = ", ".join(f"`{label}`" for label in known[:50])
     more = f" and {len(known) - 50} more" if len(known) > 50 else ""
     learnt = f"{task['name']} {len(known)} labels: {labels}{more}" if len(known) > 1 else task["name"]
-    scores = "".join(f"| {key} | {value:.4f} |\n" for key, value in manifest["metrics"].items())
-    measured = (
-        f"| metric | on {data['valid']:,} validation examples |\n|---|---|\n{scores}" if scores else "Not measured.\n"
+    parts = (
+        _table(manifest["metrics"], "validation", data["valid"]),
+        _table(manifest["tested"], "test", data["apart"]),
     )
+    near = data.get("near_duplicates", 0)
+    leak = f"{near:,} validation examples have a near-duplicate among the training examples.\n" if near else ""
+    measured = "\n".join(filter(None, (*parts, leak))) or "Not measured.\n"
     return f"""---
 library_name: zoo
 base_model: {entry["name"]}
@@ -40,3 +43,8 @@ license: {entry.get("license") or "unknown"}
 
 Everything else is in zoo.json.
 """
+
+
+def _table(metrics: Mapping[str, float], kind: str, count: int) -> str:
+    rows = "".join(f"| {key} | {value:.4f} |\n" for key, value in metrics.items())
+    return f"| metric | on {count:,} {kind} examples |\n|---|---|\n{rows}" if rows else ""

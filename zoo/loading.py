@@ -61,6 +61,7 @@ def _load_saved(folder: Path) -> Model:
     model.head = _load_head(model.task, backbone, path)
     model.recipe = recipes.make(manifest["recipe"])
     model.metrics, model.data = manifest["metrics"], manifest.get("data", {})
+    model.tested = manifest.get("tested", {})
     model.history = manifest.get("history", [])
     return model
 
@@ -85,7 +86,8 @@ def _load_head(task: Task, backbone: Backbone, path: Path) -> nn.Module:
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        place = os.environ.get("LOCAL_RANK", "0")  # one GPU for each process that was launched on this machine
+        return torch.device(f"cuda:{place}" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

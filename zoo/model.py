@@ -25,6 +25,7 @@ from zoo.errors import DataError, PluginError, RecipeError
 from zoo.finetune import checkpoint, ranks, run
 from zoo.finetune import job as jobs
 from zoo.finetune import recipe as recipes
+from zoo.finetune.checkpoint import Keeper
 from zoo.finetune.finder import Rates
 from zoo.finetune.network import Network, Rows, features, lay_out, measured_rows, outputs
 from zoo.finetune.recipe import Recipe
@@ -100,27 +101,15 @@ class Model:
         if place is not None and resume and artefact.is_saved(place):
             return self._finished(place)
         keeper = checkpoint.keeper(place, wanted.save_every, resume=resume)
-        ranks.join()
-        start = time.monotonic()
-        plan = self._planned(data, wanted, task, valid, test, Columns.of(input, label))
-        job = plan.job
-        say("backbone", lines.backbone(self.entry, _count(self.backbone.module), tuned=self.head is not None))
-        say("strategy", lines.strategy(wanted, job.recipe, len(job.train), job.warm is not None))
-        self._start(job.recipe)
-        asked = {"backbone": self.entry.name, "task": job.task.name, "data": plan.facts["fingerprint"]}
-        keeper.begin(_asked(wanted) | asked)
-        outcome = run.run(self.backbone, jobs.balanced(job), keeper)
-        self._keep(outcome, job.task, plan.facts | {"seconds": round(time.monotonic() - start, 2)})
-        if plan.split.valid:
-            labels = plan.split.valid.examples.labels
-            say("result", lines.result(self.metrics, job.task, labels, self.history, plan.apart is None))
-        if plan.apart is not None:
-            self.tested = self._measured(plan.apart)[0]
-            say("test", lines.tested(self.tested, len(plan.apart)))
-        if place is not None and ranks.rank() == 0:
-            self.save(place)
-        keeper.done()
-        ranks.wait()
+        with ranks.together():
+            start = time.monotonic()
+            plan = self._planned(data, wanted, task, valid, test, Columns.of(input, label))
+            self._run(plan, wanted, keeper)
+            self.data["seconds"] = round(time.monotonic() - start, 2)
+            if place is not None and ranks.rank() == 0:
+                self.save(place)
+            keeper.done()
+            ranks.wait()
         return self
 
     def find_lr(
@@ -231,6 +220,7 @@ class Model:
             "task": task.to_dict(),
             "recipe": recipes.to_dict(self.recipe),
             "metrics": self.metrics,
+            "tested": self.tested,
             "history": self.history,
             "data": self.data,
             "provenance": self.provenance,
@@ -300,6 +290,23 @@ class Model:
             names = tuple((str(label),) for label in self.task.labels)
             return Classifier(names, self.head.weight.detach(), self.head.bias.detach())
         return weights.classifier(discovery.load(self.entry.plugin), self.entry, self.files, self.backbone.dim)
+
+    def _run(self, plan: Plan, wanted: Recipe, keeper: Keeper) -> None:
+        """Carry out a plan, and say what comes of it."""
+        job, held = plan.job, plan.split.valid
+        say("backbone", lines.backbone(self.entry, _count(self.backbone.module), tuned=self.head is not None))
+        say("strategy", lines.strategy(wanted, job.recipe, len(job.train), job.warm is not None))
+        self._start(job.recipe)
+        asked = {"backbone": self.entry.name, "task": job.task.name, "data": plan.facts["fingerprint"]}
+        keeper.begin(_asked(wanted) | asked)
+        outcome = run.run(self.backbone, jobs.balanced(job), keeper)
+        self._keep(outcome, job.task, plan.facts)
+        if held:
+            labels = held.examples.labels
+            say("result", lines.result(self.metrics, job.task, labels, self.history, plan.apart is None))
+        if plan.apart is not None:
+            self.tested = self._measured(plan.apart)[0]
+            say("test", lines.tested(self.tested, len(plan.apart)))
 
     def _keep(self, outcome: run.Outcome, task: Task, data: dict[str, Any]) -> None:
         self.head, self.task, self.recipe, self.data = outcome.head, task, outcome.recipe, data

@@ -114,7 +114,7 @@ def make(
         called=partial(_called, split.train.examples, len(train)),
         cautious=wanted.strategy == "auto",
     )
-    return Plan(job, split, asked.apart, _facts(split, asked.columns) | _near(split))
+    return Plan(job, split, asked.apart, _facts(split, asked) | _near(split))
 
 
 def _situation(backbone: Backbone, train: int, valid: int, language: bool, pretrained: bool) -> Situation:
@@ -131,13 +131,14 @@ def _situation(backbone: Backbone, train: int, valid: int, language: bool, pretr
     )
 
 
-def _facts(split: Split, columns: Columns) -> dict[str, Any]:
+def _facts(split: Split, asked: Asked) -> dict[str, Any]:
     train = split.train.examples
     return {
         "origin": train.origin,
-        "columns": {"input": list(columns.input), "label": columns.label},
+        "columns": {"input": list(asked.columns.input), "label": asked.columns.label},
         "examples": len(train),
         "valid": len(split.valid.examples) if split.valid else 0,
+        "apart": len(asked.apart) if asked.apart else 0,
         "skipped": len(split.skipped),
         "fingerprint": fingerprint(train),
     }

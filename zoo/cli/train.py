@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -118,7 +119,7 @@ def finetune(
         chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "test": test and _part(test)}
         chosen |= {"valid": 0.2 if valid is None else _part(valid), "resume": resume}
         model.finetune(data, strategy=strategy, out=target, seed=seed, **chosen, **fields)
-    if as_json:
+    if as_json and os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
         assert model.recipe is not None
         seconds = round(time.monotonic() - start, 2)
         tested = {"test": model.tested} if model.tested else {}

@@ -24,7 +24,8 @@ PARTNERS = 4
 """How many likely partners of each example get a closer look."""
 CROWD, APART = 10, 0.5
 """A near-duplicate image is at most this share as far (1 - correlation) as the CROWD-th likeliest partner: small images
-of like things, as letters or shoes, are all near each other. Cf. the ratio test of Lowe 2004, section 7.1."""
+of like things, as letters or shoes, are all near each other (cf. the ratio test of Lowe 2004, section 7.1). Where the
+training data holds as many copies of one image, only closer ones than these are found."""
 BLOCK = 512
 """Examples, or pairs of them, that are worked on at a time."""
 SIDE, COARSE, FINE = 40, 8, 16
@@ -36,7 +37,7 @@ Chosen on 289 photos of things on white (tuxpaint-stamps), each looked for among
 own partner: halved, 64 px, JPEG at quality 50, darker by 10 %, more contrast, mirrored 100 %; cropped by 5 % 100 %
 (99.7 %), mirrored as well 100 % (99.7 %); brighter by 10 % 99.7 % (99.3 %); cropped, halved and JPEG 98.6 %; cropped by
 10 % 30 %. Of the 41,616 pairs of photos five are found: four are mirrored, one is an apple in another colour. With the
-64 bits of dHash or pHash alone, 43 % or 69 % of the crops are found at as few false pairs. 10,000 photos of clothes at
+64 bits of dHash or pHash alone, 43 % or 69 % of the crops are found at about as few pairs. 10,000 photos of clothes at
 28 px (Fashion-MNIST's test images) have 137 near-duplicates in 10,000 others, 5,000 without APART, which costs 30 % of
 the crops there.
 """

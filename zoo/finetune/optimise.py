@@ -34,7 +34,11 @@ class Optimisation:
         self.micro = job.micro or job.recipe.batch_size
         self.spread = shard.wanted()
         self.own = shard.spread(network, job.stages) if self.spread else network
-        unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # what this task does not read
+        unused = DistributedDataParallelKwargs(
+            find_unused_parameters=ranks.world() > 1
+            and not self.spread
+            and _leaves_some_out(self.own, job, self.device)
+        )
         self.accelerator = Accelerator(
             cpu=self.device.type == "cpu", device_placement=False, kwargs_handlers=[unused] if ranks.world() > 1 else []
         )
@@ -165,6 +169,15 @@ class Optimisation:
                     same = value.shape == parameter.shape  # moments lie in memory as their parameter does
                     held[key] = torch.empty_like(parameter) if same else value.clone()
                     ranks.copy_into(held[key], value)
+
+
+def _leaves_some_out(network: Network, job: Job, device: torch.device) -> bool:
+    """Tell whether this task reads some of the parameters not at all: the processes have to know."""
+    batch = to_device(job.train.batch(torch.arange(min(2, len(job.train)))), device)
+    assert batch.targets is not None
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    loss = job.task.loss(network(batch.inputs, batch.where), batch.targets)
+    return any(grad is None for grad in torch.autograd.grad(loss, trained, allow_unused=True))
 
 
 def _examples(batch: Batch) -> int:

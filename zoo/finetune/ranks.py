@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
+_together = False
 
-def join() -> None:
-    """Meet the other processes, if this one was launched as one of several."""
-    if world() > 1 and not distributed.is_initialized():
-        from accelerate import PartialState
 
-        PartialState(cpu=not torch.cuda.is_available())
+@contextmanager
+def together() -> Iterator[None]:
+    """Work with the other processes, if this one was launched as one of several; all have to do the same inside.
+
+    Outside each works for itself: one of them may predict alone.
+    """
+    global _together
+    before, _together = _together, True
+    try:
+        if world() > 1 and not distributed.is_initialized():
+            from accelerate import PartialState
+
+            PartialState(cpu=not torch.cuda.is_available())
+            atexit.register(_part)
+        yield
+    finally:
+        _together = before
+
+
+def _part() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def world() -> int:
     """Return how many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE", "1")) if _together else 1
 
 
 def rank() -> int:

@@ -1,0 +1,66 @@
+"""Two processes that train one model together find what one process finds, within float tolerance."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import words
+
+HERE = Path(__file__).parent
+SETTINGS = {"steps": 6, "evals": 2, "batch_size": 7, "autotune": False}
+RUNS = {
+    "probe, then all layers": {"strategy": "lp-ft", "test": 0.2},
+    "adapters, classes balanced": {"strategy": "lora", "balance": "sampler"},
+    "texts": {"strategy": "full", "texts": True},
+}
+
+
+def run(processes: int, name: Path | str, out: Path, settings: dict, **env: str) -> dict:
+    launch = [] if processes == 1 else ["-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    if processes > 1:
+        launch += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    command = [sys.executable, *launch, HERE / "together.py", name, out, json.dumps(SETTINGS | settings)]
+    path = os.pathsep.join([str(HERE), *sys.path])
+    variables = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **env}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout) if done.stdout else {}
+
+
+def same(found: dict, expected: dict) -> None:
+    assert len(found["history"]) == len(expected["history"])
+    for ours, theirs in zip(found["history"], expected["history"], strict=True):
+        assert ours == pytest.approx(theirs, abs=2e-4)
+    for key in ("metrics", "tested"):
+        assert found[key] == pytest.approx(expected[key], abs=2e-4)
+    assert found["embedded"][0] == pytest.approx(expected["embedded"][0], rel=5e-3, abs=5e-3)  # AdamW magnifies
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_two_processes_find_what_one_finds(case, pretrained, distribution, tmp_path):
+    name = words.pretrained(distribution, tmp_path / "weights") if "texts" in RUNS[case] else pretrained
+    expected = run(1, name, tmp_path / "one", RUNS[case])
+    same(run(2, name, tmp_path / "two", RUNS[case]), expected)
+    assert (tmp_path / "two" / "zoo.json").exists()
+
+
+def test_a_net_that_is_spread_over_the_processes_learns_the_same(pretrained, tmp_path):
+    settings = {"strategy": "gradual", "augment": "shift"}
+    expected = run(1, pretrained, tmp_path / "one", settings)
+    same(run(2, pretrained, tmp_path / "two", settings, ACCELERATE_USE_FSDP="true"), expected)
+
+
+@pytest.mark.parametrize("spread", ["false", "true"])
+def test_processes_that_were_stopped_go_on_together(pretrained, tmp_path, spread):
+    settings = {"strategy": "full", "save_every": 0}
+    expected = run(2, pretrained, tmp_path / "peace", settings, ACCELERATE_USE_FSDP=spread)
+    assert run(2, pretrained, tmp_path / "two", settings | {"stop": 5}, ACCELERATE_USE_FSDP=spread) == {}
+    assert (tmp_path / "two.unfinished" / "state.safetensors").exists()
+    found = run(2, pretrained, tmp_path / "two", settings | {"resume": True}, ACCELERATE_USE_FSDP=spread)
+    same(found, expected)
+    assert not (tmp_path / "two.unfinished").exists()
