@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -300,7 +300,8 @@ class Model:
         asked = {"backbone": self.entry.name, "task": job.task.name, "data": plan.facts["fingerprint"]}
         keeper.begin(_asked(wanted) | asked)
         outcome = run.run(self.backbone, jobs.balanced(job), keeper)
-        self._keep(outcome, job.task, plan.facts)
+        sure = {} if outcome.calibration is None else {"calibration": asdict(outcome.calibration)}
+        self._keep(outcome, job.task, plan.facts | sure)
         if held:
             labels = held.examples.labels
             say("result", lines.result(self.metrics, job.task, labels, self.history, plan.apart is None))

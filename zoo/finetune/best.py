@@ -106,6 +106,11 @@ def measured(name: str, step: int, task: Task, metrics: Row, outputs: Any) -> Ke
     return Kept(name, step, reached, metrics, outputs=outputs if isinstance(outputs, Tensor) else None)
 
 
+def scored(task: Task, one: Kept | None) -> str:
+    """Write the task's own metric of a measurement, nothing without one."""
+    return f"{task.best} {one.metrics[task.best]:.3f}  " if one else ""
+
+
 def stirred(best: Best, network: nn.Module, task: Task, measure: Measure) -> int:
     """Average the best weights, the next one as long as validation gains by it; returns how many were averaged.
 

@@ -7,28 +7,28 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.console import duration, say
 from zoo.data.sets import Labelled, Set, Views
-from zoo.finetune import lora, optim, probe
+from zoo.finetune import lora, optim, probe, ranks
 from zoo.finetune import recipe as recipes
-from zoo.finetune.best import Best, Kept, Row, beyond_noise, measured, stirred
-from zoo.finetune.calibrate import calibrate
+from zoo.finetune.best import Best, Row, measured, scored
+from zoo.finetune.calibrate import Calibration
 from zoo.finetune.checkpoint import Keeper
 from zoo.finetune.finder import Rates, find
+from zoo.finetune.finish import finish
 from zoo.finetune.job import Job
 from zoo.finetune.loop import Phase, train
-from zoo.finetune.network import Network, Rows, measured_rows, put
+from zoo.finetune.network import Network, Rows, measured_rows
 from zoo.finetune.prefix import replayed
 from zoo.finetune.recipe import Recipe
 from zoo.finetune.speed import Speed, Trial, fitting, tuned
 from zoo.finetune.stored import features_of
 from zoo.plugin import Backbone
-from zoo.tasks import LANGUAGE, Classify, Task
+from zoo.tasks import LANGUAGE
 
 SLACK = 0.9
 """The share of a time budget that is planned for: steps vary in length."""
@@ -44,6 +44,7 @@ class Outcome:
     history: tuple[Row, ...]
     metrics: Row
     recipe: Recipe
+    calibration: Calibration | None = None
 
 
 def run(backbone: Backbone, job: Job, keeper: Keeper | None = None) -> Outcome:
@@ -105,7 +106,7 @@ def _probe(backbone: Backbone, job: Job, keeper: Keeper) -> Probed:
         row |= {f"valid_{name}": value for name, value in metrics.items()}
     times = "known from an earlier run" if known else "computed once"
     spent = duration(time.monotonic() - start)
-    say("probe", f"{_score(task, best)}{how}, {len(rows):,} features {times}  {spent}")
+    say("probe", f"{scored(task, best.first)}{how}, {len(rows):,} features {times}  {spent}")
     keeper.leave("probe", [row])
     return Probed(head.to(device), best)
 
@@ -147,6 +148,7 @@ def _fit_in(backbone: Backbone, job: Job, speed: Speed, left: float, keeper: Kee
         while evals > 1 and evals * measured > left / 3:
             evals -= 1
         steps = min(steps, max(1, int((SLACK * left - evals * measured) / step)))
+        steps, evals = ranks.agreed((steps, evals))
         say("budget", f"{steps} steps fit into {duration(left)}")
     keeper.notes["length"] = {"steps": steps, "evals": min(evals, steps)}
     return replace(job, recipe=replace(recipe, steps=steps, evals=min(evals, steps)))
@@ -189,9 +191,9 @@ def _tune(backbone: Backbone, job: Job, probed: Probed | None, keeper: Keeper, l
                 found = train(net, ready, keeper, phase, best)
             best = found.best
             keeper.leave(name, found.history)
-        metrics = _finish(net, job, best)
+        metrics, calibration = finish(net, job, best)
     say("tune", _said(job, best, keeper, duration(time.monotonic() - start)))
-    return Outcome(net.head, tuple(keeper.past), metrics, recipe)
+    return Outcome(net.head, tuple(keeper.past), metrics, recipe, calibration)
 
 
 def _measure_first(net: Network, job: Job, best: Best, keeper: Keeper) -> None:
@@ -225,51 +227,6 @@ def _frozen(backbone: Backbone, job: Job) -> Iterator[Job]:
         yield replace(job, train=train_set, valid=valid)
 
 
-def _finish(net: Network, job: Job, best: Best) -> Row:
-    """Average the best weights if it helps, fall back on the probe if nothing did, calibrate; returns metrics."""
-    task, valid, recipe = job.task, job.valid, job.recipe
-    if valid is None or best.first is None:
-        return {}
-
-    def measure() -> tuple[Row, Any]:
-        rows = measured_rows(net, task, valid, recipe.precision)
-        return task.measure(rows.values, rows.targets), rows.values
-
-    if recipe.soup and recipe.soup > 1 and (count := stirred(best, net, task, measure)) > 1:
-        say("soup", f"{count} of the best {len(best.kept)} averaged: {_score(task, best)}")
-    first, start = best.first, best.start
-    if job.cautious and start is not None and not _better(task, start, first, valid):
-        put(net, start.state)
-        best.kept = [start]
-        return start.metrics
-    return _calibrated(net, job, first)
-
-
-def _better(task: Task, start: Kept, found: Kept, valid: Set) -> bool:
-    """Tell whether tuning has won over the probe: of classifiers, beyond chance."""
-    if found.score <= start.score:
-        return False
-    if isinstance(task, Classify) and start.outputs is not None and found.outputs is not None:
-        return beyond_noise(start.outputs, found.outputs, valid.targets)
-    return True
-
-
-def _calibrated(net: Network, job: Job, found: Kept) -> Row:
-    """Make the probabilities of a tuned classifier honest; returns the metrics, which say how honest they are."""
-    usual = isinstance(job.task, Classify) and isinstance(net.head, nn.Linear) and job.recipe.calibrate
-    if not usual or found.outputs is None or job.valid is None or found.step == 0:
-        return found.metrics
-    assert isinstance(net.head, nn.Linear)
-    done = calibrate(net.head, found.outputs, job.valid.targets, job.recipe.seed)
-    if done is None or done.temperature == 1:
-        return found.metrics
-    say(
-        "calibrate",
-        f"temperature {done.temperature:.2f}: expected calibration error {done.before:.3f} -> {done.after:.3f}",
-    )
-    return job.task.measure(found.outputs / done.temperature, job.valid.targets)
-
-
 def _said(job: Job, best: Best, keeper: Keeper, spent: str) -> str:
     """Say how far training went, what was reached, and which weights were kept."""
     recipe = job.recipe
@@ -278,7 +235,7 @@ def _said(job: Job, best: Best, keeper: Keeper, spent: str) -> str:
     kept = f"best at {best.first.step}  " if best.first else ""
     if job.cautious and best.start is not None and best.first is best.start:
         kept = "no better than the probe beyond chance, which is kept  "
-    return f"step {done}{early}  {_score(job.task, best)}{kept}{recipe.precision}  {spent}"
+    return f"step {done}{early}  {scored(job.task, best.first)}{kept}{recipe.precision}  {spent}"
 
 
 def _first_head(backbone: Backbone, job: Job) -> nn.Module:
@@ -299,7 +256,3 @@ def _first_head(backbone: Backbone, job: Job) -> nn.Module:
         for parameter in head.parameters():
             nn.init.zeros_(parameter)
     return head
-
-
-def _score(task: Task, best: Best) -> str:
-    return f"{task.best} {best.first.metrics[task.best]:.3f}  " if best.first else ""

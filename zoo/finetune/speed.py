@@ -75,8 +75,8 @@ def tuned(backbone: Backbone, job: Job, keeper: Keeper) -> Speed:
 
 def _known_or_timed(backbone: Backbone, job: Job, speed: Speed) -> Speed:
     path = home() / "cache" / "speed" / f"{_key(backbone, job, speed)}.json"
-    if path.exists():
-        return Speed(**json.loads(path.read_text()))
+    if (found := _kept(path)) is not None:
+        return found
     start = time.monotonic()
     trial = Trial(backbone, job)
     plain = trial.seconds(speed)
@@ -185,6 +185,14 @@ def _processor() -> str:
     except OSError:
         return ""
     return next((line for line in lines if line.startswith("model name")), "")
+
+
+def _kept(path: Path) -> Speed | None:
+    """Read a choice; None if there is none, or not one that this version knows."""
+    try:
+        return Speed(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _keep(path: Path, speed: Speed) -> None:
