@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check real bench clean
+.PHONY: setup demo test check real bench bench-peers clean
 
 setup: $(READY)
 
@@ -36,6 +36,13 @@ bench: $(READY)
 	$(BIN)/python tools/bench/parity.py
 	$(BIN)/python tools/bench/startup.py
 	$(BIN)/python tools/bench/loading.py
+
+# Against other libraries and a bare loop, on real weights and data: an hour or two.
+bench-peers: $(READY)
+	$(BIN)/python tools/bench/throughput.py
+	$(BIN)/python tools/bench/fastai_photos.py
+	$(BIN)/python tools/bench/frozen.py
+	$(BIN)/python tools/bench/trainer.py
 
 clean:
 	rm -rf $(VENV) .real runs zoo-demo.png

@@ -282,6 +282,15 @@ def test_rates_of_vision_transformers_fall_towards_the_input():
     assert math.isclose(settle(Recipe(strategy="full"), Situation(examples=500, image_size=224)).layer_decay or 0, 1.0)
 
 
+def test_few_photos_are_probed_by_several_views():
+    few = Situation(examples=142, image_size=224)
+    assert settle(Recipe(), few).views == 4
+    assert settle(Recipe(views=1), few).views == 1
+    assert settle(Recipe(augment="none"), few).views == 1
+    assert settle(Recipe(), Situation(examples=5_000, image_size=224)).views == 1
+    assert settle(Recipe(), Situation(examples=142, image_size=28)).views == 1
+
+
 def test_many_photos_are_varied_and_mixed_and_few_are_not():
     many, few = Situation(examples=50_000, image_size=224), Situation(examples=500, image_size=224)
     recipe = Recipe(strategy="full")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from zoo.data.decoded import name_of
 from zoo.data.texts import Texts
 from zoo.tasks import LANGUAGE
 
@@ -41,7 +42,9 @@ def leak(split: Split, found: Duplicates) -> str:
 
 
 def _short(item: Any, index: int) -> str:
-    return item[-40:] if isinstance(item, str) and "\n" not in item else str(getattr(item, "name", f"example {index}"))
+    if isinstance(item, str) and " " in item:
+        return f"text {index} ({item[:40]!r})"
+    return name_of(item, index)
 
 
 def backbone(entry: Entry, parameters: int, *, tuned: bool) -> str:

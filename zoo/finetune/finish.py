@@ -16,7 +16,7 @@ from zoo.tasks import Classify, Task
 
 
 def finish(net: Network, job: Job, best: Best) -> tuple[Row, Calibration | None]:
-    """Average the best weights if it helps, fall back on the probe if nothing did, calibrate; returns what is reached."""
+    """Average the best weights if it helps, fall back on the probe if nothing did, calibrate; returns the metrics."""
     task, valid, recipe = job.task, job.valid, job.recipe
     if valid is None or best.first is None:
         return {}, None

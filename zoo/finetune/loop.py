@@ -122,7 +122,7 @@ def _measure(progress: Progress, network: Network, job: Job, phase: Phase) -> Ro
 
 def _save(progress: Progress, optimisation: Optimisation, keeper: Keeper, phase: Phase) -> None:
     """Write a checkpoint; if the run was asked to stop, it ends here."""
-    optimisation.check(progress.losses, phase.before + progress.step)
+    optimisation.check()
     tensors = optimisation.tensors()
     if progress.losses:
         tensors["losses"] = torch.stack(progress.losses)

@@ -45,6 +45,8 @@ class Optimisation:
         solver = optim.optimizer(self.own, job.recipe, job.stages)
         both: Any = (self.own, solver) if self.spread else self.accelerator.prepare(self.own, solver)
         self.network, self.solver = both
+        self.recent: list[tuple[int, Tensor, Tensor]] = []
+        self.norm = 0.0
 
     def step(self, number: int, done: int, indices: Tensor, batch: Batch) -> Tensor:
         """Take a step on a batch, or on this process's part of it; returns the loss, a scalar.
@@ -61,9 +63,10 @@ class Optimisation:
                 break
             except (RuntimeError, MemoryError) as error:
                 self._use_less(error, batch)
-        norm = self._clip()
-        if self.device.type == "cpu" and not (math.isfinite(loss) and math.isfinite(norm)):
-            raise self._diverged(loss, number, indices)
+        self.recent.append((number, indices, loss))
+        self.norm = self._clip()
+        if self.device.type == "cpu":
+            self.check()
         optim.set_rates(self.solver, self.recipe, done)
         self.solver.step()
         self.solver.zero_grad()
@@ -126,22 +129,24 @@ class Optimisation:
 
     def mean(self, losses: Sequence[Tensor]) -> float:
         """Return the mean of the losses since the last measurement, over all processes."""
+        self.check()
         mean = float(torch.stack(list(losses)).mean()) if losses else 0.0
         return float(sum(ranks.gathered(mean)))
 
-    def check(self, losses: Sequence[Tensor], step: int) -> None:
-        """Raise RecipeError if one of the last losses, before `step`, is not finite: nothing bad is ever saved."""
-        for back, loss in enumerate(reversed(losses)):
-            if not math.isfinite(loss):
-                raise self._diverged(loss, step - 1 - back, None)
+    def check(self) -> None:
+        """Raise RecipeError, which names the batch, if a loss since the last check, or its gradient, is not finite.
 
-    def _diverged(self, loss: Tensor, step: int, indices: Tensor | None) -> RecipeError:
-        names = "" if indices is None else f", on {self.job.names(indices.tolist())}"
-        value = float(loss) if not math.isfinite(loss) else "finite, its gradient is not"
-        return RecipeError(
-            f"the loss is {value} at step {step + 1}{names}: training has diverged",
-            fix="a smaller rate: lr=1e-4; if it is always these examples, look at them",
-        )
+        On a GPU this waits for what was computed, so it is not done at every step; before anything is saved it is.
+        """
+        for number, indices, loss in self.recent:
+            if not math.isfinite(loss) or not math.isfinite(self.norm):
+                value = "finite, its gradient is not," if math.isfinite(loss) else f"{float(loss)}"
+                names = self.job.names(indices.tolist())
+                raise RecipeError(
+                    f"the loss is {value} at step {number + 1}, on {names}: training has diverged",
+                    fix="a smaller rate: lr=1e-4; if it is always these examples, look at them",
+                )
+        self.recent.clear()
 
     def collect(self, network: Network) -> None:
         """Give the caller's network what was learnt, if it was spread over the processes."""

@@ -14,6 +14,7 @@ LARGE = 20_000
 """From this many examples on, BatchNorm may learn its statistics anew (BiT's "small" ends here, arXiv 1912.11370)."""
 LENGTH = 256
 """Tokens of a text that are read unless the recipe says otherwise: attention costs the square of it."""
+VIEWS = 4
 PHOTO = 64
 """Images of fewer pixels a side are digits, letters or icons: they must not be mirrored, nor cut to a third."""
 
@@ -65,7 +66,7 @@ def settle(recipe: Recipe, now: Situation) -> Recipe:
         augment=_augment(recipe.augment, now),
         mix=_mix(recipe.mix, now),
         norm=_norm(recipe, strategy, now.examples),
-        views=recipe.views or 1,
+        views=recipe.views or _views(strategy, _augment(recipe.augment, now), now),
         soup=recipe.soup or 1,
         max_length=now.tokens and min(recipe.max_length or LENGTH, now.tokens),
         evals=recipe.evals or _evals(steps * recipe.batch_size, now.valid),
@@ -159,6 +160,12 @@ def _augment(augment: str, now: Situation) -> str:
     if now.image_size < PHOTO:
         return "shift"
     return "rand" if now.examples >= LARGE else "crop-flip"
+
+
+def _views(strategy: str, augment: str, now: Situation) -> int:
+    """Probe a few photos by four views of each: 0.841 instead of 0.828 (docs/recipes.md)."""
+    probed = strategy in ("probe", "lp-ft", "gradual")
+    return VIEWS if probed and augment == "crop-flip" and now.examples < SMALL else 1
 
 
 def _mix(mix: str, now: Situation) -> str:

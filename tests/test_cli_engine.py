@@ -1,0 +1,52 @@
+"""zoo finetune with a test set, a budget and what was stopped: what a user sees."""
+
+from __future__ import annotations
+
+import json
+
+import pictures
+from click.testing import CliRunner
+
+from zoo.cli import main
+
+BASE = [
+    "--strategy",
+    "full",
+    "--set",
+    "steps=4",
+    "--set",
+    "evals=2",
+    "--set",
+    "batch_size=8",
+    "--set",
+    "autotune=false",
+]
+
+
+def test_a_test_share_is_in_the_document_and_on_the_card(pretrained, isolated):
+    pictures.folder(isolated / "colours", 8)
+    done = CliRunner().invoke(main, ["finetune", str(pretrained), "colours", *BASE, "--test", "0.25", "--json"])
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert set(document["test"]) == set(document["metrics"])
+    card = (isolated / document["out"] / "README.md").read_text()
+    assert "| metric | on 6 test examples |" in card
+    assert "validation examples |" in card
+
+
+def test_a_copy_in_the_validation_data_is_reported(pretrained, isolated):
+    pictures.folder(isolated / "colours", 6)
+    pictures.folder(isolated / "held", 2)  # the first two of each again
+    done = CliRunner().invoke(main, ["finetune", str(pretrained), "colours", *BASE, "--valid", "held"])
+    assert done.exit_code == 0, done.output
+    assert "leak      6 of 6 validation examples have a near-duplicate among the training examples" in done.output
+    assert "6 of them identical" in done.output
+    (card,) = (isolated / "runs").glob("*/README.md")
+    assert "6 validation examples have a near-duplicate" in card.read_text()
+
+
+def test_nothing_to_go_on_with_is_a_new_run(pretrained, isolated):
+    pictures.folder(isolated / "colours", 6)
+    done = CliRunner().invoke(main, ["finetune", str(pretrained), "colours", *BASE, "--resume"])
+    assert done.exit_code == 0, done.output
+    assert "steps are done" not in done.output
