@@ -61,6 +61,18 @@ def test_a_stopped_run_goes_on_to_the_same_bits(name, pretrained, tmp_path, caps
     assert "steps are done" in capsys.readouterr().out
 
 
+def test_the_best_of_an_earlier_phase_is_not_lost(pretrained, tmp_path):
+    settings = SETTINGS | {"strategy": "gradual", "augment": "none", "lr": 0.5, "backbone_lr": 0.5}
+    zoo.load(pretrained, "cpu").finetune(DATA, out=tmp_path / "peace", **settings)  # the probe stays the best
+    for calls in (7, 10):
+        model = zoo.load(pretrained, "cpu")
+        stop(model, calls)
+        with pytest.raises(KeyboardInterrupt):
+            model.finetune(DATA, out=tmp_path / "stopped", resume=True, **settings)
+    zoo.load(pretrained, "cpu").finetune(DATA, out=tmp_path / "stopped", resume=True, **settings)
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "peace")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_is_said_with_how_to_go_on(pretrained, tmp_path, capsys, number):
     model = zoo.load(pretrained, "cpu")

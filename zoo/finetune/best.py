@@ -48,14 +48,17 @@ class Best:
         """The best measurement, if there was one."""
         return self.kept[0] if self.kept else None
 
-    def begin(self, network: nn.Module) -> None:
-        """Go on from the best with a network whose weights it is, and in which more may train than before."""
+    def begin(self, network: nn.Module, phase: str) -> None:
+        """Begin a phase with a network whose weights are the best, and in which more may train than before.
+
+        What is kept has more weights from now on, and so another name.
+        """
         state = weights(network)
         self.kept, self.missed = self.kept[:1], 0
         for one in self.kept:
-            one.state = state
+            one.state, one.name = state, f"{phase}-from-{one.step}"
         if self.start is not None:
-            self.start.state = {**state, **self.start.state}
+            self.start.state, self.start.name = {**state, **self.start.state}, f"{phase}-from-0"
 
     def offer(self, one: Kept, network: nn.Module) -> None:
         """Keep a measurement and the network's weights if it is better than the worst that is kept."""

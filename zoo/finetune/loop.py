@@ -145,7 +145,7 @@ def _resumed(optimisation: Optimisation, job: Job, keeper: Keeper, phase: Phase,
     saved = keeper.at(phase.name)
     if saved is None:
         best = best or Best(job.recipe.soup or 1)
-        best.begin(optimisation.own)
+        best.begin(optimisation.own, phase.name)
         return Progress(best)
     facts = saved.facts
     optimisation.load(saved.tensors)
