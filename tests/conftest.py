@@ -45,6 +45,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ZOO_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("zoo.store.stream.PAUSE", 0.01)
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)

@@ -20,5 +20,6 @@ def sha256(content):
 
 
 def kept():
-    """Return what is in the store: blobs, and files that are on their way."""
-    return [sorted(p.name for p in (store.home() / folder).glob("*")) for folder in ("blobs", "tmp")]
+    """Return what is in the store: blobs, and files that are on their way; not the guards, which are empty."""
+    folders = (store.home() / "blobs", store.home() / "tmp")
+    return [sorted(path.name for path in folder.glob("*") if path.suffix != ".lock") for folder in folders]

@@ -39,7 +39,7 @@ def test_list_shows_aligned_columns_and_a_count(zoo, birds):
     result = zoo("list", "mine/")
     header, robin, wren, count = result.output.splitlines()
     assert result.exit_code == 0
-    assert header.split() == ["name", "params", "dim", "input", "licence", "pre-trained", "on"]
+    assert header.split() == ["name", "params", "dim", "input", "licence", "pulled", "pre-trained", "on"]
     assert robin.split() == ["mine/robin.v1", "31M", "4", "3", "x", "8", "px", "mit", "birds"]
     assert wren.split()[-2:] == ["(random", "weights)"]
     assert {line.index("3 x 8 px") for line in (robin, wren)} == {header.index("input")}
@@ -50,7 +50,8 @@ def test_list_marks_what_is_pulled_and_can_show_only_that(zoo, birds):
     zoo("pull", "robin")
     result = zoo("list", "mine/", "--pulled")
     assert "mine/robin.v1" in result.output
-    assert "✓" in result.output
+    assert "5 bytes" in result.output
+    assert "1 of " in result.output
     assert "mine/wren" not in result.output
 
 
@@ -120,7 +121,8 @@ def test_pull_prints_the_verified_files(zoo, birds):
 def test_pull_dry_run_says_what_it_would_fetch_and_fetches_nothing(zoo, birds):
     output = zoo("pull", "robin", "wren", "--dry-run").output
     assert "file://" in output
-    assert "w.safetensors  size not yet known" in output
+    assert "w.safetensors  5 bytes" in output
+    assert "to fetch: 1 of 1 files, 5 bytes" in output
     assert "nothing to pull: an architecture with random weights" in output
     assert json.loads(zoo("info", "robin", "--json").output)["pulled"] is False
 

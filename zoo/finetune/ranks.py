@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -34,8 +35,10 @@ def together() -> Iterator[None]:
 
 
 def _part() -> None:
+    """Leave the other processes; a thread of the group that lets go of its last tensor as Python ends would abort."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
+        time.sleep(0.1)  # without the interpreter's lock, which is all that such a thread still waits for
 
 
 def world() -> int:
@@ -95,7 +98,10 @@ def like(value: Tensor, tensor: Tensor) -> Tensor:
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if isinstance(tensor, DTensor):
-        return value if isinstance(value, DTensor) else distribute_tensor(value, tensor.device_mesh, tensor.placements)
+        if isinstance(value, DTensor):
+            return value
+        # every process has the value: each takes its part, and nothing is sent
+        return distribute_tensor(value, tensor.device_mesh, tensor.placements, src_data_rank=None)
     return whole(value)
 
 

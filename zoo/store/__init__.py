@@ -1,50 +1,81 @@
 """From a source to verified local files, each fetched once; the only place that opens a connection.
 
 <home>/blobs/<sha256>   the files, read-only: one copy, whatever the source or name
-<home>/tmp/             what is on its way; nothing there is ever used
+<home>/tmp/             what is on its way: <sha256>.part, as far as it has come; nothing there is ever used
 <home>/lock.toml        what was pulled: name -> source, commit, files with their hashes, when
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.console import MEGABYTES, Bar
 from zoo.errors import StoreError
 from zoo.plugin import Entry, File, TextInput
 from zoo.rows import is_inside
-from zoo.store import lock
+from zoo.store import known, lock
+from zoo.store.known import using
+from zoo.store.places import blob, home, is_here
 
-__all__ = ["Look", "home", "is_pulled", "look", "pull", "pulled", "receipt"]
+__all__ = ["Look", "Plan", "home", "is_pulled", "look", "plan", "pull", "pull_all", "pulled", "receipt", "using"]
 
 
-def home() -> Path:
-    """Return the store's folder: $ZOO_HOME, else $XDG_CACHE_HOME/zoo, else ~/.cache/zoo."""
-    environ = os.environ
-    folder = environ.get("ZOO_HOME") or os.path.join(environ.get("XDG_CACHE_HOME") or "~/.cache", "zoo")
-    return Path(os.path.expanduser(folder)).absolute()
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a pull of an entry is going to do: all its files, and those of them that are not here yet.
+
+    Files have their hash and size as far as the lock, the row or (asked) the source knows them.
+    """
+
+    entry: Entry
+    known: known.Known | None
+    files: tuple[File, ...]
+    missing: tuple[File, ...]
+
+    @property
+    def by(self) -> str:
+        """Who says what the files have to be."""
+        return str(self.known.path) if self.known else self.entry.catalogue or "its row"
 
 
 def pull(entry: Entry) -> dict[str, Path]:
     """Return the files of an entry by their path in the source, fetched and verified where they are not here yet.
 
-    What the lock knows is answered without a request; a file that has gone is fetched again as the lock has it.
+    What a lock knows is answered without a request; a file that has gone is fetched again as the lock has it.
     Raises StoreError, and then nothing unverified is kept.
     """
+    return pull_all([entry])[entry.name]
+
+
+def pull_all(entries: Iterable[Entry]) -> dict[str, dict[str, Path]]:
+    """Return the files of several entries by name; what is missing of them is fetched at once.
+
+    Raises StoreError if one cannot be had; those that can are here then.
+    """
+    plans = [plan(entry) for entry in entries]
+    files = {each.entry.name: each.files for each in plans}
+    if any(each.missing for each in plans):
+        from zoo.store import transfer
+
+        files |= transfer.fetch_all([each for each in plans if each.missing])
+    for each in plans:
+        if each.known and each.known.path == known.own() and (team := known.shared()):
+            with disk_errors(each.entry):
+                lock.record(team, each.entry.name, each.known.receipt)
+    known.remember_shared()
+    return {name: {file.path: blob(file) for file in each} for name, each in files.items()}
+
+
+def plan(entry: Entry) -> Plan:
+    """Return what a pull of an entry would do, without a request; StoreError if its row is of no use."""
     if entry.source is None:
-        return {}
-    known = _known(entry)
-    files = _files(entry, known)
-    missing = [file for file in files if known is None or not _is_here(file)]
-    if missing:
-        with _disk_errors(entry):
-            files = _fetch(entry, known, files, missing)
-    return {file.path: _blob(file) for file in files}
+        return Plan(entry, None, (), ())
+    before = known.find(entry)
+    files = _files(entry, before)
+    return Plan(entry, before, files, tuple(file for file in files if before is None or not is_here(file)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +90,11 @@ class Look:
     def fetch(self, *paths: str) -> dict[str, Path]:
         """Return verified local copies of some of the files, by path; StoreError if one cannot be had."""
         if self.here:
-            return {path: _blob(self.files[path]) for path in paths}
-        from zoo.store import fetch, sources
+            return {path: blob(self.files[path]) for path in paths}
+        from zoo.store import transfer
 
-        with _disk_errors(self.entry):
-            remotes = sources.locate(self.entry, paths, self.commit)
-            pairs = ((remote, self.files[remote.path]) for remote in remotes)
-            fetched = [
-                fetch.fetch(remote, file, self.entry.name, "the listing", home(), _unseen) for remote, file in pairs
-            ]
-        return {file.path: _blob(file) for file in fetched}
-
-
-def _unseen(arrived: int) -> None:
-    """Small files show no progress."""
+        found = transfer.fetch_some(self.entry, [self.files[path] for path in paths], self.commit)
+        return {file.path: blob(file) for file in found}
 
 
 def look(name: str, source: str) -> Look:
@@ -81,67 +103,45 @@ def look(name: str, source: str) -> Look:
     What was pulled by that name is known without a request.
     """
     entry = Entry(name, name.partition("/")[0], "text", TextInput((), 1), source=source)
-    known = _known(entry)
-    if known is not None and all(map(_is_here, known.files)):
-        return Look({file.path: file for file in known.files}, entry, known.commit, here=True)
+    before = known.find(entry)
+    if before is not None and all(map(is_here, before.receipt.files)):
+        return Look({file.path: file for file in before.receipt.files}, entry, before.receipt.commit, here=True)
     from zoo.store import sources
 
     files, commit = sources.listing(entry)
     return Look({file.path: file for file in files}, entry, commit, here=False)
 
 
-def pulled(entries: Iterable[Entry]) -> set[str]:
-    """Return the names of those entries whose every file is here, without a request and without hashing anything."""
-    locked = lock.read(_lock_path())
-    return {entry.name for entry in entries if entry.name in locked and _all_here(entry, locked[entry.name])}
+def pulled(entries: Iterable[Entry]) -> dict[str, int]:
+    """Return the bytes of those entries whose every file is here, by name; no request, and nothing is hashed."""
+    locked = known.read()
+    here = ((entry, _all_here(entry, locked[entry.name].receipt)) for entry in entries if entry.name in locked)
+    return {entry.name: sum(file.bytes or 0 for file in files) for entry, files in here if files}
 
 
 def is_pulled(entry: Entry) -> bool:
-    """Tell whether every file of an entry is here; for many of them at once, `pulled` reads the lock once."""
+    """Tell whether every file of an entry is here; for many of them at once, `pulled` reads the locks once."""
     return entry.name in pulled([entry])
 
 
-def _all_here(entry: Entry, known: lock.Receipt) -> bool:
-    if entry.source != known.source:
-        return False
-    if not entry.files:
-        return all(map(_is_here, known.files))
-    recorded = {file.path: file for file in known.files}
+def _all_here(entry: Entry, receipt: lock.Receipt) -> list[File]:
+    """Return the files of an entry if all of them are here, else none."""
+    if entry.source != receipt.source:
+        return []
+    recorded = {file.path: file for file in receipt.files}
     listed = {file.path: file.sha256 for file in entry.files}
-    return all(
-        path in recorded and listed.get(path) in (None, recorded[path].sha256) and _is_here(recorded[path])
-        for path in _paths(entry)
+    wanted = _paths(entry) if entry.files else list(recorded)
+    fits = all(
+        path in recorded and listed.get(path) in (None, recorded[path].sha256) and is_here(recorded[path])
+        for path in wanted
     )
+    return [recorded[path] for path in wanted] if fits else []
 
 
 def receipt(name: str) -> dict[str, Any] | None:
-    """Return what the lock knows of a pulled name: source, commit, files (path, sha256, bytes), when; else None."""
-    known = lock.read(_lock_path()).get(name)
-    return None if known is None else {**asdict(known), "files": [asdict(file) for file in known.files]}
-
-
-def _lock_path() -> Path:
-    return home() / "lock.toml"
-
-
-def _blob(file: File) -> Path:
-    return home() / "blobs" / str(file.sha256)
-
-
-def _is_here(file: File) -> bool:
-    """Tell whether the blob of a file is here, in its full size: the hash was checked before it got its name."""
-    try:
-        return file.sha256 is not None and _blob(file).stat().st_size == file.bytes
-    except OSError:
-        return False
-
-
-def _known(entry: Entry) -> lock.Receipt | None:
-    """Return the lock's row of an entry; the same name from another source is another thing."""
-    if entry.source is None:
-        return None
-    known = lock.read(_lock_path()).get(entry.name)
-    return known if known and known.source == entry.source else None
+    """Return what the locks know of a pulled name: source, commit, files (path, sha256, bytes), when; else None."""
+    found = known.read().get(name)
+    return None if found is None else {**asdict(found.receipt), "files": [asdict(f) for f in found.receipt.files]}
 
 
 def _paths(entry: Entry) -> list[str]:
@@ -151,7 +151,7 @@ def _paths(entry: Entry) -> list[str]:
     return [file.path for file in entry.files]
 
 
-def _files(entry: Entry, known: lock.Receipt | None) -> tuple[File, ...]:
+def _files(entry: Entry, before: known.Known | None) -> tuple[File, ...]:
     """Return the files to have, with the bytes expected: the lock's word, which the row may not contradict."""
     from zoo.store.sources import row_of
 
@@ -164,40 +164,23 @@ def _files(entry: Entry, known: lock.Receipt | None) -> tuple[File, ...]:
             what = f"{entry.name}: the path {path!r} leaves its source; it has to be relative, with / and without .."
             raise StoreError(what, fix=f"correct files in {where}")
     listed = {file.path: file for file in entry.files}
-    recorded = {file.path: file for file in known.files} if known else {}
+    recorded = {file.path: file for file in before.receipt.files} if before else {}
     for path in listed.keys() & recorded.keys():
         row, locked = listed[path], recorded[path]
         if row.sha256 not in (None, locked.sha256):
             what = f"{entry.name}: {path} has sha256 {row.sha256} in {where}, but {locked.sha256} was pulled before"
-            fix = f'delete the table ["{entry.name}"] in {_lock_path()} to accept the row, or correct the row'
+            fix = f"zoo pull {entry.name} --update   (accepts the row; {before and before.path} has the other)"
             raise StoreError(what, fix=fix)
     return tuple(recorded.get(path) or listed.get(path) or File(path) for path in dict.fromkeys(paths))
 
 
-def _fetch(entry: Entry, known: lock.Receipt | None, files: tuple[File, ...], missing: list[File]) -> tuple[File, ...]:
-    """Fetch the missing files, all of one commit, then record them; returns all files with their hashes."""
-    from datetime import UTC, datetime
-
-    from zoo.store import fetch, sources
-
-    remotes = sources.locate(entry, [file.path for file in missing], known.commit if known else None)
-    by = str(_lock_path()) if known else entry.catalogue or "its row"
-    pairs = zip(remotes, missing, strict=True)
-    with Bar("pull", sum(remote.size or 0 for remote in remotes), MEGABYTES) as bar:
-        fetched = {file.path: fetch.fetch(remote, file, entry.name, by, home(), bar.advance) for remote, file in pairs}
-    files = tuple(fetched.get(file.path, file) for file in files)
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    lock.record(_lock_path(), entry.name, lock.Receipt(str(entry.source), remotes[0].commit, files, when))
-    return files
-
-
 @contextmanager
-def _disk_errors(entry: Entry) -> Iterator[None]:
+def disk_errors(entry: Entry) -> Iterator[None]:
     """Turn a full disk or a folder without permission into a StoreError; sources report their own failures."""
     try:
         yield
     except OSError as error:
         where = error.filename or home()
         what = f"{entry.name}: the store cannot be written: {where}: {error.strerror or error}"
-        fix = f"free some space, or use another folder: ZOO_HOME=/another/folder zoo pull {entry.name}"
+        fix = f"free some space (zoo gc), or use another folder: ZOO_HOME=/another/folder zoo pull {entry.name}"
         raise StoreError(what, fix=fix) from error

@@ -4,28 +4,48 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
 from zoo.errors import StoreError
 from zoo.plugin import Entry, File
 from zoo.rows import is_inside
-from zoo.store import web
+from zoo.store import http, stream, web
 from zoo.store.fetch import Remote
 from zoo.store.sources import bad_source, row_of
 
+ASKED = 8
+"""Files that the Hub is asked about at once."""
+TRIES = 3
+"""Attempts at what is small: what a file is, what a repository holds."""
+Found = TypeVar("Found")
 SOURCE = re.compile(r"hf://(?P<repo>\w[\w.-]*(/\w[\w.-]*)?)(@(?P<revision>\w[\w./-]*))?")
+
+
+class _Gone(StoreError):
+    """A revision that a repository does not have, or no longer."""
 
 
 def locate(entry: Entry, paths: Sequence[str], commit: str | None) -> list[Remote]:
     """Return files of a Hub repository, all of the commit that the revision stands for now (or of `commit`)."""
     repo, named, endpoint = _where(entry)
-    revision = commit or named
-    remotes: list[Remote] = []
-    for path in paths:
-        remotes.append(_file(entry, repo, revision, path, endpoint))
-        revision = remotes[0].commit or revision
-    return remotes
+    if not paths:
+        return []
+    try:
+        first = _file(entry, repo, commit or named, paths[0], endpoint)
+    except _Gone as error:
+        if commit is None:
+            raise
+        what = f"{entry.name}: {repo} has no longer the commit {commit} that was pulled before"
+        fix = f"zoo pull {entry.name} --update   (takes what {named} is now)"
+        raise StoreError(what, fix=fix) from error
+    ask = partial(_file, entry, repo, str(first.commit), endpoint=endpoint)
+    with ThreadPoolExecutor(ASKED) as pool:
+        return [first, *pool.map(lambda path: ask(path=path), paths[1:])]
 
 
 def listing(entry: Entry) -> tuple[tuple[File, ...], str]:
@@ -37,7 +57,7 @@ def listing(entry: Entry) -> tuple[tuple[File, ...], str]:
     repo, revision, endpoint = _where(entry)
     api = HfApi(endpoint=endpoint, user_agent=web.agent())
     try:
-        found = api.model_info(repo, revision=revision, files_metadata=True)
+        found = _patiently(lambda: api.model_info(repo, revision=revision, files_metadata=True))
     except HFValidationError as error:
         raise bad_source(entry, str(error)) from error
     except (web.transport_error(), OfflineModeIsEnabled) as error:
@@ -73,7 +93,7 @@ def _file(entry: Entry, repo: str, revision: str, path: str, endpoint: str | Non
     except ValueError as error:
         raise bad_source(entry, str(error)) from error
     try:
-        metadata = get_hf_file_metadata(url, endpoint=endpoint, headers=headers)
+        metadata = _patiently(lambda: get_hf_file_metadata(url, endpoint=endpoint, headers=headers))
     except (web.transport_error(), OfflineModeIsEnabled) as error:
         raise _explain(entry, repo, revision, path, url, error) from error
     if metadata.commit_hash is None:
@@ -84,12 +104,37 @@ def _file(entry: Entry, repo: str, revision: str, path: str, endpoint: str | Non
     return Remote(
         path,
         pinned,
-        partial(web.stream, entry, pinned, build_hf_headers(headers=headers)),
+        partial(web.read, entry, pinned, build_hf_headers(headers=headers), metadata.size),
         size=metadata.size,
         sha256=etag if re.fullmatch("[0-9a-f]{64}", etag) else None,
         git=etag if re.fullmatch("[0-9a-f]{40}", etag) else None,
         commit=metadata.commit_hash,
+        twins=(_cache() / f"models--{repo.replace('/', '--')}" / "blobs" / etag,) if etag.isalnum() else (),
     )
+
+
+def _cache() -> Path:
+    """Return the folder where the Hub's own client keeps what it has fetched."""
+    environ = os.environ
+    home = environ.get("HF_HOME") or os.path.join(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")).expanduser()
+
+
+def _patiently(ask: Callable[[], Found]) -> Found:
+    """Ask the Hub, and again where another answer may come: it is busy, or the connection broke."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for tried in range(1, TRIES + 1):
+        try:
+            return ask()
+        except web.transport_error() as error:
+            answer = error.response if isinstance(error, HfHubHTTPError) else None
+            busy = answer is None or answer.status_code in http.BUSY
+            asked = http.retry_after(answer.headers.get("Retry-After")) if answer is not None else None
+            if tried == TRIES or not busy or (asked or 0) > stream.LONGEST:
+                raise
+            time.sleep(stream.PAUSE * 2 ** (tried - 1) if asked is None else asked)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _explain(entry: Entry, repo: str, revision: str, path: str, url: str, error: Exception) -> StoreError:
@@ -107,7 +152,7 @@ def _explain(entry: Entry, repo: str, revision: str, path: str, url: str, error:
         return StoreError(f"{entry.name}: {what}", fix=f"{login}   (if it is private), or correct source in {row}")
     if isinstance(error, errors.RevisionNotFoundError):
         fix = f"zoo pull {entry.name.partition('@')[0]}@main, or correct source in {row}"
-        return StoreError(f"{entry.name}: {repo} has no revision {revision!r}", fix=fix)
+        return _Gone(f"{entry.name}: {repo} has no revision {revision!r}", fix=fix)
     if isinstance(error, errors.EntryNotFoundError):
         what = f"{entry.name}: {repo}@{revision} has no file {path}"
         return StoreError(what, fix=f"see what it has at {host}/{repo}/tree/{revision}, and correct files in {row}")
@@ -115,5 +160,8 @@ def _explain(entry: Entry, repo: str, revision: str, path: str, url: str, error:
         status = error.response.status_code
         if status in (401, 403):
             return StoreError(f"{entry.name}: {host} refused your token (HTTP status {status})", fix=login)
-        return web.refused(entry, url, status)
+        if status in http.BUSY:
+            asked = http.retry_after(error.response.headers.get("Retry-After"))
+            return web.busy(entry, url, http.Broken("", asked, status))
+        return web.refused(entry, url, f"was answered with HTTP status {status}", status)
     return web.unreachable(entry, url, error)

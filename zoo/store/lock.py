@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 from zoo.errors import StoreError
 from zoo.plugin import File
 from zoo.rows import is_inside
+from zoo.store.places import home
 
-HEADER = "# Written by zoo: what was pulled, and the bytes it has to be. Delete a table to pull its name afresh.\n"
+HEADER = "# Written by zoo: what was pulled, and the bytes it has to be. To accept others: zoo pull NAME --update\n"
 WAIT = 30.0
 """Seconds to wait for another process that is writing."""
 
@@ -43,17 +45,32 @@ def read(path: Path) -> Mapping[str, Receipt]:
 
 def record(path: Path, name: str, receipt: Receipt) -> None:
     """Add or replace the receipt of a name: a killed process leaves the old lock or the new one. Raises OSError."""
+    _change(path, lambda receipts: {**receipts, name: receipt}, f"zoo pull {name}")
+
+
+def forget(path: Path, names: Sequence[str]) -> None:
+    """Remove the receipts of some names. Raises OSError."""
+    again = f"zoo rm {' '.join(names)}"
+    _change(path, lambda receipts: {name: each for name, each in receipts.items() if name not in names}, again)
+
+
+def _change(path: Path, change: Callable[[Mapping[str, Receipt]], Mapping[str, Receipt]], again: str) -> None:
     import filelock
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    guard = f"{path}.lock"
+    for folder in (path.parent, home()):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
-        with filelock.FileLock(guard, timeout=WAIT):
-            _replace(path, dump({**read(path), name: receipt}))
+        with filelock.FileLock(guard(path), timeout=WAIT):
+            _replace(path, dump(change(read(path))))
             _parse.cache_clear()  # a clock too coarse to tell two writes apart must not matter
     except filelock.Timeout as error:
         what = f"{path} is being written by another process, for more than {WAIT:g} seconds"
-        raise StoreError(what, fix=f"wait for the other zoo or end it, then: zoo pull {name}") from error
+        raise StoreError(what, fix=f"wait for the other zoo or end it, then: {again}") from error
+
+
+def guard(path: Path) -> Path:
+    """Return the file that the process which changes a lock holds; in the store, not in the folder of a project."""
+    return home() / f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.lock"
 
 
 def dump(receipts: Mapping[str, Receipt]) -> str:

@@ -8,9 +8,7 @@ from pathlib import Path
 
 from zoo.errors import StoreError
 from zoo.plugin import Entry, File
-from zoo.store.fetch import Remote
-
-CHUNK = 1 << 20
+from zoo.store.fetch import BLOCK, Remote
 
 
 def locate(entry: Entry, paths: Sequence[str], commit: str | None) -> list[Remote]:
@@ -62,14 +60,16 @@ def bad_source(entry: Entry, rule: str) -> StoreError:
 def _local(entry: Entry, path: str, file: Path) -> Remote:
     if not file.is_file():
         raise bad_source(entry, f"there is no file {file}")
-    return Remote(path, str(file), partial(_read, entry, file), size=file.stat().st_size)
+    return Remote(path, str(file), partial(_read, entry, file), size=file.stat().st_size or None)
 
 
-def _read(entry: Entry, path: Path) -> Generator[bytes]:
+def _read(entry: Entry, path: Path, start: int) -> Generator[memoryview]:
+    block = memoryview(bytearray(BLOCK))
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            while count := file.readinto(block):
+                yield block[:count]
     except OSError as error:
         what = f"{entry.name}: {path} cannot be read: {error.strerror}"
         raise StoreError(what, fix=f"chmod u+r '{path}', then: zoo pull {entry.name}") from error

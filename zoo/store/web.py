@@ -1,4 +1,4 @@
-"""Bytes over HTTP, through the Hub client's own session, so that proxies and certificates are set up in one place."""
+"""The web as a source, and what goes wrong on the way told to the user."""
 
 from __future__ import annotations
 
@@ -10,38 +10,31 @@ from urllib.parse import quote
 
 from zoo.errors import StoreError
 from zoo.plugin import Entry
+from zoo.store import http, stream
 from zoo.store.fetch import Remote
 from zoo.store.sources import bad_source
 
-TIMEOUT = 30.0
-"""Seconds without a byte after which a connection counts as dead."""
 OFFLINE = ("ZOO_OFFLINE", "HF_HUB_OFFLINE")
 
 
 def locate(entry: Entry, paths: Sequence[str]) -> list[Remote]:
-    """Return the files of an https:// source: a plain GET each, of which nothing is known beforehand."""
+    """Return the files of an https:// source, of which nothing is known beforehand."""
     check_online(entry)
     source = entry.source or ""
     if not re.fullmatch(r"https://[\w.-]+(:\d+)?(/[^\s?#]*)?", source):
         raise bad_source(entry, "has to be https://host/folder")
     urls = {path: f"{source.rstrip('/')}/{quote(path)}" for path in paths}
-    return [Remote(path, url, partial(stream, entry, url, {"user-agent": agent()})) for path, url in urls.items()]
+    return [Remote(path, url, partial(read, entry, url, {"User-Agent": agent()}, None)) for path, url in urls.items()]
 
 
-def stream(entry: Entry, url: str, headers: Mapping[str, str]) -> Generator[bytes]:
-    """Yield the body of a GET; redirects are followed, and credentials stay with the origin of `url`."""
-    from huggingface_hub.errors import OfflineModeIsEnabled
-    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # public, not in its __all__
-
-    headers = {**headers, "accept-encoding": "identity"}  # the bytes as they are stored, and their true length
-    session = get_session()
+def read(entry: Entry, url: str, headers: Mapping[str, str], size: int | None, start: int) -> Generator[memoryview]:
+    """Yield the bytes of a URL from `start` on; credentials in `headers` stay with its origin. Raises StoreError."""
     try:
-        with session.stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True) as response:
-            if response.status_code != 200:
-                raise refused(entry, url, response.status_code)
-            yield from response.iter_bytes()
-    except (transport_error(), OfflineModeIsEnabled) as error:
-        raise unreachable(entry, url, error) from error
+        yield from stream.stream(url, headers, start, size)
+    except http.Refused as error:
+        raise refused(entry, url, str(error), error.status) from error
+    except http.Broken as error:
+        raise busy(entry, url, error) if error.status else unreachable(entry, url, error) from error
 
 
 def agent() -> str:
@@ -64,17 +57,27 @@ def forbidden() -> list[str]:
     return [name for name in OFFLINE if os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off")]
 
 
-def refused(entry: Entry, url: str, status: int) -> StoreError:
+def refused(entry: Entry, url: str, said: str, status: int | None) -> StoreError:
     """Return the error for an answer that is not the file."""
     fix = f"zoo pull {entry.name}   (once more, in a while)"
-    if status in (401, 403, 404):
+    if status in (401, 403, 404, 410):
         fix = f"look at source and files: zoo info {entry.name}"
-    return StoreError(f"{entry.name}: {url} was answered with HTTP status {status}", fix=fix)
+    return StoreError(f"{entry.name}: {url} {said}", fix=fix)
+
+
+def busy(entry: Entry, url: str, error: http.Broken) -> StoreError:
+    """Return the error for a server that does not want to answer now."""
+    what = f"{entry.name}: {url} was answered with HTTP status {error.status}, time after time"
+    when = "in a while"
+    if error.wait and error.wait > stream.LONGEST:
+        what = f"{entry.name}: {url} was answered with HTTP status {error.status}"
+        when = f"in {error.wait:,.0f} seconds, as the server asks"
+    return StoreError(what, fix=f"zoo pull {entry.name}   (once more, {when})")
 
 
 def unreachable(entry: Entry, url: str, error: Exception) -> StoreError:
     """Return the error for a connection that cannot be made, or breaks."""
-    what = f"{entry.name}: no connection for {url}, or it broke: {type(error).__name__}: {error}"
+    what = f"{entry.name}: no connection for {url}, or it broke: {error or type(error).__name__}"
     return StoreError(what, fix=f"check network and proxy (and HF_ENDPOINT), then: zoo pull {entry.name}")
 
 
