@@ -12,7 +12,10 @@ from zoo.store.http import Answer, Broken, Line, Refused
 
 CHUNK = 8 << 20
 """Bytes that a connection asks for at once: what a killed pull fetches again, for each connection."""
-CONNECTIONS = 4
+CONNECTIONS = 8
+"""The most connections for one file."""
+PATIENCE = 0.05
+"""Seconds to wait for a chunk before the network counts as slower than this machine."""
 BLOCK = 1 << 20
 TRIES = 5
 """Attempts without a byte of progress before giving up."""
@@ -22,9 +25,7 @@ LONGEST = 60.0
 """The most seconds to wait because a server asks for it."""
 
 
-def stream(
-    url: str, headers: Mapping[str, str], start: int = 0, size: int | None = None, connections: int = CONNECTIONS
-) -> Generator[memoryview]:
+def stream(url: str, headers: Mapping[str, str], start: int = 0, size: int | None = None) -> Generator[memoryview]:
     """Yield the bytes of a URL from `start` on, in order; a piece is valid until the next is asked for.
 
     `size` is how many bytes there are in all, if that is known. A server that cannot send ranges is read from the
@@ -40,7 +41,7 @@ def stream(
         elif total - start <= CHUNK:
             yield from _part(line, answer, start, total)
         else:
-            yield from _Ranges(url, headers, start, total, connections).pieces(line, answer)
+            yield from _Ranges(url, headers, start, total).pieces(line, answer)
     finally:
         line.close()
 
@@ -115,40 +116,51 @@ def _fill(line: Line, into: memoryview, start: int, answer: Answer | None = None
 class _Ranges:
     """Several threads, each with a connection, that fetch the next chunk nobody has; the caller takes them in order.
 
-    At most `connections` chunks are on their way or waiting to be taken: that is what a kill loses.
+    It begins with two, and opens one more whenever the caller has to wait: beyond what the network gives, threads only
+    take time from each other. A chunk for each is on its way or waiting to be taken: that is what a kill loses.
     """
 
     url: str
     headers: Mapping[str, str]
     start: int
     total: int
-    connections: int
     ready: dict[int, bytearray | Exception] = field(default_factory=dict)
     free: SimpleQueue[bytearray | None] = field(default_factory=SimpleQueue)
     changed: threading.Condition = field(default_factory=threading.Condition)
     taken: int = 0
+    lines: int = 0
 
     def pieces(self, line: Line, answer: Answer) -> Generator[memoryview]:
         """Yield the chunks in order; the first is read from the answer that is already there."""
         count = -(-(self.total - self.start) // CHUNK)
-        threads: list[threading.Thread] = []
-        self.taken = min(self.connections, count)
-        for number in range(self.taken):
-            given = (line, answer) if number == 0 else (Line(self.url, self.headers), None)
-            threads.append(threading.Thread(target=self._work, args=(*given, number, count), daemon=True))
-            threads[-1].start()
+        self._open(count, line, answer)
+        self._open(count)
         try:
             for number in range(count):
-                with self.changed:
-                    self.changed.wait_for(lambda: number in self.ready)  # noqa: B023
-                    chunk = self.ready.pop(number)
+                if not self._wait(number, PATIENCE) and self.lines < CONNECTIONS:
+                    self._open(count)
+                self._wait(number)
+                chunk = self.ready.pop(number)
                 if isinstance(chunk, Exception):
                     raise chunk
                 yield memoryview(chunk)[: self._length(number)]
                 self.free.put(chunk)
         finally:
-            for _ in threads:
+            for _ in range(self.lines):
                 self.free.put(None)
+
+    def _open(self, count: int, line: Line | None = None, answer: Answer | None = None) -> None:
+        """Let one more connection work."""
+        with self.changed:
+            number, self.taken = self.taken, self.taken + 1
+        self.lines += 1
+        given = (line or Line(self.url, self.headers), answer, number, count)
+        threading.Thread(target=self._work, args=given, daemon=True).start()
+
+    def _wait(self, number: int, seconds: float | None = None) -> bool:
+        """Wait until a chunk is there; returns whether it is."""
+        with self.changed:
+            return self.changed.wait_for(lambda: number in self.ready, seconds)
 
     def _length(self, number: int) -> int:
         return min(CHUNK, self.total - self.start - number * CHUNK)

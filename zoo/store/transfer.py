@@ -17,7 +17,7 @@ from zoo.store import Plan, disk_errors, known, lock, sources
 from zoo.store.fetch import Arrived, Claim, Remote, fetch
 from zoo.store.places import home, is_here
 
-FILES = 4
+FILES = 2
 """Files on their way at once, each on several connections if it is large."""
 MARGIN = 64 << 20
 """Bytes that a pull leaves free on the disk."""
