@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 MODEL = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?")
 RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 LFS = (".safetensors", ".bin", ".pt")
 LARGE = 1 << 20
 
@@ -55,6 +56,9 @@ class Hub:
     status    answer everything with this HTTP status
     without   headers that are left out
     alter     (path, content) -> what is sent in its place; headers stay, so a shorter body is a cut connection
+    ranges    answer a request for a range with that range
+    faults    what goes wrong with the first requests for a file's bytes (faults.py), one each; None: nothing
+    always    what goes wrong with all requests after them
     requests, cdn_requests    what was asked, in order
     """
 
@@ -65,10 +69,14 @@ class Hub:
     status: int | None = None
     without: frozenset[str] = frozenset()
     alter: Callable[[str, bytes], bytes] = lambda path, content: content
+    ranges: bool = True
+    faults: list[Fault | None] = field(default_factory=list)
+    always: Fault | None = None
     requests: list[Request] = field(default_factory=list)
     cdn_requests: list[Request] = field(default_factory=list)
 
     def __enter__(self) -> Hub:
+        self._turn = threading.Lock()
         self._servers = [_serve(self._answer, self.requests), _serve(self._answer_cdn, self.cdn_requests)]
         self.url, self.cdn_url = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
         return self
@@ -114,14 +122,29 @@ class Hub:
             headers |= {"X-Linked-Etag": etag, "X-Linked-Size": str(len(content))}
             if self.cdn:
                 return handler.answer(302, headers | {"Location": f"{self.cdn_url}/{etag[1:-1]}/{path}"})
-        return handler.answer(200, headers | {"ETag": etag}, content, self.alter(path, content))
+        return self._bytes(handler, headers | {"ETag": etag}, path, content)
+
+    def _bytes(self, handler: _Handler, headers: dict[str, str], path: str, content: bytes) -> None:
+        """Send the bytes of a file, or the range of them that is asked for, unless there is a fault to make."""
+        handler.ranges = self.ranges
+        if handler.command == "GET":
+            with self._turn:
+                fault = self.faults.pop(0) if self.faults else self.always
+            if fault is not None and fault(handler, content):
+                return None
+        sent, asked = self.alter(path, content), RANGE.fullmatch(handler.headers.get("Range", ""))
+        if not asked or not self.ranges or handler.command == "HEAD":
+            return handler.answer(200, headers, content, sent)
+        first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
+        headers |= {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
+        return handler.answer(206, headers, content[first : last + 1], sent[first : last + 1])
 
     def _answer_cdn(self, handler: _Handler) -> None:
         _, etag, path = handler.path.split("/", 2)
         found = [files[path] for files in self.repos.values() if path in files and etag_of(path, files[path]) == etag]
         if not found:
             return handler.answer(404)
-        return handler.answer(200, {}, found[0], self.alter(path, found[0]))
+        return self._bytes(handler, {}, path, found[0])
 
 
 def _listing(repo: str, files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -135,11 +158,16 @@ def _listing(repo: str, files: Mapping[str, bytes]) -> dict[str, Any]:
     return {"id": repo, "modelId": repo, "sha": commit_of(files), "private": False, "tags": [], "siblings": siblings}
 
 
+Fault = Callable[["_Handler", bytes], bool]
+"""Answers a request for a file's bytes wrongly; returns False to let it be answered after all."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One connection, kept open between requests as real servers do."""
 
     protocol_version = "HTTP/1.1"
     server: _Server
+    ranges = True
 
     def do_GET(self) -> None:
         self.server.requests.append(
