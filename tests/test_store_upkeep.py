@@ -1,0 +1,211 @@
+"""Locks that are shared, and what is in the store: updated, verified, removed, collected."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hub import Hub, commit_of
+from storing import FILES, WEIGHTS, entry, kept, sha256
+
+from zoo import store
+from zoo.cli import main
+from zoo.errors import StoreError
+from zoo.plugin import File
+from zoo.store import known, lock, upkeep
+
+NEWER = {**FILES, "model.safetensors": b"newer"}
+WEIGHT = [File("model.safetensors")]
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with Hub({"org/net": FILES}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+
+
+@pytest.fixture
+def zoo():
+    return lambda *words: CliRunner().invoke(main, words)
+
+
+@pytest.fixture
+def row(isolated):
+    """Put a backbone of the Hub into the working folder's catalogue."""
+    text = '["mine/net"]\nplugin = "native"\nmodality = "image"\nsource = "hf://org/net"\n'
+    files = 'files = [{ path = "model.safetensors" }, { path = "config.json" }]\n'
+    (isolated / "zoo.toml").write_text(text + files + "input = { size = 8, mean = [0.5], std = [0.5] }\n")
+
+
+def test_update_takes_what_the_branch_is_now_and_says_so(hub, capsys):
+    store.pull(entry("hf://org/net"))
+    hub.repos = {"org/net": NEWER}
+    assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == WEIGHTS
+    with store.using(update=True):
+        assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == b"newer"
+    assert f"{commit_of(FILES)} -> {commit_of(NEWER)}: 1 of 2 files are others" in capsys.readouterr().out
+    assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == b"newer"
+
+
+def test_an_update_that_fails_loses_nothing(hub):
+    store.pull(entry("hf://org/net"))
+    hub.repos = {}
+    with store.using(update=True), pytest.raises(StoreError):
+        store.pull(entry("hf://org/net"))
+    assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == WEIGHTS
+
+
+def test_a_shared_lock_gives_others_the_same_bytes(hub, monkeypatch, tmp_path):
+    hub.repos = {"org/net": NEWER, "org/net@old": FILES}
+    with store.using(Path("zoo.lock")):
+        store.pull(entry("hf://org/net"))
+    hub.repos = {"org/net": FILES, "org/net@old": NEWER}  # the branch has moved
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "a colleague's"))
+    assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == b"newer"
+    assert store.receipt("native/net")["commit"] == commit_of(NEWER)
+
+
+def test_a_shared_lock_wins_over_the_users_and_leaves_it_alone(hub):
+    store.pull(entry("hf://org/net"))
+    mine = known.own().read_bytes()
+    hub.repos = {"org/net": NEWER, "org/net@old": FILES}
+    receipt = lock.Receipt(
+        "hf://org/net",
+        commit_of(NEWER),
+        tuple(File(path, sha256(content), len(content)) for path, content in NEWER.items()),
+        "2026-01-01",
+    )
+    lock.record(Path("zoo.lock").absolute(), "native/net", receipt)
+    assert not store.is_pulled(entry("hf://org/net"))
+    assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == b"newer"
+    assert known.own().read_bytes() == mine
+    os.remove("zoo.lock")
+    assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == WEIGHTS
+
+
+def test_a_name_that_is_pulled_enters_the_shared_lock_without_a_request(hub):
+    store.pull(entry("hf://org/net"))
+    hub.requests.clear()
+    Path("zoo.lock").touch()
+    store.pull(entry("hf://org/net"))
+    assert hub.requests == []
+    assert lock.read(Path("zoo.lock").absolute()) == lock.read(known.own())
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["zoo.lock"]
+
+
+def test_a_shared_lock_with_another_source_is_an_error(hub):
+    with store.using(Path("zoo.lock")):
+        store.pull(entry("hf://org/net"))
+    with pytest.raises(StoreError, match=r"zoo\.lock has it from hf://org/net, its row from hf://org/other"):
+        store.pull(entry("hf://org/other"))
+
+
+def test_several_names_are_fetched_at_once_and_a_bad_one_costs_only_itself(hub):
+    good, bad = (
+        entry("hf://org/net"),
+        entry("hf://org/net", [File("model.safetensors", None, len(WEIGHTS))], "native/b"),
+    )
+    assert sorted(store.pull_all([good, bad])) == ["native/b", "native/net"]
+    hub.repos = {"org/net": {**FILES, "other.safetensors": b"1", "last.safetensors": b"2"}}
+    hub.alter = lambda path, content: b"X" if path == "other.safetensors" else content
+    names = [
+        entry("hf://org/net", [File(path)], f"native/{path[0]}") for path in ("other.safetensors", "last.safetensors")
+    ]
+    with pytest.raises(StoreError, match=r"native/o: other\.safetensors"):
+        store.pull_all(names)
+    assert store.is_pulled(names[1])
+    assert not store.is_pulled(names[0])
+
+
+def test_verify_names_what_is_damaged_and_pull_repairs_it(hub, zoo, row):
+    zoo("pull", "mine/net")
+    assert "2 files of 1 backbones are as pulled" in zoo("verify").output
+    blob = store.home() / "blobs" / sha256(WEIGHTS)
+    blob.chmod(0o644)
+    blob.write_bytes(b"X" + WEIGHTS[1:])
+    hub.requests.clear()
+    result = zoo("verify", "mine/net")
+    assert result.exit_code == 1
+    assert f"damaged   mine/net  model.safetensors  {sha256(WEIGHTS)}" in result.output
+    assert "fix: zoo pull mine/net" in result.output
+    assert hub.requests == []
+    zoo("pull", "mine/net")
+    assert blob.read_bytes() == WEIGHTS
+
+
+def test_verify_tells_what_is_missing_as_one_document(hub, zoo, row):
+    zoo("pull", "mine/net")
+    (store.home() / "blobs" / sha256(WEIGHTS)).unlink()
+    result = zoo("verify", "--json")
+    assert {each["path"]: each["state"] for each in json.loads(result.output)} == {
+        "model.safetensors": "missing",
+        "config.json": "ok",
+    }
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize("command", ["verify", "rm"])
+def test_a_name_that_is_not_pulled_is_told(zoo, row, command):
+    result = zoo(command, "mine/net")
+    assert "error: mine/net is not pulled\nfix: zoo list --pulled" in result.output
+
+
+def test_rm_keeps_what_another_name_has(hub, zoo, row):
+    zoo("pull", "mine/net")
+    store.pull(entry("hf://org/net", WEIGHT, name="native/twin"))
+    assert zoo("rm", "mine/net").output == f"freed {len(FILES['config.json'])} bytes\n"
+    assert kept()[0] == [sha256(WEIGHTS)]
+    assert store.receipt("mine/net") is None
+    assert store.is_pulled(entry("hf://org/net", WEIGHT, name="native/twin"))
+
+
+def test_gc_removes_orphans_and_stale_parts_and_nothing_else(hub, zoo):
+    store.pull(entry("hf://org/net"))
+    blobs, parts = store.home() / "blobs", store.home() / "tmp"
+    (blobs / ("0" * 64)).write_bytes(b"orphan")
+    for name, age in (("1" * 64, 2 * upkeep.STALE), ("2" * 64, 0)):
+        (parts / f"{name}.part").write_bytes(b"part")
+        os.utime(parts / f"{name}.part", (os.path.getmtime(blobs) - age,) * 2)
+    assert zoo("gc").output == "freed 10 bytes\n"
+    assert kept() == [sorted(map(sha256, FILES.values())), ["2" * 64 + ".part"]]
+
+
+def test_gc_leaves_a_part_that_is_held(hub):
+    import filelock
+
+    parts = store.home() / "tmp"
+    parts.mkdir(parents=True)
+    (parts / "a.part").write_bytes(b"part")
+    os.utime(parts / "a.part", (0, 0))
+    with filelock.FileLock(parts / "a.lock"):
+        assert upkeep.collect() == 0
+    assert upkeep.collect() == 4
+
+
+def test_gc_keeps_what_the_lock_of_another_folder_names(hub, monkeypatch, tmp_path):
+    Path("zoo.lock").touch()
+    store.pull(entry("hf://org/net"))
+    lock.forget(known.own(), ["native/net"])
+    monkeypatch.chdir(tmp_path)
+    assert upkeep.collect() == 0
+    os.remove(tmp_path / "work" / "zoo.lock")
+    assert upkeep.collect() == sum(map(len, FILES.values()))
+
+
+def test_dry_run_asks_for_sizes_and_fetches_nothing(hub, zoo, row):
+    output = zoo("pull", "mine/net", "--dry-run").output
+    assert "model.safetensors  0.3 MB" in output
+    assert f"sha256 {sha256(WEIGHTS)}" in output
+    assert "to fetch: 2 of 2 files, 0.3 MB" in output
+    assert {request.method for request in hub.requests} == {"HEAD"}
+    zoo("pull", "mine/net")
+    assert "to fetch: 0 of 2 files, 0 bytes" in zoo("pull", "mine/net", "--dry-run").output
+
+
+def test_pull_with_a_lock_file_makes_it(hub, zoo, row):
+    assert zoo("pull", "mine/net", "--lock", "zoo.lock").exit_code == 0
+    assert list(lock.read(Path("zoo.lock").absolute())) == ["mine/net"]
