@@ -73,7 +73,7 @@ def _damaged(good):
         good + b"x": "its header tells of",
         (10**9).to_bytes(8, "little") + good[8:]: "or cut short",
         good[:8] + b"[" * length + good[8 + length :]: "no safetensors file",
-        good[:8] + b"{" * length + good[8 + length :]: "its header is broken",
+        good[:8] + b"{" * length + good[8 + length :]: "in its header",
         len(other).to_bytes(8, "little") + other + good[8 + length :]: "is damaged",
     }
 

@@ -225,7 +225,7 @@ def test_a_clock_that_jumps_does_not_matter(hub):
 
 READ_ONLY = (
     "import encodings.idna, tomllib, filelock, http.client, urllib.request; from zoo.store import hub, transfer\n"
-    "from huggingface_hub import get_hf_file_metadata; from huggingface_hub.utils import build_hf_headers, get_session\n"
+    "from huggingface_hub import get_hf_file_metadata; from huggingface_hub.utils import build_hf_headers\n"
     "os.setuid(65534) if os.getuid() == 0 else None\n"  # root may write everywhere; and this one may read little
 )
 

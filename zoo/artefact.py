@@ -13,7 +13,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,7 @@ def read(folder: Path) -> dict[str, Any]:
     again = "save the model again, or restore the folder from a copy"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(f"{path} cannot be read: {error}", fix=again) from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise ArtefactError(f"{path} is not the manifest of a saved model: it has no format number", fix=again)
@@ -119,25 +120,43 @@ def read(folder: Path) -> dict[str, Any]:
 
 def weights(folder: Path, manifest: Mapping[str, Any]) -> Path:
     """Return the weight file of a saved model; raises ArtefactError if it is missing or not what was saved."""
-    path = folder / WEIGHTS
-    expected = manifest["files"].get(WEIGHTS, {})
-    again = "restore the folder from a copy, or fine-tune again"
-    if not path.is_file():
-        raise ArtefactError(f"{path} is missing", fix=again)
-    found = _facts(path)
-    if found != expected:
-        raise ArtefactError(
-            f"{path} is damaged: SHA-256 {found['sha256']} ({found['bytes']:,} bytes), "
-            f"saved as {expected.get('sha256')} ({expected.get('bytes', 0):,} bytes)",
-            fix=again,
-        )
-    return path
+    return _checked(folder, WEIGHTS, manifest["files"].get(WEIGHTS))
 
 
 def files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Path]:
-    """Return the plugin's own files of a saved model, by their name in the source."""
+    """Return the plugin's own files of a saved model, by their name in the source; ArtefactError as for weights."""
     names = [name for name in manifest["files"] if name != WEIGHTS]
     bad = [name for name in names if not is_inside(name)]
     if bad:
         raise ArtefactError(f"{folder}: file name {bad[0]!r} leads out of the folder", fix="do not use this model")
-    return {name: folder / name for name in names}
+    return {name: _checked(folder, name, manifest["files"][name]) for name in names}
+
+
+def _checked(folder: Path, name: str, expected: object) -> Path:
+    """Return a file of a saved model that is an ordinary file below its folder, with the bytes that were saved."""
+    path = folder / name
+    again = "restore the folder from a copy, or fine-tune again"
+    if folder.resolve() / name != path.resolve():
+        raise ArtefactError(f"{path} is a link to elsewhere", fix=f"put the file itself there, or {again}")
+    try:
+        found = _facts(path)
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{path} is missing, or cannot be read: {error}", fix=again) from error
+    if found != expected:
+        before = expected if isinstance(expected, dict) else {}
+        what = (
+            f"{path} is damaged: SHA-256 {found['sha256']} ({found['bytes']:,} bytes), "
+            f"saved as {before.get('sha256')} ({before.get('bytes')} bytes)"
+        )
+        raise ArtefactError(what, fix=again)
+    return path
+
+
+@contextmanager
+def understanding(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong in the block with the values of a manifest into an ArtefactError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        what = f"{folder / MANIFEST} is damaged: {type(error).__name__}: {error}"
+        raise ArtefactError(what, fix="save the model again, or restore the folder from a copy") from error

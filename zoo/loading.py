@@ -50,16 +50,17 @@ def _load_entry(entry: Entry) -> Model:
 
 def _load_saved(folder: Path) -> Model:
     manifest = artefact.read(folder)
-    entry = registry.entry_from_row(manifest["entry"]["name"], manifest["entry"], catalogue=str(folder))
+    with artefact.understanding(folder):
+        entry = registry.entry_from_row(manifest["entry"]["name"], manifest["entry"], catalogue=str(folder))
+        task, recipe = tasks.from_dict(manifest["task"]), recipes.make(manifest["recipe"])
     plugin = discovery.load(entry.plugin)
     path = artefact.weights(folder, manifest)
     files = artefact.files(folder, manifest)
     backbone = weights.load(plugin, entry, files | {artefact.WEIGHTS: path})
     model = Model(entry, backbone, files, manifest.get("provenance", {}))
     model.pretrained = True
-    model.task = tasks.from_dict(manifest["task"])
+    model.task, model.recipe = task, recipe
     model.head = _load_head(model.task, backbone, path)
-    model.recipe = recipes.make(manifest["recipe"])
     model.metrics, model.data = manifest["metrics"], manifest.get("data", {})
     model.tested = manifest.get("tested", {})
     model.history = manifest.get("history", [])

@@ -1,0 +1,200 @@
+"""Whatever is in a file: a value, or an error of ours with a fix; no other exception, and no path that leads away."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import zoo
+from zoo import artefact, header, rows
+from zoo.errors import ZooError
+from zoo.statefile import read_state
+from zoo.store import lock
+
+often = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+SEEDS = Path("fuzzed")
+
+# JSON that is nearly right: right keys with wrong values, and wrong keys.
+NUMBERS = st.integers(-2, 100) | st.sampled_from([2**31, 2**63, 2**64, 10**30, -1]) | st.floats(allow_nan=True)
+PATHS = st.sampled_from(
+    ["a", "../a", "/etc/passwd", "a/../../b", "", ".", "a\0b", "c:\\x", "a\\..\\b", "x" * 5000, "\u202ea", "\ud800"]
+)
+LEAVES = st.none() | st.booleans() | NUMBERS | st.text(max_size=20) | PATHS
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner))
+TENSOR = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.sampled_from([*header.BITS, "F4", "Q8", ""]) | LEAVES,
+        "shape": st.lists(NUMBERS, max_size=4) | LEAVES,
+        "data_offsets": st.lists(NUMBERS, min_size=1, max_size=3) | LEAVES,
+    },
+)
+
+
+def safe(call, *arguments):
+    """Call; an error of ours that tells a fix is as good as a value."""
+    try:
+        return call(*arguments)
+    except ZooError as error:
+        told = (error.what, error.fix)
+    assert all(told)
+    return None
+
+
+def write(name: str, content: bytes) -> Path:
+    SEEDS.mkdir(exist_ok=True)
+    path = SEEDS / name
+    path.write_bytes(content)
+    return path
+
+
+def dumped(value: object) -> bytes:
+    return json.dumps(value).encode("utf-8", "surrogatepass")
+
+
+@often
+@given(st.binary(max_size=300))
+@example(b"")
+@example(b"\xff" * 8 + b"{}")
+@example((2).to_bytes(8, "little") + b"{}")
+@example((10**5).to_bytes(8, "little") + b"[" * 10**5)
+def test_any_bytes_as_a_weight_file(content):
+    safe(read_state, write("any.safetensors", content))
+
+
+@often
+@given(st.dictionaries(st.text(max_size=8) | st.just("__metadata__"), TENSOR | VALUES, max_size=4), st.integers(0, 64))
+def test_a_header_that_is_nearly_right(facts, count):
+    text = dumped(facts)
+    found = safe(read_state, write("near.safetensors", len(text).to_bytes(8, "little") + text + bytes(count)))
+    if found is not None:
+        assert sum(tensor.numel() * tensor.element_size() for tensor in found[0].values()) == count
+
+
+@often
+@given(st.data())
+def test_a_good_weight_file_with_some_bytes_changed(data):
+    import torch
+    from safetensors.torch import save
+
+    content = bytearray(save({"a": torch.ones(2, 3), "b": torch.zeros(4, dtype=torch.int64)}, {"zoo": "1"}))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    safe(read_state, write("changed.safetensors", bytes(content)))
+
+
+TWO = b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[%d],"data_offsets":[%d,%d]}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (TWO % (4, 0, 4), "begins at byte 0, and the one before it ends at 4"),
+        (TWO % (4, 5, 9), "begins at byte 5, and the one before it ends at 4"),
+        (TWO % (5, 4, 8), "has 4 bytes"),
+        (TWO % (8, 4, 12), "its header tells of"),
+        (TWO.replace(b'"b"', b'"a"') % (4, 4, 8), "'a' is there twice"),
+        (b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,8]}}', "has the shape"),
+        (b'{"a":{"dtype":"F32","shape":[9223372036854775808,0],"data_offsets":[0,0]}}', "has the shape"),
+        (b'{"a":{"dtype":"Q8","shape":[8],"data_offsets":[0,8]}}', "is of type 'Q8'"),
+        (b'{"a":{"dtype":"U8","shape":[NaN],"data_offsets":[0,8]}}', "NaN is no number"),
+        (b'{"__metadata__":{"a":1}}', "metadata are no texts"),
+    ],
+)
+def test_a_header_that_lies_is_refused_with_the_tensor_named(text, said):
+    with pytest.raises(ZooError) as caught:
+        read_state(write("lies.safetensors", len(text).to_bytes(8, "little") + text + bytes(8)))
+    assert said in caught.value.what
+
+
+@often
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
+@example(b'["a"]\nsource = 1')
+@example(b"a = " + b"[" * 5000)
+def test_any_bytes_as_a_lock_and_as_a_catalogue(content):
+    safe(lock.read, write("lock.toml", content).absolute())
+    safe(rows.read_catalogue, write("zoo.toml", content))
+    safe(rows.read_catalogue, write("zoo.json", content))
+
+
+FILE = st.fixed_dictionaries({}, optional={"path": PATHS | LEAVES, "sha256": LEAVES, "bytes": LEAVES})
+ROW = st.fixed_dictionaries(
+    {"modality": st.sampled_from(["image", "text"]) | LEAVES},
+    optional={
+        "plugin": LEAVES,
+        "source": st.sampled_from(["hf://a/b", "file:///x", "file://../x", "https://h", "package://p/q"]) | LEAVES,
+        "files": st.lists(FILE | VALUES, max_size=2) | LEAVES,
+        "input": st.fixed_dictionaries({}, optional={"size": LEAVES, "mean": VALUES, "std": VALUES, "files": VALUES})
+        | VALUES,
+        "dim": LEAVES,
+        "params": LEAVES,
+        "options": VALUES,
+        "metrics": VALUES,
+        "aliases": VALUES,
+        "tasks": VALUES,
+    },
+)
+
+
+@often
+@given(st.text(max_size=12), ROW)
+def test_a_catalogue_row_that_is_nearly_right(name, row):
+    entry = safe(lambda: rows.entry_from_row(name, row, catalogue="zoo.toml"))
+    assert entry is None or all(rows.is_inside(file.path) for file in entry.files)
+
+
+@often
+@given(st.dictionaries(st.text(max_size=8), ROW | VALUES, max_size=3))
+def test_a_generated_catalogue_that_is_nearly_right(table):
+    safe(rows.read_catalogue, write("catalogue.json", dumped(table)))
+
+
+@often
+@given(st.text(max_size=30))
+def test_any_name_of_a_backbone(name):
+    safe(zoo.info, name)
+
+
+MANIFEST = st.fixed_dictionaries(
+    {"format": st.just(1) | LEAVES},
+    optional={
+        "entry": ROW | VALUES,
+        "task": VALUES,
+        "recipe": VALUES,
+        "metrics": VALUES,
+        "history": VALUES,
+        "files": st.dictionaries(PATHS | st.text(max_size=5), LEAVES, max_size=3) | VALUES,
+    },
+)
+
+
+@settings(often, max_examples=50)
+@given(MANIFEST)
+def test_a_saved_folder_with_a_manifest_that_is_nearly_right(manifest):
+    folder = write("zoo.json", dumped(manifest)).parent
+    found = safe(artefact.read, folder)
+    if found is not None:
+        for path in (safe(artefact.files, folder, found) or {}).values():
+            assert folder.resolve() in path.resolve().parents
+    safe(zoo.load, folder.absolute(), "cpu")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_saved_folder_that_links_to_elsewhere_is_refused(tmp_path, name):
+    import torch
+
+    (tmp_path / "secret").write_text("{}")
+    extra = tmp_path / "config.json"
+    extra.write_text("{}")
+    manifest = {"entry": {"name": "a/b"}, "task": {}, "recipe": {}, "metrics": {}}
+    saved = artefact.write(tmp_path / "model", {"backbone.a": torch.ones(2)}, manifest, "", {"config.json": extra})
+    (saved / name).unlink()
+    os.symlink(tmp_path / "secret", saved / name)
+    found = artefact.read(saved)
+    with pytest.raises(ZooError, match="is a link to elsewhere"):
+        (artefact.weights if name.startswith("model") else artefact.files)(saved, found)
