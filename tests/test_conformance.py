@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import random
+import itertools
+import os
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +79,7 @@ class Words(Toy):
 
         def forward(self, x):
             tokens, mask = self.table(x["input_ids"]), x["attention_mask"]
-            return Features(tokens.mean(1), tokens, mask)
+            return Features((tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), tokens, mask)
 
 
 def test_a_text_plugin_that_keeps_the_rules_passes():
@@ -118,8 +121,11 @@ def draws(self, x):
     return Features(self.features(x) + torch.rand(()))
 
 
+NUMBERS = itertools.count()
+
+
 def forgets(self):
-    self.offset = random.random()  # neither parameter nor buffer: not in the state dict
+    self.offset = next(NUMBERS)  # neither parameter nor buffer: not in the state dict
 
 
 def writes(self, x):
@@ -131,7 +137,39 @@ def detaches(self, x):
     return Features(self.features(x).detach().requires_grad_())
 
 
+def peeks(self, x):
+    found = self.features(x)
+    return Features(found - found.mean(0))
+
+
+def keeps(self, x):
+    self.seen = getattr(self, "seen", 0) + 1
+    if torch.is_grad_enabled() and not any(p.requires_grad for p in self.parameters()):
+        self.scale = nn.Parameter(self.scale.detach().clone(), requires_grad=False)
+    return Features(self.features(x))
+
+
+def scales(self, entry, state, files):
+    state["scale"].mul_(2)
+    return state
+
+
+def counts(self, entry, state, files):
+    self.calls = getattr(self, "calls", 0) + 1
+    return state | {"scale": state["scale"] + self.calls}
+
+
+def aims(target):
+    return plugin(build=lambda self, entry, files: replace(Toy().build(entry, files), lora_targets=(target,)))
+
+
 BROKEN = {
+    "adapter without a layer": (aims("query"), "adapters have a place", "'query', and there is no such layer"),
+    "adapter on a norm": (aims("norm"), "adapters have a place", "'norm', and it is a BatchNorm2d"),
+    "looks at the others": (net(forward=peeks), "inputs apart", "depend on the other inputs of its batch"),
+    "adapt writes": (plugin(adapt=scales), "adapt is pure", "adapt changed scale|something else the second time"),
+    "adapt counts": (plugin(adapt=counts), "adapt is pure", "something else the second time"),
+    "replaces a parameter": (net(forward=keeps), "a head touches only itself", "a head replaces tensors of the net"),
     "raises in build": (plugin(build=lambda self, entry, files: 1 / 0), "builds without network", "ZeroDivisionError"),
     "asks the network": (plugin(build=calls), "builds without network", "the network was used: 127.0.0.1"),
     "connects": (plugin(build=connects), "builds without network", r"the network was used: \('127.0.0.1', 9\)"),
@@ -213,7 +251,74 @@ def test_a_row_that_says_another_number_than_the_net_is_caught(key, value):
 
 def test_every_rule_has_a_plugin_that_it_catches():
     caught = {rule.replace("\\", "") for _, rule, _ in BROKEN.values()} | {"as listed"}
-    assert caught == {"builds without network", "takes its weights", *testing.META_RULES, *testing.RUN_RULES}
+    caught |= set(ALONE)
+    known = {*testing.META_RULES, *testing.RUN_RULES, *testing.PROCESS_RULES}
+    assert caught == {"builds without network", "takes its weights", *known}
+
+
+ROW = """
+["fake/net"]
+modality = "image"
+dim = 3
+input = { size = 8, mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }
+"""
+GOOD = """
+from zoo.plugin import Backbone, Features, Plugin
+
+class Fake(Plugin):
+    api = 1
+
+    def build(self, entry, files):
+        from torch import nn
+
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.top = nn.Conv2d(3, 3, 1)
+
+            def forward(self, x):
+                return Features(self.top(x).mean((2, 3)))
+
+        return Backbone(Net(), 3, entry.input, (("top",),))
+
+plugin = Fake()
+"""
+ALONE = {
+    "imported quietly and soon": ("print('hello')\n" + GOOD, "prints at import: 'hello"),
+    "works without other plugins": ("import zoo_timm\n" + GOOD, "not built without the other plugins: .*zoo_timm"),
+}
+
+
+@pytest.mark.parametrize("rule", ALONE)
+def test_what_only_a_process_of_its_own_shows_is_caught(distribution, rule):
+    code, said = ALONE[rule]
+    distribution("fake", code, catalogue=ROW)
+    with pytest.raises(PluginError, match=f"plugin 'fake', rule '{rule}': .*{said}"):
+        testing.check_plugin("fake")
+
+
+def test_a_plugin_that_keeps_the_rules_passes_one_test_for_each(distribution, tmp_path):
+    distribution("fake", GOOD, catalogue=ROW)
+    result = pytest_with("--zoo-plugin", "fake", "-v", cwd=tmp_path)
+    count = 2 + len(testing.META_RULES) + len(testing.RUN_RULES) + len(testing.PROCESS_RULES)
+    assert f"{count} passed" in result.stdout
+    assert "plugin 'fake', fake/net: frozen means frozen PASSED" in result.stdout
+
+
+def test_a_broken_plugin_fails_with_the_fix_and_without_a_traceback(distribution, tmp_path):
+    distribution("fake", GOOD.replace('(("top",),)', "()"), catalogue=ROW)
+    result = pytest_with("--zoo-plugin", "fake", "--zoo-meta", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "rule 'stages cover every parameter once'" in result.stdout
+    assert "\nfix: " in result.stdout
+    assert "Traceback" not in result.stdout
+
+
+def pytest_with(*words, cwd):
+    """Run pytest in a folder without tests, with the distributions of this process."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "zoo.pytest_plugin", *words]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=300)
 
 
 def test_a_plugin_that_breaks_the_contract_is_caught_before_any_row():

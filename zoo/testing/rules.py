@@ -1,10 +1,10 @@
-"""The conformance kit: `check_plugin("acme")` in a plugin's own tests tells whether core can rely on it."""
+"""The rules of the contract, each a function that looks at a case and raises Broken when it does not hold."""
 
 from __future__ import annotations
 
 import socket
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +14,12 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from zoo import discovery, registry, statefile, store, weights
-from zoo.errors import PluginError, ZooError
+from zoo import statefile, weights
+from zoo.finetune.network import Network, set_mode
 from zoo.plugin import Backbone, Entry, Features, File, ImageInput, Plugin
 
-__all__ = ["check_plugin"]
 
-
-class _Broken(Exception):
+class Broken(Exception):
     """A rule does not hold: what was seen, and the edit that mends it."""
 
     def __init__(self, what: str, fix: str) -> None:
@@ -47,81 +45,10 @@ class Case:
 
 
 Rule = Callable[[Case], None]
-"""Looks at a case and raises when it does not hold; the tables at the end of this file name them all."""
-
-
-def check_plugin(plugin: str | Plugin, entries: Iterable[str | Entry] | None = None, *, run: bool = True) -> None:
-    """Check every rule for every row of a plugin, and raise a PluginError that names plugin, row, rule and fix.
-
-    plugin   the name it is installed under, or the object
-    entries  only these rows (names or entries); an object that is not installed needs them
-    run      False: check on the meta device only, which costs next to nothing for a large net
-    """
-    checked = discovery.load(plugin) if isinstance(plugin, str) else discovery.check(plugin, repr(plugin))
-    chosen = _rows(plugin) if entries is None else [registry.find(e) if isinstance(e, str) else e for e in entries]
-    for entry in chosen:
-        with _naming(entry, "builds without network"):
-            case = _empty(checked, entry)
-        _hold(META_RULES, case)
-        if run:
-            with _naming(entry, "takes its weights"):
-                case = _filled(case)
-            _hold(RUN_RULES, case)
-
-
-def _hold(rules: Mapping[str, Rule], case: Case) -> None:
-    for rule, holds in rules.items():
-        with _naming(case.entry, rule):
-            holds(case)
 
 
 @contextmanager
-def _naming(entry: Entry, rule: str) -> Iterator[None]:
-    """Give whatever goes wrong inside the block the names of the plugin, the row and the rule."""
-    where = f"plugin '{entry.plugin}', {entry.name}, rule '{rule}'"
-    try:
-        yield
-    except (_Broken, ZooError) as error:
-        raise PluginError(f"{where}: {error.what}", fix=error.fix) from error
-    except Exception as error:
-        fix = f"mend build, adapt or the net of {entry.name}: the traceback shows where"
-        raise PluginError(f"{where}: {type(error).__name__}: {error}", fix=fix) from error
-
-
-def _rows(plugin: str | Plugin) -> list[Entry]:
-    if not isinstance(plugin, str):
-        raise PluginError(f"{plugin!r} was given without rows", fix="check_plugin(plugin, entries)")
-    if problem := registry.problems().get(plugin):
-        raise problem
-    chosen = registry.search(plugin=plugin)
-    if not chosen:
-        raise PluginError(
-            f"plugin '{plugin}' lists no rows", fix="ship catalogue.toml in the plugin's top-level package"
-        )
-    return chosen
-
-
-def _empty(plugin: Plugin, entry: Entry) -> Case:
-    """Build the net of a row on the meta device, with its files where they are on this machine."""
-    local = (entry.source or "").startswith(("file://", "package://")) or store.is_pulled(entry)
-    files = store.pull(entry) if local else {}
-    with _no_network(), torch.device("meta"):
-        empty: object = plugin.build(entry, files)
-    if not isinstance(empty, Backbone) or not isinstance(empty.module, nn.Module):
-        raise _Broken(f"build returned {empty!r:.80}", "return a zoo.plugin.Backbone with a torch module")
-    return Case(plugin, entry, files, empty)
-
-
-def _filled(case: Case) -> Case:
-    """Add the net with values: its own weights where they are on this machine, else random ones."""
-    plugin, entry, files = case.plugin, case.entry, case.files
-    with _no_network():
-        real = weights.load(plugin, entry, files) if files else weights.initialise(plugin, entry, files, seed=0)
-    return replace(case, real=real)
-
-
-@contextmanager
-def _no_network() -> Iterator[None]:
+def no_network() -> Iterator[None]:
     """Refuse connections inside the block, and break the rule if one was tried, even if the plugin went on."""
     attempts: list[object] = []
 
@@ -138,7 +65,7 @@ def _no_network() -> Iterator[None]:
                 raise
     if attempts:
         fix = "list the files the net needs in its row: core fetches them and hands them to build"
-        raise _Broken(f"the network was used: {attempts[0]}", fix)
+        raise Broken(f"the network was used: {attempts[0]}", fix)
 
 
 def _inputs(backbone: Backbone, count: int) -> Any:
@@ -163,7 +90,7 @@ def on_meta(case: Case) -> None:
     """Built inside torch.device("meta"), no parameter holds memory."""
     for name, parameter in case.empty.module.named_parameters():
         if not parameter.is_meta:
-            raise _Broken(f"{name} is on {parameter.device}", "create parameters without device=, and load no weights")
+            raise Broken(f"{name} is on {parameter.device}", "create parameters without device=, and load no weights")
 
 
 def as_listed(case: Case) -> None:
@@ -173,7 +100,7 @@ def as_listed(case: Case) -> None:
         listed = getattr(case.entry, key)
         if listed not in (None, built):
             where = case.entry.catalogue or "its row"
-            raise _Broken(f"{key} is {built} in the net and {listed} in the row", f"{key} = {built} in {where}")
+            raise Broken(f"{key} is {built} in the net and {listed} in the row", f"{key} = {built} in {where}")
 
 
 def stages_cover(case: Case) -> None:
@@ -187,22 +114,40 @@ def features_fit(case: Case) -> None:
         with torch.no_grad():
             features: object = case.backbone.module.eval()(_inputs(case.backbone, count))
         if not isinstance(features, Features):
-            raise _Broken(f"the net returned {type(features).__name__}", "return zoo.plugin.Features from forward")
+            raise Broken(f"the net returned {type(features).__name__}", "return zoo.plugin.Features from forward")
         pooled, wanted = features.pooled, (count, case.backbone.dim)
         if tuple(pooled.shape) != wanted or pooled.dtype != torch.float32:
             seen = f"pooled is {tuple(pooled.shape)} {pooled.dtype} for {count} inputs"
-            raise _Broken(seen, f"return pooled as (N, D) = {wanted} in float32")
+            raise Broken(seen, f"return pooled as (N, D) = {wanted} in float32")
         tokens, mask = features.tokens, features.mask
         if tokens is not None and (tokens.ndim != 3 or (len(tokens), tokens.shape[2]) != wanted):
-            raise _Broken(f"tokens are {tuple(tokens.shape)}", "return tokens as (N, T, D), or None")
+            raise Broken(f"tokens are {tuple(tokens.shape)}", "return tokens as (N, T, D), or None")
         if mask is not None and (tokens is None or mask.shape != tokens.shape[:2]):
-            raise _Broken(f"the mask is {tuple(mask.shape)}", "return a mask (N, T) for tokens (N, T, D), or None")
+            raise Broken(f"the mask is {tuple(mask.shape)}", "return a mask (N, T) for tokens (N, T, D), or None")
 
 
 def deterministic(case: Case) -> None:
     """In eval mode the same inputs give the same features, bit for bit."""
     if not torch.equal(_pooled(case.backbone, 3), _pooled(case.backbone, 3)):
-        raise _Broken("two passes in eval mode differ", "let dropout and noise follow self.training")
+        raise Broken("two passes in eval mode differ", "let dropout and noise follow self.training")
+
+
+def apart(case: Case) -> None:
+    """The features of an input are the same whatever else is in the batch, padding of texts included."""
+    inputs = _inputs(case.backbone, 3)
+    alone: Any
+    if isinstance(inputs, Tensor):
+        alone = inputs[:1]
+    else:
+        length = max(1, inputs["input_ids"].shape[1] // 2)
+        inputs["attention_mask"][0, length:] = 0  # the others are longer
+        alone = {name: tensor[:1, :length] for name, tensor in inputs.items()}
+    with torch.no_grad():
+        module = case.backbone.module.eval()
+        together, single = module(inputs).pooled[:1], module(alone).pooled
+    if not torch.allclose(together, single, rtol=1e-3, atol=1e-4):
+        fix = "normalise within an input only, and leave out of the pooling what the attention mask leaves out"
+        raise Broken("an input's features depend on the other inputs of its batch", fix)
 
 
 def gradients_reach(case: Case) -> None:
@@ -214,21 +159,67 @@ def gradients_reach(case: Case) -> None:
         below = [p for name, p in module.named_parameters() if any(f"{name}.".startswith(f"{part}.") for part in stage)]
         if not any(parameter.grad is not None and parameter.grad.any() for parameter in below):
             fix = "remove detach() and no_grad() from forward, and parameters that it does not use"
-            raise _Broken(f"no gradient reaches stage {stage}", fix)
+            raise Broken(f"no gradient reaches stage {stage}", fix)
     module.zero_grad()
 
 
 def frozen_stays(case: Case) -> None:
-    """Frozen and in eval mode, a training step leaves parameters and buffers as they are, bit for bit."""
+    """Frozen, a step leaves parameters and buffers as they are, bit for bit, in eval mode and as core trains."""
+    module = case.backbone.module.requires_grad_(False)
+    network = Network(module, nn.Linear(case.backbone.dim, 2))
+    names = {name for name, _ in module.named_modules()}
+    for core in (False, True):
+        set_mode(network, names, hold_norms=True, dropout=True) if core else network.eval()
+        _unchanged(case, network, "let forward write to no parameter or buffer while it is frozen")
+
+
+def head_apart(case: Case) -> None:
+    """Another head, of another size, leaves every tensor of the backbone as it is and learns from its features."""
     module = case.backbone.module.eval().requires_grad_(False)
-    before = {name: tensor.clone() for name, tensor in _tensors(module)}
-    head = nn.Linear(case.backbone.dim, 2)
-    optimizer = torch.optim.SGD([*module.parameters(), *head.parameters()], lr=0.1, weight_decay=0.1)
-    head(module(_inputs(case.backbone, 3)).pooled).sum().backward()
+    before = {name: id(tensor) for name, tensor in _tensors(module)}
+    for labels in (2, 7):
+        network = Network(module, nn.Linear(case.backbone.dim, labels))
+        _unchanged(case, network, "keep no state in the net that depends on what is put on it")
+    if before != {name: id(tensor) for name, tensor in _tensors(module)}:
+        raise Broken("a head replaces tensors of the net", "let forward assign no parameter or buffer")
+
+
+def _unchanged(case: Case, network: Network, fix: str) -> None:
+    """Train a head for a step; the backbone has to stay as it is."""
+    before = {name: tensor.clone() for name, tensor in _tensors(network.backbone)}
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=0.1)
+    network(_inputs(case.backbone, 3)).sum().backward()
+    if network.head.weight.grad is None:
+        raise Broken("the head gets no gradient", "return features that a head can learn from")
     optimizer.step()
-    for name, tensor in _tensors(module):
+    for name, tensor in _tensors(network.backbone):
         if not torch.equal(tensor, before[name]):
-            raise _Broken(f"{name} changed while frozen", "let forward write to no parameter or buffer in eval mode")
+            raise Broken(f"{name} changed while frozen", fix)
+
+
+def adapts_purely(case: Case) -> None:
+    """adapt gives the same for the same, and leaves what it is given as it is."""
+    given = case.backbone.module.state_dict()
+    copies = {name: tensor.clone() for name, tensor in given.items()}
+    first = case.plugin.adapt(case.entry, dict(given), case.files)
+    again = case.plugin.adapt(case.entry, dict(given), case.files)
+    if first.keys() != again.keys() or not all(torch.equal(first[name], again[name]) for name in first):
+        raise Broken("adapt gives something else the second time", "let adapt depend on its arguments alone")
+    for name, tensor in given.items():
+        if not torch.equal(tensor, copies[name]):
+            raise Broken(f"adapt changed {name}", "return new tensors in place of changing those that are given")
+
+
+def adapters_fit(case: Case) -> None:
+    """Every name in lora_targets is the name, or the end of the names, of layers which adapters can go on."""
+    parts = dict(case.empty.module.named_modules())
+    for target in case.empty.lora_targets:
+        named = [part for name, part in parts.items() if f".{name}".endswith(f".{target}")]
+        unfit = [part for part in named if not isinstance(part, nn.Linear | nn.Conv2d | nn.Conv1d)]
+        unfit = [part for part in unfit if type(part).__name__ != "Conv1D"]  # transformers' linear layer of GPT-2
+        if unfit or not named:
+            seen = f"it is a {type(unfit[0]).__name__}" if unfit else "there is no such layer"
+            raise Broken(f"lora_targets names {target!r}, and {seen}", "name linear layers of the net in lora_targets")
 
 
 def round_trip(case: Case) -> None:
@@ -245,7 +236,7 @@ def round_trip(case: Case) -> None:
         before, after = (_pooled(backbone, 3) for backbone in (case.backbone, again))
         if not torch.allclose(before, after, rtol=1e-4, atol=1e-5):
             fix = "register what forward needs as parameters and buffers, and let adapt keep the net's own keys"
-            raise _Broken("features differ after a save and a load", fix)
+            raise Broken("features differ after a save and a load", fix)
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -257,11 +248,15 @@ META_RULES: dict[str, Rule] = {
     "built on the meta device": on_meta,
     "as listed": as_listed,
     "stages cover every parameter once": stages_cover,
+    "adapters have a place": adapters_fit,
 }
 RUN_RULES: dict[str, Rule] = {
     "features (N, D)": features_fit,
     "deterministic in eval mode": deterministic,
+    "inputs apart": apart,
+    "adapt is pure": adapts_purely,
     "gradients reach every stage": gradients_reach,
     "frozen means frozen": frozen_stays,
+    "a head touches only itself": head_apart,
     "save and load": round_trip,
 }
