@@ -86,7 +86,7 @@ def test_a_narrow_terminal_cuts_the_last_column_and_never_a_name(monkeypatch, ca
     monkeypatch.setattr(catalogue.sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(catalogue.sys.stdout, "fileno", lambda: 1)
     monkeypatch.setattr(catalogue.os, "get_terminal_size", lambda fd: os.terminal_size((40, 20)))
-    catalogue._print_table([("native/resnet14.letters", "172K", "letters drawn from 1,378 open fonts")])
+    catalogue.print_table([("native/resnet14.letters", "172K", "letters drawn from 1,378 open fonts")])
     assert capsys.readouterr().out == "native/resnet14.letters  172K  letters …\n"
 
 

@@ -12,7 +12,9 @@ from zoo.errors import ZooError
 COMMANDS = {
     "list": "zoo.cli.catalogue:list_",
     "info": "zoo.cli.catalogue:info",
-    "plugins": "zoo.cli.catalogue:plugins",
+    "plugins": "zoo.cli.plugins:plugins",
+    "plugin": "zoo.cli.plugins:plugin",
+    "doctor": "zoo.cli.doctor:doctor",
     "pull": "zoo.cli.store:pull",
     "verify": "zoo.cli.store:verify",
     "rm": "zoo.cli.store:rm",

@@ -1,4 +1,4 @@
-"""The commands about what there is: list, info, plugins."""
+"""The commands about what there is: list, info."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import click
 
-from zoo import discovery, registry
+from zoo import registry
 from zoo.cli import complete_name
-from zoo.errors import PluginError, ZooError
-from zoo.plugin import API, Entry, ImageInput, TextInput
+from zoo.plugin import Entry, ImageInput, TextInput
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 LEAST = 8
@@ -52,11 +50,11 @@ def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> N
     shown = [entry for entry in found if entry.name in local or not pulled]
     if as_json:
         rows = ({**registry.row_from_entry(e), "pulled": e.name in local, "bytes": local.get(e.name)} for e in shown)
-        _print_json(list(rows))
+        print_json(list(rows))
         return
     if shown:
         header = ("name", "params", "dim", "input", "licence", "pulled", "pre-trained on")
-        _print_table([header, *(_cells(entry, local.get(entry.name)) for entry in shown)])
+        print_table([header, *(_cells(entry, local.get(entry.name)) for entry in shown)])
     total = f"{len(shown)} of {len(registry.rows())} backbones"
     click.echo(total + (f"; {size_text(sum(local.values()))} pulled" if local else ""))
 
@@ -71,32 +69,18 @@ def info(name: str, as_json: bool) -> None:
     entry = registry.find(name)
     here = store.is_pulled(entry)
     if as_json:
-        _print_json({**registry.row_from_entry(entry), "pulled": here, "catalogue": entry.catalogue})
+        print_json({**registry.row_from_entry(entry), "pulled": here, "catalogue": entry.catalogue})
         return
     for topic, text in _facts(entry, here):
         click.echo(f"{topic:<14} {text}")
 
 
-@click.command()
-@JSON
-def plugins(as_json: bool) -> None:
-    """Show the installed plugins, and what to do about broken ones."""
-    table = [_state(plugin) for plugin in discovery.installed().values()]
-    if as_json:
-        _print_json(table)
-        return
-    columns = ("plugin", "distribution", "version", "api", "rows", "state")
-    _print_table([columns, *(tuple("" if row[key] is None else str(row[key]) for key in columns) for row in table)])
-    for row in table:
-        if row["problem"]:
-            click.echo(f"\n{row['plugin']}: {row['problem']}\nfix: {row['fix']}")
-
-
-def _print_json(document: object) -> None:
+def print_json(document: object) -> None:
+    """Print one JSON document."""
     click.echo(json.dumps(document, indent=1, ensure_ascii=False))
 
 
-def _print_table(table: list[tuple[str, ...]]) -> None:
+def print_table(table: list[tuple[str, ...]]) -> None:
     """Print rows in aligned columns; on a terminal, the last is cut to what fits. Names never are: they get copied."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     if sys.stdout.isatty():
@@ -178,26 +162,3 @@ def size_text(count: int) -> str:
     if count < 1e3:
         return f"{count} bytes"
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
-
-
-def _state(plugin: discovery.Installed) -> dict[str, Any]:
-    """Import a plugin and return its row of the table: a broken one is marked, with the problem and its fix."""
-    problem: ZooError | None = registry.problems().get(plugin.name)
-    api = None
-    try:
-        api = discovery.load(plugin.name).api
-    except PluginError as error:
-        problem = error
-    count = sum(entry.plugin == plugin.name for entry in registry.rows().values())
-    return {
-        "plugin": plugin.name,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "api": api,
-        "contract": API,
-        "rows": count,
-        "catalogue": plugin.catalogue and str(Path(plugin.catalogue)),
-        "state": "broken" if problem else "ok",
-        "problem": problem and problem.what,
-        "fix": problem and problem.fix,
-    }

@@ -57,8 +57,8 @@ class Line:
     Credentials in `headers` go to the origin of `url` alone. Not for several threads.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
-        self.url, self.headers = url, dict(headers)
+    def __init__(self, url: str, headers: Mapping[str, str], timeout: float | None = None) -> None:
+        self.url, self.headers, self.timeout = url, dict(headers), timeout or TIMEOUT
         self._at = url
         self._origin: tuple[str, str] | None = None
         self._connection: http.client.HTTPConnection | None = None
@@ -111,6 +111,7 @@ class Line:
         origin = (parts.scheme, parts.netloc)
         if self._connection is None or self._origin != origin:
             self._connection, self._origin = _connect(parts), origin
+            self._connection.timeout = self.timeout
         headers = {"Accept-Encoding": "identity", **ranged}  # the bytes as they are stored
         same = origin == urlsplit(self.url)[:2]
         headers |= {k: v for k, v in self.headers.items() if same or k.lower() not in ("authorization", "cookie")}
@@ -165,17 +166,17 @@ def _connect(parts: SplitResult) -> http.client.HTTPConnection:
     port = parts.port or (443 if secure else 80)
     proxy = _proxy(parts)
     if proxy is None:
-        return _secure(host, port) if secure else http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+        return _secure(host, port) if secure else http.client.HTTPConnection(host, port)
     via, at = proxy.hostname or "", proxy.port or 80
     if not secure:
-        return http.client.HTTPConnection(via, at, timeout=TIMEOUT)
+        return http.client.HTTPConnection(via, at)
     connection = _secure(via, at)
     connection.set_tunnel(host, port, _credentials("Proxy-Authorization", proxy))
     return connection
 
 
 def _secure(host: str, port: int) -> http.client.HTTPSConnection:
-    return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=_certificates())
+    return http.client.HTTPSConnection(host, port, context=_certificates())
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,8 @@ from zoo.store import http, stream
 from zoo.store.fetch import Remote
 from zoo.store.sources import bad_source
 
+SOON = 5.0
+"""Seconds to wait for an answer when all that matters is whether there is one."""
 OFFLINE = ("ZOO_OFFLINE", "HF_HUB_OFFLINE")
 
 
@@ -86,3 +88,20 @@ def transport_error() -> type[Exception]:
     from huggingface_hub.errors import HfHubHTTPError
 
     return HfHubHTTPError.__bases__[0]
+
+
+def reach() -> tuple[str, str | None]:
+    """Ask the Hub's endpoint for anything; returns its address, and what is wrong (None: it answers), soon."""
+    from huggingface_hub import constants
+
+    url = os.environ.get("HF_ENDPOINT", "").rstrip("/") or str(constants.ENDPOINT)
+    line = http.Line(url, {"User-Agent": agent()}, timeout=SOON)
+    try:
+        line.get()
+    except http.Broken as error:
+        return url, str(error)
+    except http.Refused as error:
+        return url, None if error.status else str(error)
+    finally:
+        line.close()
+    return url, None

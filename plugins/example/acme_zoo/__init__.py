@@ -15,7 +15,7 @@ class Acme(Plugin):
 
     def build(self, entry: Entry, files: Mapping[str, Path]) -> Backbone:
         """Build the empty net of a row; its options are the net's own arguments."""
-        from acme_zoo.mixer import ConvMixer  # here, because it imports torch: `zoo list` and `zoo plugins` need none
+        from acme_zoo.net import ConvMixer  # here, because it imports torch: `zoo list` and `zoo plugins` need none
 
         assert isinstance(entry.input, ImageInput)
         net = ConvMixer(entry.input.channels, **entry.options)

@@ -1,0 +1,67 @@
+"""The commands about plugins: plugins, plugin new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zoo import discovery, registry
+from zoo.cli.catalogue import JSON, print_json, print_table
+from zoo.errors import PluginError, ZooError
+from zoo.plugin import API
+
+
+@click.command()
+@JSON
+def plugins(as_json: bool) -> None:
+    """Show the installed plugins, and what to do about broken ones."""
+    table = [_state(plugin) for plugin in discovery.installed().values()]
+    if as_json:
+        print_json(table)
+        return
+    columns = ("plugin", "distribution", "version", "api", "rows", "state")
+    print_table([columns, *(tuple("" if row[key] is None else str(row[key]) for key in columns) for row in table)])
+    for row in table:
+        if row["problem"]:
+            click.echo(f"\n{row['plugin']}: {row['problem']}\nfix: {row['fix']}")
+
+
+@click.group()
+def plugin() -> None:
+    """Write a plugin of your own."""
+
+
+@plugin.command()
+@click.argument("name")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where to; ./NAME-zoo if not given.")
+def new(name: str, folder: Path | None) -> None:
+    """Write a distribution with a plugin called NAME: it works at once, and its tests pass."""
+    from zoo import authoring
+
+    where = authoring.new(name, folder)
+    click.echo(f"{where}/\n  pip install --editable '{where}[dev]'\n  zoo list {name}/\n  pytest {where}")
+
+
+def _state(plugin: discovery.Installed) -> dict[str, Any]:
+    """Import a plugin and return its row of the table: a broken one is marked, with the problem and its fix."""
+    problem: ZooError | None = registry.problems().get(plugin.name)
+    api = None
+    try:
+        api = discovery.load(plugin.name).api
+    except PluginError as error:
+        problem = error
+    count = sum(entry.plugin == plugin.name for entry in registry.rows().values())
+    return {
+        "plugin": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "api": api,
+        "contract": API,
+        "rows": count,
+        "catalogue": plugin.catalogue and str(Path(plugin.catalogue)),
+        "state": "broken" if problem else "ok",
+        "problem": problem and problem.what,
+        "fix": problem and problem.fix,
+    }
