@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -108,14 +109,15 @@ def _load(plugin: Installed) -> Plugin:
 
 
 def _import(plugin: Installed) -> object:
-    from contextlib import redirect_stdout
     from importlib import import_module
 
     module_name, _, attribute = plugin.target.partition(":")
     try:
-        with redirect_stdout(sys.stderr):  # what a plugin prints at import must not get into a --json document
+        with _stdout_kept():
             found: object = import_module(module_name)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         what = f"{plugin.label}: cannot be imported: {type(error).__name__}: {error}"
         raise PluginError(what, fix=_import_fix(plugin, error)) from error
     try:
@@ -127,6 +129,26 @@ def _import(plugin: Installed) -> object:
             fix=f"define {attribute} in {module_name}, or mend the entry point in the pyproject.toml of its project",
         ) from error
     return found
+
+
+@contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """Send what is printed in the block to stderr, that of C code too: it must not get into a --json document."""
+    from contextlib import redirect_stdout
+
+    with redirect_stdout(sys.stderr):
+        try:
+            sys.__stdout__.flush()  # type: ignore[union-attr]  # None: an AttributeError, and nothing to keep
+            before = os.dup(1)
+        except (OSError, AttributeError, ValueError):
+            yield
+            return
+        try:
+            os.dup2(2, 1)
+            yield
+        finally:
+            os.dup2(before, 1)
+            os.close(before)
 
 
 def _import_fix(plugin: Installed, error: BaseException) -> str:

@@ -237,6 +237,9 @@ def _plugin_rows(plugin: str, path: Path) -> tuple[Entry, ...]:
         if stray or entry.plugin != plugin:
             what = f"{path}: plugin '{plugin}' may not list '{(stray or [entry.name])[0]}' of plugin '{entry.plugin}'"
             raise CatalogueError(what, fix=f"start its names and aliases with {plugin}/ in {path}")
+    labels: dict[str, Entry] = {}
+    for entry in entries:
+        _claim(labels, entry)  # an alias given twice is the plugin's own fault, and costs its own rows alone
     return entries
 
 

@@ -1,0 +1,115 @@
+"""A bad plugin harms nothing but itself: the others are listed, found and loaded, and it is told what to mend."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import crowd
+import pytest
+
+import zoo
+from zoo import discovery, registry
+from zoo.cli import main
+from zoo.errors import PluginError
+
+NOISE = "import os\nprint('to stdout')\nos.write(1, b'to the file descriptor')\nos.system('echo from a child')\n"
+CODES = {
+    **crowd.BROKEN,
+    "base": "class Odd(BaseException): pass\nraise Odd('odd')",
+    "half": "x = 1",
+    "class": "class plugin:\n    api = 1",
+    "group": "raise ExceptionGroup('two', [ValueError(), TypeError()])",
+}
+CATALOGUES = {
+    "broken JSON": "{",
+    "no table": "[1, 2]",
+    "rows that are none": '{"bad/a": 3}',
+    "a row without input": '{"bad/a": {"modality": "image"}}',
+    "wrong types": '{"bad/a": {"modality": 1, "input": []}}',
+    "a name of another plugin": json.dumps({"timm/resnet50.a1_in1k": crowd.ROW}),
+    "an alias of another plugin": json.dumps({"bad/a": {**crowd.ROW, "aliases": ["native/resnet18.tv_in1k"]}}),
+    "one alias for two": json.dumps({name: {**crowd.ROW, "aliases": ["bad/x"]} for name in ("bad/a", "bad/b")}),
+    "deep": "[" * 100_000,
+}
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("crowd_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def others():
+    """Look, after the test, at what has to work whatever is installed beside it."""
+    yield
+    assert registry.find("native/resnet18.tv_in1k").plugin == "native"
+    assert zoo.info("resnet50.a1_in1k").name == "timm/resnet50.a1_in1k"
+    assert len(registry.search(plugin="timm")) > 1000
+    assert discovery.load("native").api == 1
+
+
+def command(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run zoo in a process of its own, where what a plugin does to its process can be seen."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
+    return subprocess.run(
+        [sys.executable, "-m", "zoo", *words], env=environ, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("case", CODES)
+def test_a_plugin_that_fails_at_import_is_one_marked_row(site, others, case):
+    crowd.install(site, "bad", CODES[case])
+    assert registry.find("bad/a").dim == 4  # listed all the same: rows are read without the code
+    with pytest.raises(PluginError) as caught:
+        zoo.load("bad/a")
+    assert "crowd-bad 1.0" in caught.value.what
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("case", CATALOGUES)
+def test_a_broken_catalogue_costs_its_own_rows(site, others, case):
+    crowd.install(site, "bad", text=CATALOGUES[case])
+    assert registry.search(plugin="bad") == []
+    assert registry.problems()["bad"].fix
+
+
+def test_a_catalogue_that_is_no_text_costs_its_own_rows(site, others):
+    crowd.install(site, "bad")
+    (site / "crowd_bad" / "catalogue.json").write_bytes(b"\xff\xfe\x00")
+    assert registry.search(plugin="bad") == []
+
+
+def test_what_a_plugin_prints_by_any_means_stays_out_of_a_document(site):
+    crowd.install(site, "loud", NOISE + crowd.CODE)
+    result = command(site, "plugins", "--json")
+    table = {row["plugin"]: row for row in json.loads(result.stdout)}
+    assert table["loud"]["state"] == "ok"
+    assert all(word in result.stderr for word in ("to stdout", "to the file descriptor", "from a child"))
+
+
+def test_listing_and_finding_import_no_plugin(site):
+    crowd.install(site, "slow", "import time; time.sleep(3600)")
+    assert "slow/a" in command(site, "list", "slow/").stdout
+    assert "slow/a" in command(site, "info", "slow/a").stdout
+    assert command(site, "info", "native/resnet18.tv_in1k").returncode == 0
+
+
+def test_twenty_plugins_of_which_five_are_broken(site, others, monkeypatch, capsys):
+    crowd.crowd(site, rows=2000)
+    found = {entry.plugin for entry in registry.search()}
+    assert {"huge", *(f"fine{index}" for index in range(14)), *crowd.BROKEN} < found
+    assert len(registry.search(plugin="huge")) == 2000
+    main(["plugins", "--json"], standalone_mode=False)
+    table = {row["plugin"]: row for row in json.loads(capsys.readouterr().out)}
+    assert {name for name, row in table.items() if row["state"] == "broken"} == set(crowd.BROKEN)
+    assert all(row["fix"] and row["problem"] for row in table.values() if row["state"] == "broken")
+    assert table["huge"]["rows"] == 2000
