@@ -36,6 +36,8 @@ bench: $(READY)
 	$(BIN)/python tools/bench/parity.py
 	$(BIN)/python tools/bench/startup.py
 	$(BIN)/python tools/bench/loading.py
+	$(BIN)/python tools/bench/pull.py
+	$(BIN)/python tools/bench/crowded.py
 
 # Against other libraries and a bare loop, on real weights and data: an hour or two.
 bench-peers: $(READY)

@@ -19,6 +19,8 @@ Arrived = Callable[[int], None]
 WAIT = 60.0
 """Seconds that another process may hold a file without a byte of progress."""
 BLOCK = 1 << 20
+FLUSH: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+"""Put the bytes of a file on the disk; without its dates, where the system can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +160,9 @@ def _fetched(part: Path, blobs: Path, check: _Check, arrived: Arrived) -> File:
 
 def _received(part: Path, check: _Check, arrived: Arrived) -> str:
     """Append to a part what is missing while hashing it; returns the SHA-256 once everything agrees."""
-    with part.open("ab+") as out, ThreadPoolExecutor(1) as hasher:
+    with part.open("ab+") as out, ThreadPoolExecutor(1) as hasher, ThreadPoolExecutor(1) as disk:
         done, digest = _begun(out, arrived)
+        flushed = disk.submit(FLUSH, out.fileno())
         if check.size is None or done < check.size:
             with closing(check.remote.stream(done)) as pieces:
                 for piece in pieces:
@@ -171,12 +174,14 @@ def _received(part: Path, check: _Check, arrived: Arrived) -> str:
                         out.flush()
                     finally:
                         hashing.result()
+                    if flushed.done():
+                        flushed = disk.submit(FLUSH, out.fileno())  # so that there is little to wait for at the end
                     arrived(len(piece))
         check.received(done, digest.hexdigest())
         if check.remote.git:
             out.seek(0)
             check.git(hashed(out)[2])
-        os.fsync(out.fileno())
+        FLUSH(out.fileno())
     return digest.hexdigest()
 
 
