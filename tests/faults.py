@@ -81,8 +81,7 @@ def status(code: int, **headers: str) -> Callable[..., bool]:
 
 def wrong(handler: Any, content: bytes) -> bool:
     """Send the right number of wrong bytes."""
-    right = _head(handler, content)
-    handler.wfile.write(bytes(255 - byte for byte in right))
+    handler.wfile.write(_head(handler, content).translate(bytes(range(255, -1, -1))))
     return True
 
 

@@ -21,6 +21,8 @@ WAIT = 60.0
 BLOCK = 1 << 20
 FLUSH: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 """Put the bytes of a file on the disk; without its dates, where the system can."""
+OFTEN = 8 << 20
+"""Bytes after which that is done while others arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ def _received(part: Path, check: _Check, arrived: Arrived) -> str:
     """Append to a part what is missing while hashing it; returns the SHA-256 once everything agrees."""
     with part.open("ab+") as out, ThreadPoolExecutor(1) as hasher, ThreadPoolExecutor(1) as disk:
         done, digest = _begun(out, arrived)
-        flushed = disk.submit(FLUSH, out.fileno())
+        flushed, clean = disk.submit(FLUSH, out.fileno()), done
         if check.size is None or done < check.size:
             with closing(check.remote.stream(done)) as pieces:
                 for piece in pieces:
@@ -174,8 +176,8 @@ def _received(part: Path, check: _Check, arrived: Arrived) -> str:
                         out.flush()
                     finally:
                         hashing.result()
-                    if flushed.done():
-                        flushed = disk.submit(FLUSH, out.fileno())  # so that there is little to wait for at the end
+                    if done - clean >= OFTEN and flushed.done():
+                        flushed, clean = disk.submit(FLUSH, out.fileno()), done  # little is left to wait for at the end
                     arrived(len(piece))
         check.received(done, digest.hexdigest())
         if check.remote.git:
