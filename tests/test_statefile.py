@@ -112,16 +112,21 @@ def test_pickle_in_disguise_is_never_unpickled(tmp_path, kind):
         torch.save(Bomb(), path, _use_new_zipfile_serialization=kind == "torch")
     with pytest.raises(WeightsError, match=r"a Python pickle|a zip archive") as caught:
         read_state(path)
-    assert f"torch.load(open('{path}', 'rb'), weights_only=True)" in caught.value.fix
+    assert f"zoo convert '{path}' model.safetensors" in caught.value.fix
 
 
 def test_conversion_that_the_message_proposes_works(tmp_path):
     import shlex
 
+    from click.testing import CliRunner
+
+    from zoo.cli import main
+
     torch.save({"a": torch.ones(3)}, tmp_path / "a.safetensors")
     with pytest.raises(WeightsError) as caught:
         read_state(tmp_path / "a.safetensors")
-    exec(shlex.split(caught.value.fix.partition("   (")[0])[2])  # python -c "…", here and now
+    command = shlex.split(caught.value.fix.partition("   (")[0])
+    assert CliRunner().invoke(main, command[1:]).exit_code == 0
     assert torch.equal(read_state(Path("model.safetensors"))[0]["a"], torch.ones(3))
 
 

@@ -19,11 +19,7 @@ LOOKS_LIKE = {
     b"version https://git-lfs": "a pointer of git-lfs, not the file itself",
     b"<": "a web page",
 }
-CONVERT = (
-    'python -c "import torch; from safetensors.torch import save_file; '
-    "save_file(torch.load(open('FILE', 'rb'), weights_only=True), 'model.safetensors')\"   "
-    "(converts it; then name the result in files of the row)"
-)
+CONVERT = "zoo convert 'FILE' model.safetensors   (then name the result in files of the row)"
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

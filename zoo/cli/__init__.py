@@ -19,6 +19,7 @@ COMMANDS = {
     "verify": "zoo.cli.store:verify",
     "rm": "zoo.cli.store:rm",
     "gc": "zoo.cli.store:gc",
+    "convert": "zoo.cli.store:convert",
     "finetune": "zoo.cli.train:finetune",
     "evaluate": "zoo.cli.train:evaluate",
     "predict": "zoo.cli.train:predict",

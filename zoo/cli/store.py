@@ -1,4 +1,4 @@
-"""The commands about what is on this machine: pull, verify, rm, gc."""
+"""The commands about what is on this machine: pull, verify, rm, gc, convert."""
 
 from __future__ import annotations
 
@@ -120,3 +120,17 @@ def gc() -> None:
     from zoo.store import upkeep
 
     click.echo(f"freed {size_text(upkeep.collect())}")
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+def convert(source: Path, target: Path) -> None:
+    """Write the tensors of a PyTorch file SOURCE (.bin, .pth) as a safetensors file TARGET; code in it never runs."""
+    from zoo.statefile import read_state
+    from zoo.store import convert as converter
+
+    left_out = converter.convert(source, target)
+    count = len(read_state(target)[0])
+    rest = f"; left out: {', '.join(left_out)}" if left_out else ""
+    click.echo(f"{target}: {count} tensor{'s' if count != 1 else ''} from {source}{rest}")
