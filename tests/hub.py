@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -31,9 +32,15 @@ class Request:
 
 def commit_of(files: Mapping[str, bytes]) -> str:
     """Return a made-up commit: 40 hexadecimal digits that depend on the content."""
-    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+    return _commit(tuple(sorted(files.items())))
 
 
+@lru_cache(maxsize=64)
+def _commit(files: tuple[tuple[str, bytes], ...]) -> str:
+    return hashlib.sha1("".join(path + etag_of(path, content) for path, content in files).encode()).hexdigest()
+
+
+@lru_cache(maxsize=256)
 def etag_of(path: str, content: bytes) -> str:
     """Return the hash a Hub gives: SHA-256 of a large file, git's SHA-1 of a small one."""
     if is_lfs(path, content):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,15 +23,44 @@ RUNS = {
 
 
 def run(processes: int, name: Path | str, out: Path, settings: dict, **env: str) -> dict:
-    launch = [] if processes == 1 else ["-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
-    if processes > 1:
-        launch += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-    command = [sys.executable, *launch, HERE / "together.py", name, out, json.dumps(SETTINGS | settings)]
+    """Run together.py in one process, or in several as torchrun starts them; returns what the first printed."""
     path = os.pathsep.join([str(HERE), *sys.path])
     variables = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **env}
-    done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300)
+    if processes > 1:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
+    command = [sys.executable, HERE / "together.py", name, out, json.dumps(SETTINGS | settings)]
+    ranks = [{} if processes == 1 else {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    started = [
+        subprocess.Popen(command, env=variables | rank, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for rank in ranks
+    ]
+    try:
+        with ThreadPoolExecutor(processes) as pool:
+            said = list(pool.map(lambda process: process.communicate(timeout=300), started))
+    finally:
+        for process in started:
+            process.kill()
+    for process, (_, errors) in zip(started, said, strict=True):
+        assert process.returncode == 0, errors[-9000:]
+    return json.loads(said[0][0]) if said[0][0] else {}
+
+
+def test_torchrun_starts_them_too(pretrained, tmp_path):
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    path = os.pathsep.join([str(HERE), *sys.path])
+    settings = json.dumps(SETTINGS | {"strategy": "probe"})
+    command = [sys.executable, *launch, HERE / "together.py", pretrained, tmp_path / "two", settings]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-9000:]
-    return json.loads(done.stdout) if done.stdout else {}
+    assert json.loads(done.stdout)["metrics"]
 
 
 def same(found: dict, expected: dict) -> None:
@@ -58,7 +89,7 @@ def test_a_net_that_is_spread_over_the_processes_learns_the_same(pretrained, tmp
 @pytest.mark.parametrize("spread", ["false", "true"])
 def test_processes_that_were_stopped_go_on_together(pretrained, tmp_path, spread):
     settings = {"strategy": "full", "save_every": 0}
-    expected = run(2, pretrained, tmp_path / "peace", settings, ACCELERATE_USE_FSDP=spread)
+    expected = run(1, pretrained, tmp_path / "one", settings)
     assert run(2, pretrained, tmp_path / "two", settings | {"stop": 5}, ACCELERATE_USE_FSDP=spread) == {}
     assert (tmp_path / "two.unfinished" / "state.safetensors").exists()
     found = run(2, pretrained, tmp_path / "two", settings | {"resume": True}, ACCELERATE_USE_FSDP=spread)

@@ -27,6 +27,14 @@ STRATEGIES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def interrupted():
+    """Let Ctrl-C interrupt, also where the tests were started in the background: a shell has such ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def stop(model, calls, number=signal.SIGINT):
     """Send the process a signal when the backbone has been called so many times."""
     left = [calls]
