@@ -41,7 +41,9 @@ class Conformance(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
         """Return what is broken and its fix, without a traceback where the kit explains it."""
         from zoo.errors import ZooError
+        from zoo.testing.rules import Broken
 
-        if isinstance(excinfo.value, ZooError) and isinstance(excinfo.value.__cause__, ZooError | None):
+        explained = isinstance(excinfo.value.__cause__, ZooError | Broken)
+        if isinstance(excinfo.value, ZooError) and explained:
             return f"{excinfo.value.what}\nfix: {excinfo.value.fix}"
         return str(super().repr_failure(excinfo))
