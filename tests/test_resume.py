@@ -190,3 +190,12 @@ def test_saving_changes_nothing(pretrained, tmp_path):
     assert often.history == never.history
     ours, theirs = often.backbone.module.state_dict(), never.backbone.module.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_that_was_killed_after_saving_leaves_no_checkpoint_in_the_end(pretrained, tmp_path):
+    out, left = tmp_path / "model", tmp_path / "model.unfinished"
+    zoo.load(pretrained, "cpu").finetune(DATA, strategy="probe", out=out, **SETTINGS)
+    left.mkdir()
+    (left / "state.safetensors").write_bytes(b"the last checkpoint")
+    zoo.load(pretrained, "cpu").finetune(DATA, strategy="probe", out=out, resume=True, **SETTINGS)
+    assert not left.exists()

@@ -318,6 +318,7 @@ class Model:
         """Become the model that an earlier run has saved already."""
         from zoo.loading import load
 
+        checkpoint.Keeper(checkpoint.unfinished(folder)).done()  # it was killed after saving, and before this
         say("resume", f"{folder} is finished")
         self.__dict__.update(vars(load(folder, str(self.device))))
         return self

@@ -148,6 +148,11 @@ class Keeper:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def unfinished(out: Path) -> Path:
+    """Return where the checkpoints of a run are that will be saved to `out`."""
+    return out.with_name(f"{out.name}.unfinished")
+
+
 def keeper(out: Path | None, every: float, *, resume: bool) -> Keeper:
     """Return what keeps the checkpoints of a run that will be saved to `out` (None: nowhere).
 
@@ -160,7 +165,7 @@ def keeper(out: Path | None, every: float, *, resume: bool) -> Keeper:
             )
         return Keeper()
     artefact.check_free(out)
-    folder = out.with_name(f"{out.name}.unfinished")
+    folder = unfinished(out)
     if folder.exists() and not resume:
         raise ArtefactError(
             f"{folder} holds a run to {out} that was stopped",
