@@ -146,6 +146,33 @@ def test_a_redirect_to_another_origin_does_not_take_the_token_along(hub, monkeyp
     )
 
 
+@pytest.fixture
+def asked_afresh():
+    """Have the Hub's client look at the environment again: it keeps one session for the whole process."""
+    from huggingface_hub import close_session
+
+    close_session()
+    yield
+    close_session()
+
+
+def test_the_proxy_of_the_environment_is_used_with_its_credentials(hub, monkeypatch, asked_afresh):
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.test")
+    monkeypatch.setenv("http_proxy", hub.url.replace("//", "//me:word@"))
+    monkeypatch.setenv("no_proxy", "")
+    assert store.pull(entry("hf://org/net", ONE))["model.safetensors"].read_bytes() == LARGE
+    bytes_asked = [request for request in hub.requests if request.method == "GET"]
+    assert {request.path.partition("/org")[0] for request in bytes_asked} == {"http://hub.test"}
+    assert {request.headers["proxy-authorization"] for request in bytes_asked} == {"Basic bWU6d29yZA=="}
+    assert all("word" not in path.read_text() for path in store.home().glob("*.toml"))
+
+
+def test_a_host_that_is_excepted_is_asked_without_the_proxy(hub, monkeypatch, asked_afresh):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert store.pull(entry("hf://org/net", ONE))["model.safetensors"].read_bytes() == LARGE
+
+
 def test_a_commit_that_is_gone_says_what_to_do(hub):
     blob = store.pull(entry("hf://org/net", ONE))["model.safetensors"]
     newer = {**FILES, "model.safetensors": b"newer"}
