@@ -47,20 +47,15 @@ def run(processes: int, name: Path | str, out: Path, settings: dict, **env: str)
     return json.loads(said[0][0]) if said[0][0] else {}
 
 
-def test_torchrun_starts_them_too(pretrained, tmp_path):
+def torchrun(name: Path | str, out: Path, settings: dict, **env: str) -> dict:
+    """Run together.py in two processes by the command that users type."""
     launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    command = [sys.executable, *launch, HERE / "together.py", name, out, json.dumps(SETTINGS | settings)]
     path = os.pathsep.join([str(HERE), *sys.path])
-    settings = json.dumps(SETTINGS | {"strategy": "probe"})
-    command = [sys.executable, *launch, HERE / "together.py", pretrained, tmp_path / "two", settings]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
+    variables = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **env}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300)
     assert done.returncode == 0, done.stderr[-9000:]
-    assert json.loads(done.stdout)["metrics"]
+    return json.loads(done.stdout)
 
 
 def same(found: dict, expected: dict) -> None:
@@ -83,7 +78,7 @@ def test_two_processes_find_what_one_finds(case, pretrained, distribution, tmp_p
 def test_a_net_that_is_spread_over_the_processes_learns_the_same(pretrained, tmp_path):
     settings = {"strategy": "gradual", "augment": "shift"}
     expected = run(1, pretrained, tmp_path / "one", settings)
-    same(run(2, pretrained, tmp_path / "two", settings, ACCELERATE_USE_FSDP="true"), expected)
+    same(torchrun(pretrained, tmp_path / "two", settings, ACCELERATE_USE_FSDP="true"), expected)
 
 
 @pytest.mark.parametrize("spread", ["false", "true"])
