@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from zoo import artefact
 from zoo.errors import ArtefactError
 
-MANIFEST = {"entry": {"name": "a/b"}, "task": {}, "recipe": {}, "metrics": {}}
+DATA = {"origin": "a folder", "columns": {}, "examples": 3, "valid": 1, "apart": 0, "fingerprint": "", "skipped": 0}
+MANIFEST = {
+    "entry": {"name": "a/b"},
+    "task": {},
+    "recipe": {},
+    "metrics": {"accuracy": 1.0},
+    "tested": {},
+    "history": [],
+    "data": DATA | {"near_duplicates": None},
+    "provenance": {},
+}
 STATE = {"backbone.weight": torch.ones(2), "head.bias": torch.zeros(3)}
 
 
@@ -90,6 +100,50 @@ def test_a_damaged_weight_file_is_named_with_both_hashes(saved):
 def test_a_missing_weight_file_is_named(saved):
     (saved / "model.safetensors").unlink()
     with pytest.raises(ArtefactError, match=r"model\.safetensors is missing"):
+        artefact.weights(saved, artefact.read(saved))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("files", {"model.safetensors": {"sha256": 1, "bytes": 1}}),
+        ("metrics", {"accuracy": "high"}),
+        ("history", {}),
+        ("data", DATA | {"near_duplicates": "none"}),
+        ("data", DATA),
+    ],
+)
+def test_a_section_that_is_not_as_it_was_written_is_named(saved, key, value):
+    path = saved / "zoo.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ArtefactError, match=rf"is damaged: {key} cannot be understood\nfix: save the model again"):
+        artefact.read(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"format": 1, "format": 2}', "'format' is there twice"),
+        ('{"format": 1%s}' % ("0" * 5000), "is too large"),
+        ('{"format": 1, "entry": "\\ud800"}', "surrogates not allowed"),
+        ('{"format": 1, "entry": %s}' % ("[" * 5000 + "]" * 5000), "recursion"),
+    ],
+)
+def test_a_manifest_that_could_not_be_written_as_it_was_read_is_refused(saved, text, said):
+    (saved / "zoo.json").write_text(text)
+    with pytest.raises(ArtefactError, match=f"cannot be read: .*{said}"):
+        artefact.read(saved)
+
+
+def test_what_is_no_ordinary_file_is_not_waited_for(saved):
+    weights = saved / "model.safetensors"
+    weights.unlink()
+    os.mkfifo(weights)
+    with pytest.raises(ArtefactError, match="it is no ordinary file"):
+        artefact.weights(saved, artefact.read(saved))
+    weights.unlink()
+    weights.symlink_to(weights)
+    with pytest.raises(ArtefactError, match="is missing, or cannot be read"):
         artefact.weights(saved, artefact.read(saved))
 
 

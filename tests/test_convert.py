@@ -96,6 +96,25 @@ def test_the_process_that_reads_has_no_credentials(monkeypatch):
     assert "hf_secret" not in str(seen)
 
 
+def test_a_library_in_the_working_folder_is_not_taken_for_the_real_one():
+    for name in ("json", "safetensors", "zoo"):
+        Path(f"{name}.py").write_text("open('taken', 'w')\n")
+    convert(saved({"a": WEIGHT}), TARGET)
+    assert not Path("taken").exists()
+    assert TARGET.exists()
+
+
+def test_tensors_that_are_one_number_many_times_are_refused():
+    told = here(saved({"a": torch.zeros(1).expand(1 << 30)}), TARGET)
+    assert "its tensors have 4,294,967,296 bytes" in told["error"]
+    assert not TARGET.exists()
+
+
+def test_names_in_a_file_reach_no_terminal_as_they_are():
+    told = here(saved({"a": WEIGHT, "\x1b[2J": 1}), TARGET)
+    assert told == {"left_out": ["'\\x1b[2J'"]}
+
+
 def test_the_command_says_what_it_did():
     saved({"model": {"a": WEIGHT}, "epoch": 1})
     result = CliRunner().invoke(main, ["convert", "pytorch_model.bin", "model.safetensors"])

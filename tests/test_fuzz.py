@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import zoo
-from zoo import artefact, header, rows
+from test_artefact import MANIFEST
+from zoo import artefact, header, rows, tasks
 from zoo.errors import ZooError
 from zoo.statefile import read_state
 from zoo.store import lock
@@ -160,21 +161,20 @@ def test_any_name_of_a_backbone(name):
     safe(zoo.info, name)
 
 
-MANIFEST = st.fixed_dictionaries(
-    {"format": st.just(1) | LEAVES},
-    optional={
+SAVED_FILE = st.fixed_dictionaries({"sha256": st.text(max_size=64), "bytes": st.integers()})
+NEAR_MANIFEST = st.fixed_dictionaries(
+    {key: st.just(value) | VALUES for key, value in MANIFEST.items()}
+    | {
+        "format": st.just(1) | LEAVES,
         "entry": ROW | VALUES,
-        "task": VALUES,
-        "recipe": VALUES,
-        "metrics": VALUES,
-        "history": VALUES,
-        "files": st.dictionaries(PATHS | st.text(max_size=5), LEAVES, max_size=3) | VALUES,
+        "task": st.fixed_dictionaries({"name": st.sampled_from([*tasks.NAMES]) | LEAVES, "labels": VALUES}) | VALUES,
+        "files": st.dictionaries(PATHS | st.text(max_size=5), SAVED_FILE | LEAVES, max_size=3) | VALUES,
     },
 )
 
 
 @settings(often, max_examples=50)
-@given(MANIFEST)
+@given(NEAR_MANIFEST)
 def test_a_saved_folder_with_a_manifest_that_is_nearly_right(manifest):
     folder = write("zoo.json", dumped(manifest)).parent
     found = safe(artefact.read, folder)
@@ -191,8 +191,7 @@ def test_a_saved_folder_that_links_to_elsewhere_is_refused(tmp_path, name):
     (tmp_path / "secret").write_text("{}")
     extra = tmp_path / "config.json"
     extra.write_text("{}")
-    manifest = {"entry": {"name": "a/b"}, "task": {}, "recipe": {}, "metrics": {}}
-    saved = artefact.write(tmp_path / "model", {"backbone.a": torch.ones(2)}, manifest, "", {"config.json": extra})
+    saved = artefact.write(tmp_path / "model", {"backbone.a": torch.ones(2)}, MANIFEST, "", {"config.json": extra})
     (saved / name).unlink()
     os.symlink(tmp_path / "secret", saved / name)
     found = artefact.read(saved)

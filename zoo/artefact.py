@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ArtefactError
+from zoo.header import without_twins
 from zoo.rows import is_inside
 
 if TYPE_CHECKING:
@@ -27,7 +28,28 @@ if TYPE_CHECKING:
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 MANIFEST = "zoo.json"
-REQUIRED = ("entry", "task", "recipe", "metrics", "files")
+LONGEST = 64 << 20
+"""Bytes that a manifest may have."""
+FORM = {
+    "entry": dict,
+    "task": dict,
+    "recipe": dict,
+    "metrics": {str: int | float},
+    "files": {str: {"sha256": str, "bytes": int}},
+    "tested": {str: int | float},
+    "history": [dict],
+    "data": {
+        "origin": str,
+        "columns": dict,
+        "examples": int,
+        "valid": int,
+        "apart": int,
+        "fingerprint": str,
+        "near_duplicates": int | None,
+    },
+    "provenance": dict,
+}
+"""The sections of a manifest, and what is in them: a type, [of each item], or {of a key, or of every text: …}."""
 
 
 def is_saved(folder: Path) -> bool:
@@ -91,6 +113,8 @@ def _fill(
 
 
 def _facts(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():  # a named pipe would make the reader wait for ever
+        raise OSError("it is no ordinary file")
     with path.open("rb") as file:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
 
@@ -102,7 +126,7 @@ def read(folder: Path) -> dict[str, Any]:
         raise ArtefactError(f"{folder} is no saved model: it has no {MANIFEST}", fix="zoo list, or check the path")
     again = "save the model again, or restore the folder from a copy"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = _parsed(path)
     except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(f"{path} cannot be read: {error}", fix=again) from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
@@ -112,10 +136,39 @@ def read(folder: Path) -> dict[str, Any]:
             f"{folder} has format {manifest['format']}, and this zoo reads up to {FORMAT}",
             fix="pip install --upgrade backbone-zoo",
         )
-    missing = [key for key in REQUIRED if not isinstance(manifest.get(key), dict)]
-    if missing:
+    if missing := [key for key in FORM if key not in manifest]:
         raise ArtefactError(f"{path} lacks {', '.join(missing)}", fix=again)
+    if wrong := [key for key, form in FORM.items() if not _fits(manifest[key], form)]:
+        raise ArtefactError(f"{path} is damaged: {', '.join(wrong)} cannot be understood", fix=again)
     return manifest
+
+
+def _parsed(path: Path) -> Any:
+    """Return what a manifest holds; ValueError or RecursionError for what could not be written as it was read."""
+    if path.stat().st_size > LONGEST:
+        raise ValueError(f"it has more than {LONGEST:,} bytes")
+    found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_twins, parse_int=_whole)
+    json.dumps(found, ensure_ascii=False).encode()  # not so: half of a surrogate pair, and what is nested too deeply
+    return found
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError(f"{text:.20}… is too large")
+    return int(text)
+
+
+def _fits(value: Any, form: Any) -> bool:
+    """Tell whether a value has a form of FORM."""
+    if isinstance(form, list):
+        return isinstance(value, list) and all(_fits(item, form[0]) for item in value)
+    if not isinstance(form, dict):
+        return isinstance(value, form)
+    if not isinstance(value, dict):
+        return False
+    if str in form:
+        return all(_fits(item, form[str]) for item in value.values())
+    return all(key in value and _fits(value[key], inner) for key, inner in form.items())
 
 
 def weights(folder: Path, manifest: Mapping[str, Any]) -> Path:
@@ -132,18 +185,20 @@ def files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Path]:
     return {name: _checked(folder, name, manifest["files"][name]) for name in names}
 
 
-def _checked(folder: Path, name: str, expected: object) -> Path:
+def _checked(folder: Path, name: str, expected: Mapping[str, Any] | None) -> Path:
     """Return a file of a saved model that is an ordinary file below its folder, with the bytes that were saved."""
     path = folder / name
     again = "restore the folder from a copy, or fine-tune again"
-    if folder.resolve() / name != path.resolve():
-        raise ArtefactError(f"{path} is a link to elsewhere", fix=f"put the file itself there, or {again}")
     try:
-        found = _facts(path)
-    except (OSError, ValueError) as error:
+        inside = folder.resolve() / name == path.resolve()
+        found = _facts(path) if inside else {}
+    except (OSError, ValueError, RuntimeError) as error:  # the last: links in a circle
         raise ArtefactError(f"{path} is missing, or cannot be read: {error}", fix=again) from error
+    if not inside:
+        fix = f"cp -rL '{folder}' '{folder}.files'   (and use that, if you trust what the links lead to)"
+        raise ArtefactError(f"{path} is a link to elsewhere", fix=fix)
     if found != expected:
-        before = expected if isinstance(expected, dict) else {}
+        before = expected or {}
         what = (
             f"{path} is damaged: SHA-256 {found['sha256']} ({found['bytes']:,} bytes), "
             f"saved as {before.get('sha256')} ({before.get('bytes')} bytes)"

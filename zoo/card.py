@@ -17,7 +17,7 @@ def write(manifest: Mapping[str, Any], name: str) -> str:
         _table(manifest["metrics"], "validation", data["valid"]),
         _table(manifest["tested"], "test", data["apart"]),
     )
-    near = data.get("near_duplicates", 0)
+    near = data["near_duplicates"]
     leak = f"{near:,} validation examples have a near-duplicate among the training examples.\n" if near else ""
     measured = "\n".join(filter(None, (*parts, leak))) or "Not measured.\n"
     return f"""---

@@ -7,6 +7,7 @@ the other. https://github.com/huggingface/safetensors#format
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -30,7 +31,7 @@ def check(text: bytes, size: int) -> dict[str, str]:
     Raises ValueError that names the tensor which is wrong.
     """
     try:
-        header = json.loads(text, object_pairs_hook=_without_twins, parse_constant=_no_number)
+        header = json.loads(text, object_pairs_hook=without_twins, parse_constant=_no_number)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(header, dict):
@@ -54,9 +55,11 @@ def _span(name: str, facts: Any) -> tuple[int, int]:
     """Return the first byte of a tensor and the one after its last; its type and shape have to fill them."""
     if not isinstance(facts, dict) or facts.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"tensor {name!r} has to have dtype, shape and data_offsets")
+    if not name.isprintable():  # it is going to be in messages
+        raise ValueError(f"tensor {name!r:.80} has a name that cannot be printed")
     bits, shape, offsets = BITS.get(str(facts["dtype"])), facts["shape"], facts["data_offsets"]
     if bits is None:
-        raise ValueError(f"tensor {name!r} is of type {facts['dtype']!r}, which is unknown")
+        raise ValueError(f"tensor {name!r} is of type {facts['dtype']!r:.80}, which is unknown")
     if not _are_counts(shape) or len(shape) > DIMENSIONS:
         raise ValueError(f"tensor {name!r} has the shape {shape!r:.80}")
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
@@ -71,11 +74,12 @@ def _are_counts(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 63 for value in values)
 
 
-def _without_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def without_twins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dict; ValueError if a key is there twice: each reader would take another one."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        twin = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
-        raise ValueError(f"{twin!r} is there twice")
+        (twin, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{twin!r:.80} is there twice")
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from zoo import artefact, discovery, registry, statefile, store, tasks, weights
+from zoo import artefact, discovery, plan, registry, statefile, store, tasks, weights
 from zoo.errors import ArtefactError, ZooError
 from zoo.finetune import recipe as recipes
 from zoo.model import Model
@@ -57,13 +57,13 @@ def _load_saved(folder: Path) -> Model:
     path = artefact.weights(folder, manifest)
     files = artefact.files(folder, manifest)
     backbone = weights.load(plugin, entry, files | {artefact.WEIGHTS: path})
-    model = Model(entry, backbone, files, manifest.get("provenance", {}))
+    plan.check(task.name, entry)
+    model = Model(entry, backbone, files, manifest["provenance"])
     model.pretrained = True
     model.task, model.recipe = task, recipe
     model.head = _load_head(model.task, backbone, path)
-    model.metrics, model.data = manifest["metrics"], manifest.get("data", {})
-    model.tested = manifest.get("tested", {})
-    model.history = manifest.get("history", [])
+    model.metrics, model.tested = manifest["metrics"], manifest["tested"]
+    model.data, model.history = manifest["data"], manifest["history"]
     return model
 
 

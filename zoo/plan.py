@@ -144,10 +144,10 @@ def _facts(split: Split, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _near(split: Split) -> dict[str, int]:
-    """Count the validation examples that training has almost seen, and say so."""
+def _near(split: Split) -> dict[str, int | None]:
+    """Count the validation examples that training has almost seen, and say so; None if there are none to compare."""
     if split.valid is None:
-        return {}
+        return {"near_duplicates": None}
     found = duplicates.near(split.train.inputs, split.valid.inputs)
     if found.valid:
         say("leak", lines.leak(split, found))

@@ -74,6 +74,8 @@ def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _check_header(path: Path) -> dict[str, str]:
     """Check the header of a file against its size, before anything is mapped; returns the metadata it holds."""
+    if path.exists() and not path.is_file():  # a named pipe would make the reader wait for ever
+        raise WeightsError(f"{path} is no ordinary file", fix=f"ls -l '{path}'")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
