@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 MODEL = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?")
 RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+TOKENS = "/api/models/xet-read-token"
 RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 LFS = (".safetensors", ".bin", ".pt")
 LARGE = 1 << 20
@@ -63,6 +65,7 @@ class Hub:
     status    answer everything with this HTTP status
     without   headers that are left out
     alter     (path, content) -> what is sent in its place; headers stay, so a shorter body is a cut connection
+    xet       hashes by which another storage knows files, by path; `storage` is its address
     ranges    answer a request for a range with that range
     faults    what goes wrong with the first requests for a file's bytes (faults.py), one each; None: nothing
     always    what goes wrong with all requests after them
@@ -76,6 +79,8 @@ class Hub:
     status: int | None = None
     without: frozenset[str] = frozenset()
     alter: Callable[[str, bytes], bytes] = lambda path, content: content
+    xet: Mapping[str, str] = field(default_factory=dict)
+    storage: str = ""
     ranges: bool = True
     faults: list[Fault | None] = field(default_factory=list)
     always: Fault | None = None
@@ -103,6 +108,8 @@ class Hub:
         if self.status:
             return handler.answer(self.status)
         asked = unquote(urlsplit(handler.path).path)
+        if asked == TOKENS:
+            return self._xet_token(handler)
         match = RESOLVE.fullmatch(asked) or MODEL.fullmatch(asked)
         if match is None:
             return handler.answer(404)
@@ -127,9 +134,16 @@ class Hub:
         etag = f'"{etag_of(path, content)}"'
         if is_lfs(path, content):
             headers |= {"X-Linked-Etag": etag, "X-Linked-Size": str(len(content))}
+            if path in self.xet:
+                headers |= {"X-Xet-Hash": self.xet[path], "X-Xet-Refresh-Route": f"{self.url}{TOKENS}"}
             if self.cdn:
                 return handler.answer(302, headers | {"Location": f"{self.cdn_url}/{etag[1:-1]}/{path}"})
         return self._bytes(handler, headers | {"ETag": etag}, path, content)
+
+    def _xet_token(self, handler: _Handler) -> None:
+        told = {"casUrl": self.storage, "exp": int(time.time()) + 3600, "accessToken": "short-lived"}
+        content = json.dumps(told).encode()
+        handler.answer(200, {"Content-Type": "application/json"}, content, content)
 
     def _bytes(self, handler: _Handler, headers: dict[str, str], path: str, content: bytes) -> None:
         """Send the bytes of a file, or the range of them that is asked for, unless there is a fault to make."""

@@ -140,6 +140,7 @@ BROKEN_ROWS = {
     "input std": ("input = { size = 3, mean = [0.5], std = [0] }", "of one length, and std above 0"),
     "input way": ('input = { size = 3, mean = [1], std = [1], interpolation = "x" }', "has to be one of nearest, bi"),
     "input crop": ("input = { size = 3, mean = [1], std = [1], crop = 1.5 }", "above 0, at most 1"),
+    "input scale": ("input = { size = 300, mean = [1], std = [1], crop = 0.05 }", "has to be at most 4096"),
     "text input": ('modality = "text"', "has the keys files, max_length and"),
 }
 

@@ -18,6 +18,8 @@ Row = Mapping[str, Any]
 SOURCES = ("hf://", "https://", "file://", "package://")
 NAME = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)+")
 NOT_IN_PATHS = frozenset("\\:\0")
+LARGEST = 4096
+"""Pixels of the short side that an image may be scaled to."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 
 
@@ -199,6 +201,8 @@ def _image_input(key: str, value: dict[str, Any]) -> ImageInput:
     if not _is_number(crop) or not 0 < crop <= 1:
         raise _Bad(key, "crop has to be a number above 0, at most 1")
     size = _count(key, value["size"])
+    if size > LARGEST * crop:
+        raise _Bad(key, f"size / crop, what an image is scaled to, has to be at most {LARGEST}")
     return ImageInput(size, tuple(map(float, mean)), tuple(map(float, std)), interpolation, float(crop))
 
 

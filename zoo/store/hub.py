@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from zoo.errors import StoreError
 from zoo.plugin import Entry, File
 from zoo.rows import is_inside
-from zoo.store import http, stream, web
+from zoo.store import http, stream, web, xet
 from zoo.store.fetch import Remote
 from zoo.store.sources import bad_source, row_of
 
@@ -101,16 +102,31 @@ def _file(entry: Entry, repo: str, revision: str, path: str, endpoint: str | Non
         raise StoreError(what, fix="correct HF_ENDPOINT, or: unset HF_ENDPOINT")
     pinned = hf_hub_url(repo, path, revision=metadata.commit_hash, endpoint=endpoint)
     etag = metadata.etag or ""
+    offer = xet.offered(metadata, endpoint or constants.ENDPOINT)
     return Remote(
         path,
         pinned,
-        partial(web.read, entry, pinned, build_hf_headers(headers=headers), metadata.size),
+        partial(_read, entry, pinned, build_hf_headers(headers=headers), metadata.size, offer),
         size=metadata.size,
         sha256=etag if re.fullmatch("[0-9a-f]{64}", etag) else None,
         git=etag if re.fullmatch("[0-9a-f]{40}", etag) else None,
         commit=metadata.commit_hash,
         twins=(_cache() / f"models--{repo.replace('/', '--')}" / "blobs" / etag,) if etag.isalnum() else (),
     )
+
+
+def _read(
+    entry: Entry, url: str, headers: Mapping[str, str], size: int | None, offer: Any | None, start: int
+) -> Generator[memoryview]:
+    """Yield the bytes of a file from `start` on, out of the Hub's own storage as far as they come from there."""
+    done = start
+    if offer is not None and size is not None and size - start >= xet.LEAST:
+        with suppress(xet.Failed):
+            for piece in xet.read(offer, headers, size, start):
+                done += len(piece)
+                yield piece
+            return
+    yield from web.read(entry, url, headers, size, done)
 
 
 def _cache() -> Path:
