@@ -185,7 +185,7 @@ images = st.integers(1, 4).flatmap(
         st.tuples(*[numbers] * channels),
         st.tuples(*[st.floats(1e-3, 9)] * channels),
         st.sampled_from(["bilinear", "bicubic"]),
-        st.floats(0.1, 1),
+        st.floats(0.25, 1),
     )
 )
 files = st.builds(File, names, st.none() | st.just("0f" * 32), st.none() | st.integers(0, 10**12))
