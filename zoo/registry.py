@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -67,10 +69,12 @@ def find(name: str) -> Entry:
 
     Raises NameNotFound with the candidates of an ambiguous name, or with the names nearest to an unknown one.
     """
-    merged = _merged()
+    base, at, revision = name.partition("@")
+    merged = _merged(of=base.partition("/")[0])  # where a full name has to be, however many rows others list
+    if not {name, base} & merged.labels.keys():
+        merged = _merged()
     if name in merged.labels:
         return merged.labels[name]
-    base, at, revision = name.partition("@")
     entry = merged.labels.get(base) or _one(base, _ends_with(base, merged))
     if entry is None and (found := _outside(name, merged)):
         return found
@@ -196,15 +200,20 @@ def _spellings(label: str) -> Iterator[str]:
         yield from (part.partition(".")[0], part)
 
 
-def _merged() -> _Merged:
-    """Merge the catalogues; files that may change under us (the user's) are read each time, the others once."""
+def _merged(of: str | None = None) -> _Merged:
+    """Merge the catalogues, or those that may list names `of` a plugin.
+
+    Files that may change under us (the user's) are read each time, the others once.
+    """
     entries: dict[str, Entry] = {}
     labels: dict[str, Entry] = {}
     left_out: dict[str, CatalogueError] = {}
     found = [_core_rows(_core_path())]
     for plugin in discovery.installed().values():
+        if plugin.catalogue is None or of not in (None, plugin.name):
+            continue
         try:
-            found.append(_plugin_rows(plugin.name, plugin.catalogue) if plugin.catalogue else ())
+            found.append(_plugin_rows(plugin.name, plugin.catalogue))
         except CatalogueError as error:
             left_out[plugin.name] = error
     found.extend(map(_user_rows, _user_paths()))
@@ -231,7 +240,8 @@ def _core_rows(path: Path) -> tuple[Entry, ...]:
 
 @lru_cache(maxsize=64)
 def _plugin_rows(plugin: str, path: Path) -> tuple[Entry, ...]:
-    entries = tuple(entry_from_row(name, row, catalogue=path) for name, row in read_catalogue(path).items())
+    with _uncollected():
+        entries = tuple(entry_from_row(name, row, catalogue=path) for name, row in read_catalogue(path).items())
     for entry in entries:
         stray = [label for label in (entry.name, *entry.aliases) if not label.startswith(f"{plugin}/")]
         if stray or entry.plugin != plugin:
@@ -241,6 +251,18 @@ def _plugin_rows(plugin: str, path: Path) -> tuple[Entry, ...]:
     for entry in entries:
         _claim(labels, entry)  # an alias given twice is the plugin's own fault, and costs its own rows alone
     return entries
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look for no garbage in the block: a catalogue has none, and looking takes half of the time of a large one."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def _user_rows(path: Path) -> tuple[Entry, ...]:
