@@ -12,7 +12,7 @@ import crowd
 import pytest
 
 import zoo
-from zoo import discovery, registry
+from zoo import discovery, registry, trial
 from zoo.cli import main
 from zoo.errors import PluginError
 
@@ -101,6 +101,24 @@ def test_listing_and_finding_import_no_plugin(site):
     assert "slow/a" in command(site, "list", "slow/").stdout
     assert "slow/a" in command(site, "info", "slow/a").stdout
     assert command(site, "info", "native/resnet18.tv_in1k").returncode == 0
+
+
+def test_a_plugin_that_hangs_or_crashes_at_import_is_one_marked_row(site, monkeypatch, capsys):
+    crowd.install(site, "hangs", "import time; time.sleep(3600)")
+    crowd.install(site, "crashes", "import os; os.abort()")
+    crowd.install(site, "leaves", "import os; os._exit(0)")
+    crowd.install(
+        site, "stays", "import threading, time; threading.Thread(target=time.sleep, args=(3600,)).start()" + crowd.CODE
+    )
+    crowd.install(site, "zz")
+    names = ["crashes", "hangs", "leaves", "stays", "zz"]
+    monkeypatch.setattr(trial, "LIMIT", 4.0)
+    found = trial.apis(names)
+    assert [name for name, api in found.items() if api == 1] == ["stays", "zz"]
+    assert "crowd-hangs 1.0, crowd_hangs:plugin): its import takes more than 4 seconds" in found["hangs"].what
+    assert "its import ends the process, with -6" in found["crashes"].what
+    assert "its import ends the process, with 0" in found["leaves"].what
+    assert found["hangs"].fix == "pip uninstall crowd-hangs"
 
 
 def test_twenty_plugins_of_which_five_are_broken(site, others, monkeypatch, capsys):

@@ -93,16 +93,15 @@ def _store() -> Iterator[Finding]:
 
 
 def _plugins() -> Iterator[Finding]:
-    from zoo import discovery, registry
+    from zoo import discovery, registry, trial
 
-    for plugin in discovery.installed().values():
-        try:
-            if problem := registry.problems().get(plugin.name):
-                raise problem
-            discovery.load(plugin.name)
-            yield Finding("plugin", "ok", plugin.label)
-        except ZooError as error:
-            yield Finding("plugin", "fail", error.what, error.fix)
+    found, problems = discovery.installed(), registry.problems()
+    for name, api in trial.apis(list(found)).items():
+        problem = problems.get(name) or (api if isinstance(api, ZooError) else None)
+        if problem:
+            yield Finding("plugin", "fail", problem.what, problem.fix)
+        else:
+            yield Finding("plugin", "ok", found[name].label)
 
 
 def _endpoint() -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from zoo import discovery, registry
+from zoo import discovery, registry, trial
 from zoo.cli.catalogue import JSON, print_json, print_table
 from zoo.errors import PluginError, ZooError
 from zoo.plugin import API
@@ -17,7 +17,9 @@ from zoo.plugin import API
 @JSON
 def plugins(as_json: bool) -> None:
     """Show the installed plugins, and what to do about broken ones."""
-    table = [_state(plugin) for plugin in discovery.installed().values()]
+    found = discovery.installed()
+    apis = trial.apis(list(found))
+    table = [_state(plugin, apis[name]) for name, plugin in found.items()]
     if as_json:
         print_json(table)
         return
@@ -44,20 +46,15 @@ def new(name: str, folder: Path | None) -> None:
     click.echo(f"{where}/\n  pip install --editable '{where}[dev]'\n  zoo list {name}/\n  pytest {where}")
 
 
-def _state(plugin: discovery.Installed) -> dict[str, Any]:
-    """Import a plugin and return its row of the table: a broken one is marked, with the problem and its fix."""
-    problem: ZooError | None = registry.problems().get(plugin.name)
-    api = None
-    try:
-        api = discovery.load(plugin.name).api
-    except PluginError as error:
-        problem = error
+def _state(plugin: discovery.Installed, api: trial.Told) -> dict[str, Any]:
+    """Return a plugin's row of the table: a broken one is marked, with the problem and its fix."""
+    problem: ZooError | None = api if isinstance(api, PluginError) else registry.problems().get(plugin.name)
     count = sum(entry.plugin == plugin.name for entry in registry.rows().values())
     return {
         "plugin": plugin.name,
         "distribution": plugin.distribution,
         "version": plugin.version,
-        "api": api,
+        "api": None if isinstance(api, PluginError) else api,
         "contract": API,
         "rows": count,
         "catalogue": plugin.catalogue and str(Path(plugin.catalogue)),
