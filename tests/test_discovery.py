@@ -8,6 +8,7 @@ import pytest
 from conftest import PLUGIN
 
 from zoo import discovery
+from zoo import plugin as contract
 from zoo.errors import PluginError
 
 
@@ -160,3 +161,14 @@ def test_a_broken_plugin_is_named_with_the_rule_and_the_fix(distribution, case):
     assert what in caught.value.what
     assert caught.value.what.startswith(f"plugin 'fake' (fake-nets 1.0, {folder.name}:plugin): ")
     assert fix in caught.value.fix
+
+
+def test_an_older_plugin_works_until_its_author_has_something_to_change(distribution, monkeypatch):
+    distribution("fake", PLUGIN, name="fake-nets")
+    monkeypatch.setattr(contract, "API", 3)
+    assert discovery.load("fake").api == 1
+    discovery._load.cache_clear()
+    monkeypatch.setattr(contract, "CHANGES", {3: "return Features from forward"})
+    with pytest.raises(PluginError, match="is written for contract 1, this zoo knows contract 3") as caught:
+        discovery.load("fake")
+    assert caught.value.fix == "upgrade it, or as its author: return Features from forward; then api = 3"

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
+from zoo import plugin as contract
 from zoo.errors import PluginError
-from zoo.plugin import API, Plugin
+from zoo.plugin import Plugin
 
 GROUP = "zoo.plugins"
 METHODS = {
@@ -74,12 +75,17 @@ def _check_api(plugin: object, label: str) -> None:
     if not isinstance(api, int) or isinstance(api, bool) or api < 1:
         raise PluginError(
             f"{label}: api is {api!r}, not the number of the contract it was written for",
-            fix=f"give the plugin class the line: api = {API}",
+            fix=f"give the plugin class the line: api = {contract.API}",
         )
-    if api > API:
+    if api > contract.API:
         raise PluginError(
-            f"{label}: is written for contract {api}, this zoo knows contract {API}",
+            f"{label}: is written for contract {api}, this zoo knows contract {contract.API}",
             fix="pip install --upgrade backbone-zoo",
+        )
+    if edits := [edit for version, edit in sorted(contract.CHANGES.items()) if version > api]:
+        raise PluginError(
+            f"{label}: is written for contract {api}, this zoo knows contract {contract.API}",
+            fix=f"upgrade it, or as its author: {'; '.join(edits)}; then api = {contract.API}",
         )
 
 

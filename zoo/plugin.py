@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 API = 1
 """The version of this contract; a plugin carries the one it was written for as `api`."""
+CHANGES: Mapping[int, str] = {}
+"""By version, what a plugin written for an earlier one has to change; a version that is not here takes it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
