@@ -39,6 +39,26 @@ def test_tensors_are_converted_and_the_rest_is_told(wrapper, old):
     assert metadata == {"converted_from": "pytorch_model.bin"}
 
 
+def test_a_repository_of_a_pytorch_file_is_a_row_of_ones_own():
+    import tiny
+    from safetensors.torch import load
+
+    import zoo
+
+    Path("old-bert").mkdir()
+    for name, content in tiny.files(tiny.model("bert"), text=True).items():
+        Path("old-bert", name).write_bytes(content)
+    weights = Path("old-bert", "model.safetensors")
+    state = load(weights.read_bytes())
+    weights.unlink()
+    convert(saved(state, "old-bert/pytorch_model.bin"), weights)
+    guide = (Path(__file__).parents[1] / "docs" / "store.md").read_text()
+    row = guide.partition("```toml\n")[2].partition("```")[0]
+    Path("zoo.toml").write_text(row.replace("/home/me", str(Path.cwd())).replace("512", "32"))
+    found = zoo.load("mine/old-bert", "cpu").backbone.module.state_dict()
+    assert torch.equal(found["net.embeddings.word_embeddings.weight"], state["bert.embeddings.word_embeddings.weight"])
+
+
 class Bomb:
     def __reduce__(self):
         return os.system, ("touch exploded",)

@@ -106,7 +106,7 @@ def _weights(name: str, files: Mapping[str, File], read: Mapping[str, Path]) -> 
     has = f"it has {', '.join(legacy[:3])}, which may hold code" if legacy else "it has no weights at all"
     raise PluginError(
         f"hf/{name} has no {WEIGHTS}: {has}",
-        fix="choose a repository with safetensors, or ask its owner to convert this one",
+        fix="choose a repository with safetensors, or convert a copy of it: zoo convert, and a row in zoo.toml",
     )
 
 
