@@ -94,6 +94,6 @@ def test_a_disk_that_fails_leaves_nothing(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(PluginError, match="owl-zoo cannot be written: No space left on device"):
         authoring.new("owl")
     assert list(Path.cwd().iterdir()) == []

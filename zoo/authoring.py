@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import keyword
-import os
-import shutil
 import tempfile
 from pathlib import Path
 from string import Template
@@ -17,32 +15,33 @@ TEMPLATE = Path(__file__).parent / "template"
 LONGEST = 40
 
 
-def new(name: str, folder: Path | None = None) -> Path:
+def new(name: str, where: Path | None = None) -> Path:
     """Write the distribution of a plugin called `name` into a new folder (./<name>-zoo); returns it.
 
     Raises PluginError for a name that cannot be one, or is taken, and for a folder that is there; nothing is left then.
     """
     _check(name)
-    target = Path(f"{name}-zoo") if folder is None else folder
+    target = Path(f"{name}-zoo") if where is None else where
     if target.exists():
         raise PluginError(f"{target} is there already", fix=f"zoo plugin new {name} --folder another-folder")
-    values = {"name": name, "Name": name.title().replace("_", ""), "api": str(API)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            part = Path(folder) / target.name
+            _fill(part, name)
+            part.rename(target)
     except OSError as error:
         fix = f"zoo plugin new {name} --folder another-folder"
         raise PluginError(f"{target} cannot be written: {error.strerror}", fix=fix) from error
-    try:
-        for source in sorted(path for path in TEMPLATE.rglob("*.txt")):
-            path = part / _named(source.relative_to(TEMPLATE), name)
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(Template(source.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
-        part.chmod(0o777 & ~_umask())
-        os.rename(part, target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return target
+
+
+def _fill(folder: Path, name: str) -> None:
+    values = {"name": name, "Name": name.title().replace("_", ""), "api": str(API)}
+    for source in TEMPLATE.rglob("*.txt"):
+        path = folder / _named(source.relative_to(TEMPLATE), name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(Template(source.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
 
 
 def _check(name: str) -> None:
@@ -60,9 +59,3 @@ def _named(path: Path, name: str) -> Path:
     """Return what a file of the template is called in the plugin."""
     text = path.as_posix().removesuffix(".txt").replace("NAME", name)
     return Path(".gitignore" if text == "gitignore" else text)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
