@@ -80,6 +80,16 @@ def test_a_token_goes_to_no_other_origin(stored, pull, monkeypatch):
     assert fetched
 
 
+def test_a_version_of_the_library_without_these_settings_is_not_used(stored, pull, monkeypatch):
+    address, known = stored(LARGE)
+    monkeypatch.setitem(xet.SETTINGS, "client.no_such_setting", 1)
+    xet._session.cache_clear()
+    content, fetched, _ = pull(address, known)
+    xet._session.cache_clear()
+    assert content == LARGE
+    assert fetched
+
+
 def test_nobody_is_forced(stored, pull, monkeypatch):
     from huggingface_hub import constants
 

@@ -37,7 +37,7 @@ def offered(metadata: Any, origin: str) -> Any | None:
     """
     from huggingface_hub import constants
 
-    data = metadata.xet_file_data
+    data = getattr(metadata, "xet_file_data", None)
     if data is None or constants.HF_HUB_DISABLE_XET or not data.refresh_route.startswith(f"{origin}/"):
         return None
     return data if (metadata.size or 0) >= LEAST and _session(os.getpid()) else None
@@ -64,9 +64,10 @@ def read(data: Any, headers: Mapping[str, str], size: int, start: int) -> Genera
 
 @cache
 def _session(process: int) -> Any | None:
-    """Return what holds the connections of a process: a fork needs its own. None: the library is missing or too old."""
+    """Return what holds the connections of a process (a fork needs its own); None if the library cannot be used."""
     try:
         from hf_xet import XetConfig, XetSession
-    except ImportError:
+
+        return XetSession(XetConfig().with_config(SETTINGS))
+    except Exception:  # noqa: BLE001  # a version that knows not all of this: plain HTTP does as well
         return None
-    return XetSession(XetConfig().with_config(SETTINGS))
