@@ -12,7 +12,7 @@ from torch import nn
 
 import zoo
 from zoo.errors import RecipeError
-from zoo.finetune import optim
+from zoo.finetune import finder, optim
 from zoo.finetune.best import Best, average, beyond_noise, measured, stirred
 from zoo.finetune.memory import is_full
 from zoo.finetune.network import Network
@@ -230,6 +230,17 @@ def test_a_finder_suggests_a_rate_and_puts_everything_back(pretrained):
     assert modes == [part.training for part in model.backbone.module.modules()]
     with pytest.raises(RecipeError, match="a probe is solved"):
         model.find_lr(DATA, strategy="probe")
+
+
+def test_a_finder_takes_no_chance_for_a_fall():
+    rates = [10 ** (-7 + 7 * step / 99) for step in range(100)]
+    falls = [1 / (1 + (rate / 1e-3) ** 2) for rate in rates]  # fastest per decade at 1e-3
+    chance = torch.randn(100, generator=torch.Generator().manual_seed(0)).mul(0.02).tolist()
+    first = [0.5 * (step == 3) - 0.5 * (step == 5) for step in range(100)]  # what single batches do to the first means
+    losses = [sum(parts) for parts in zip(falls, chance, first, strict=True)]
+    assert 3e-4 < finder._steepest(rates, losses) < 3e-3
+    with pytest.raises(RecipeError, match="falls at no learning rate"):
+        finder._steepest(rates, [1.0] * 100)
 
 
 def task_and_net():

@@ -20,6 +20,10 @@ LOWEST, HIGHEST = 1e-7, 1.0
 STEPS = 100
 SMOOTH = 0.9
 """How much of the running mean of the loss stays from step to step."""
+SETTLED = 10
+"""Steps until the running mean is one of as many batches as it keeps; what it does before is chance."""
+NEAR = 3
+"""Steps to each side over which the fall of the loss is measured: about half of a decade together."""
 WORSE = 4.0
 """The run ends where the smoothed loss is this many times the smallest one."""
 
@@ -85,7 +89,7 @@ def _losses(optimisation: Optimisation, job: Job, peak: float) -> Iterator[tuple
 def _steepest(rates: list[float], losses: list[float]) -> float:
     """Return the rate at which the smoothed loss falls fastest per decade, before its lowest point."""
     end = min(range(len(losses)), key=losses.__getitem__) if losses else 0
-    slopes = [(losses[i + 1] - losses[i - 1], i) for i in range(1, end)]
+    slopes = [(losses[i + NEAR] - losses[i - NEAR], i) for i in range(SETTLED, end - NEAR + 1)]
     if not slopes or min(slopes)[0] >= 0:
         raise RecipeError("the loss falls at no learning rate", fix="look at the labels, or at another backbone")
     return float(f"{rates[min(slopes)[1]]:.1e}")
