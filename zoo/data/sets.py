@@ -158,11 +158,8 @@ class Views:
 
 
 @dataclass(frozen=True, slots=True)
-class Tagged:
-    """Texts given as words, with a target for each word, or none. A word is read at its first token."""
-
+class _OfTexts:
     inputs: Texts
-    targets: Sequence[Tensor] | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -171,6 +168,13 @@ class Tagged:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged(_OfTexts):
+    """Texts given as words, with a target for each word, or none. A word is read at its first token."""
+
+    targets: Sequence[Tensor] | None = None
 
     def batch(
         self,
@@ -191,22 +195,13 @@ class Tagged:
 
 
 @dataclass(frozen=True, slots=True)
-class Masked:
+class Masked(_OfTexts):
     """Blocks of text of which a share of the tokens is hidden and has to be guessed."""
 
-    inputs: Texts
     mask: int
     words: int
     special: frozenset[int]
     targets: None = None
-
-    @property
-    def lengths(self) -> Tensor:
-        """Tokens of each block, (N,)."""
-        return self.inputs.lengths
-
-    def __len__(self) -> int:
-        return len(self.inputs)
 
     def batch(
         self,
@@ -232,19 +227,10 @@ class Masked:
 
 
 @dataclass(frozen=True, slots=True)
-class Causal:
+class Causal(_OfTexts):
     """Blocks of text of which each token is guessed from those before it."""
 
-    inputs: Texts
     targets: None = None
-
-    @property
-    def lengths(self) -> Tensor:
-        """Tokens of each block, (N,)."""
-        return self.inputs.lengths
-
-    def __len__(self) -> int:
-        return len(self.inputs)
 
     def batch(
         self,
