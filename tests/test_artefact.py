@@ -1,4 +1,4 @@
-"""zoo.artefact: the saved folder is whole or absent, and what is wrong with one is told."""
+"""zoo.model.artefact: the saved folder is whole or absent, and what is wrong with one is told."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo import artefact
 from zoo.errors import ArtefactError
+from zoo.model import artefact
 
 DATA = {"origin": "a folder", "columns": {}, "examples": 3, "valid": 1, "apart": 0, "fingerprint": "", "skipped": 0}
 MANIFEST = {

@@ -1,4 +1,4 @@
-"""zoo.data.augment, zoo.data.mix: what each operation does, that parts are as in the whole, mixed batches."""
+"""zoo.data.augmentation, zoo.data.mixup: what each operation does, that parts are as in the whole, mixed batches."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from torch.nn import functional as F
 
-from zoo.data import augment, mix
-from zoo.data.augment import OPERATIONS
-from zoo.data.batches import Images, normalise
+from zoo.data import augmentation, mixup
+from zoo.data.augmentation import OPERATIONS
+from zoo.data.image_batches import Images, normalise
 from zoo.finetune.recipe import CHOICES
 from zoo.plugin import ImageInput
 
@@ -164,7 +164,7 @@ PIXELS = {
 
 
 @pytest.mark.parametrize("pixels", PIXELS)
-@pytest.mark.parametrize("name", augment.NAMES)
+@pytest.mark.parametrize("name", augmentation.NAMES)
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 11), min_size=1, max_size=40), st.slices(40), st.integers(0, 1000))
 def test_a_part_is_as_in_the_whole_bit_for_bit(name, pixels, indices, part, seed):
@@ -186,7 +186,7 @@ def test_a_part_without_chance_is_as_in_the_whole(pixels):
         assert torch.equal(images.batch(rows, part=part), images.batch(rows)[part])
 
 
-@pytest.mark.parametrize("name", augment.NAMES)
+@pytest.mark.parametrize("name", augmentation.NAMES)
 def test_a_batch_depends_on_its_generator_alone(name):
     images, rows = views(PIXELS["a list"]), torch.arange(12)
     torch.manual_seed(1)
@@ -200,14 +200,14 @@ def test_a_batch_depends_on_its_generator_alone(name):
 def test_preparing_leaves_the_decoded_pixels_alone():
     pixels = noise(12, 3, SIZE, SIZE)
     images, before = views(pixels), pixels.clone()
-    for name in augment.NAMES:
+    for name in augmentation.NAMES:
         images.batch(torch.arange(12), name, seeded())
     assert torch.equal(pixels, before)
 
 
 def test_a_flip_mirrors_about_half_and_nothing_else():
     images = noise(200, 1, SIZE, SIZE)
-    found = augment.vary(images, "crop-flip", 200, seeded(), slice(None))
+    found = augmentation.vary(images, "crop-flip", 200, seeded(), slice(None))
     mirrored = torch.tensor([torch.equal(a, b.flip(-1)) for a, b in zip(found, images, strict=True)])
     assert 70 < int(mirrored.sum()) < 130
     assert torch.equal(found[~mirrored], images[~mirrored])
@@ -215,7 +215,7 @@ def test_a_flip_mirrors_about_half_and_nothing_else():
 
 def test_a_crop_lies_inside_and_is_never_smaller_than_its_share():
     for drawn in torch.rand(300, 4, generator=seeded()).tolist():
-        top, left, height, width = augment._box(40, 30, drawn)
+        top, left, height, width = augmentation._box(40, 30, drawn)
         assert 0 <= top <= 40 - height
         assert 0 <= left <= 30 - width
         assert height * width >= 0.3 * 40 * 30  # 0.35, less what is cut off at the sides of a box that is too long
@@ -223,26 +223,28 @@ def test_a_crop_lies_inside_and_is_never_smaller_than_its_share():
 
 def test_rand_draws_every_operation_and_changes_most_images():
     images = smooth(3)[:1].expand(300, -1, -1, -1)
-    still = augment.vary(images, "crop-flip", 300, seeded(), slice(None))
-    found = augment.vary(images, "rand", 300, seeded(), slice(None))
+    still = augmentation.vary(images, "crop-flip", 300, seeded(), slice(None))
+    found = augmentation.vary(images, "rand", 300, seeded(), slice(None))
     changed = (found != still).flatten(1).any(1)
     assert 200 < int(changed.sum()) < 300
     assert len({bytes(image.numpy().tobytes()) for image in found}) > 200
 
 
 def test_grey_images_have_no_colour_to_change():
-    assert len(augment._operations(noise(1, 3, 4, 4))) == len(augment._operations(noise(1, 1, 4, 4))) + 1 == 14
+    assert (
+        len(augmentation._operations(noise(1, 3, 4, 4))) == len(augmentation._operations(noise(1, 1, 4, 4))) + 1 == 14
+    )
 
 
 def test_a_recipe_may_name_every_augmentation():
-    assert set(CHOICES["augment"]) == {"auto", *augment.NAMES}
+    assert set(CHOICES["augment"]) == {"auto", *augmentation.NAMES}
 
 
 @pytest.mark.parametrize("how", ["mixup", "cutmix", "both"])
 def test_a_mixed_batch_depends_on_its_generator_alone(how):
     images = torch.rand(6, 3, SIZE, SIZE, generator=seeded())
     before = images.clone()
-    first, again, other = (mix.mix(images, how, seeded(s)) for s in (1, 1, 2))
+    first, again, other = (mixup.mix(images, how, seeded(s)) for s in (1, 1, 2))
     assert torch.equal(first.inputs, again.inputs)
     assert torch.equal(first.partner, again.partner)
     assert first.share == again.share
@@ -255,7 +257,7 @@ def test_a_mixed_batch_depends_on_its_generator_alone(how):
 def test_mixup_is_a_convex_combination():
     images = torch.rand(6, 3, SIZE, SIZE, generator=seeded())
     for seed in range(20):
-        mixed = mix.mix(images, "mixup", seeded(seed))
+        mixed = mixup.mix(images, "mixup", seeded(seed))
         assert 0 <= mixed.share <= 1
         assert torch.equal(mixed.inputs, mixed.share * images + (1 - mixed.share) * images[mixed.partner])
 
@@ -264,7 +266,7 @@ def test_mixup_is_a_convex_combination():
 def test_cutmix_puts_in_a_box_from_the_same_place_and_its_share_is_the_area_left(height, width):
     images = normalise(noise(4, 3, height, width), ImageInput(SIZE, (0.5,) * 3, (0.5,) * 3))
     for seed in range(20):
-        mixed = mix.mix(images, "cutmix", seeded(seed))
+        mixed = mixup.mix(images, "cutmix", seeded(seed))
         other = images[mixed.partner]
         if torch.equal(other, images):
             continue  # each with itself: there is nothing to see
@@ -278,21 +280,21 @@ def test_both_is_now_one_now_the_other():
     images = torch.rand(4, 1, SIZE, SIZE, generator=seeded())
     kinds = []
     for seed in range(60):
-        mixed = mix.mix(images, "both", seeded(seed))
+        mixed = mixup.mix(images, "both", seeded(seed))
         kinds.append(torch.isin(mixed.inputs, images).all().item())  # no new values: pasted, not blended
     assert 18 < sum(kinds) < 42
 
 
 def test_the_shares_of_mixup_follow_its_beta_distribution():
     images = torch.zeros(2, 1, 2, 2)
-    shares = torch.tensor([mix.mix(images, "mixup", seeded(seed)).share for seed in range(400)])
+    shares = torch.tensor([mixup.mix(images, "mixup", seeded(seed)).share for seed in range(400)])
     assert abs(float(shares.mean()) - 0.5) < 0.06
-    assert abs(float(shares.var()) - 1 / (4 * (2 * mix.MIXUP + 1))) < 0.02  # the variance of Beta(a, a)
+    assert abs(float(shares.var()) - 1 / (4 * (2 * mixup.MIXUP + 1))) < 0.02  # the variance of Beta(a, a)
 
 
 def test_the_loss_of_mixed_targets_is_that_of_soft_ones():
     outputs, targets = torch.randn(6, 4, generator=seeded()), torch.tensor([0, 1, 2, 3, 0, 1])
-    mixed = mix.mix(torch.zeros(6, 1, 4, 4), "mixup", seeded())
+    mixed = mixup.mix(torch.zeros(6, 1, 4, 4), "mixup", seeded())
     own, other = F.cross_entropy(outputs, targets), F.cross_entropy(outputs, targets[mixed.partner])
     one_hot = F.one_hot(targets, 4).float()
     soft = mixed.share * one_hot + (1 - mixed.share) * one_hot[mixed.partner]
@@ -301,4 +303,4 @@ def test_the_loss_of_mixed_targets_is_that_of_soft_ones():
 
 def test_an_unknown_way_to_mix_is_no_way():
     with pytest.raises(KeyError):
-        mix.mix(torch.zeros(2, 1, 4, 4), "none", seeded())
+        mixup.mix(torch.zeros(2, 1, 4, 4), "none", seeded())

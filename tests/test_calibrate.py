@@ -1,4 +1,4 @@
-"""zoo.finetune.calibrate: the error as torchmetrics counts it, the best temperature, and heads left alone."""
+"""Calibration: the error as torchmetrics counts it, the best temperature, and heads left alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassCalibrationError
 
-from zoo.finetune.calibrate import COLDEST, HOTTEST, Calibration, calibrate, ece, temperature
+from zoo.finetune.training.calibration import COLDEST, HOTTEST, Calibration, calibrate, ece, temperature
 
 quick = settings(max_examples=30, deadline=None)
 seeds = st.integers(0, 10_000)

@@ -13,7 +13,8 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from conftest import ROW
 
-from zoo import cli, registry
+from zoo import cli
+from zoo.catalogue import registry
 from zoo.cli import catalogue
 from zoo.errors import NameNotFound
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import nn
 
-from zoo import registry, testing
+from zoo.catalogue import registry, rows
 from zoo.errors import PluginError
 from zoo.plugin import Backbone, Entry, Features, ImageInput, Plugin, TextInput
+from zoo.testing import kit
 
 NATIVE = registry.search(plugin="native")
 SMALL = [entry.name for entry in NATIVE if (entry.params or 0) < 1_000_000 and getattr(entry.input, "size", 0) <= 64]
@@ -24,11 +25,11 @@ SMALL = [entry.name for entry in NATIVE if (entry.params or 0) < 1_000_000 and g
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_small_native_row_keeps_every_rule(name):
-    testing.check_plugin("native", [name])
+    kit.check_plugin("native", [name])
 
 
 def test_every_native_row_keeps_the_rules_that_need_no_run():
-    testing.check_plugin("native", run=False)
+    kit.check_plugin("native", run=False)
 
 
 def test_both_pretrained_and_random_rows_are_among_the_small_ones():
@@ -66,7 +67,7 @@ class Toy(Plugin):
 
 
 def test_a_plugin_that_keeps_the_rules_passes():
-    testing.check_plugin(Toy(), [ENTRY])
+    kit.check_plugin(Toy(), [ENTRY])
 
 
 class Words(Toy):
@@ -83,7 +84,7 @@ class Words(Toy):
 
 
 def test_a_text_plugin_that_keeps_the_rules_passes():
-    testing.check_plugin(Words(), [Entry("toy/words", "toy", "text", TextInput((), 16), dim=6, params=600)])
+    kit.check_plugin(Words(), [Entry("toy/words", "toy", "text", TextInput((), 16), dim=6, params=600)])
 
 
 def net(**methods):
@@ -233,7 +234,7 @@ BROKEN = {
 def test_a_plugin_that_breaks_a_rule_is_caught_by_it(case):
     broken, rule, message = BROKEN[case]
     with pytest.raises(PluginError, match=f"^plugin 'toy', toy/net, rule '{rule}': .*{message}") as caught:
-        testing.check_plugin(broken, [ENTRY])
+        kit.check_plugin(broken, [ENTRY])
     assert caught.value.fix
 
 
@@ -244,7 +245,7 @@ def test_a_row_that_says_another_number_than_the_net_is_caught(key, value):
             return super().build(ENTRY, files)
 
     with pytest.raises(PluginError, match=f"rule 'as listed': {key} is .* in the net and .* in the row") as caught:
-        testing.check_plugin(Fixed(), [replace(ENTRY, **{key: value})], run=False)
+        kit.check_plugin(Fixed(), [replace(ENTRY, **{key: value})], run=False)
     assert caught.value.fix.startswith(f"{key} = ")
     assert caught.value.fix.endswith(" in toy.toml")
 
@@ -252,7 +253,7 @@ def test_a_row_that_says_another_number_than_the_net_is_caught(key, value):
 def test_every_rule_has_a_plugin_that_it_catches():
     caught = {rule.replace("\\", "") for _, rule, _ in BROKEN.values()} | {"as listed"}
     caught |= set(ALONE)
-    known = {*testing.META_RULES, *testing.RUN_RULES, *testing.PROCESS_RULES}
+    known = {*kit.META_RULES, *kit.RUN_RULES, *kit.PROCESS_RULES}
     assert caught == {"builds without network", "takes its weights", *known}
 
 
@@ -294,13 +295,13 @@ def test_what_only_a_process_of_its_own_shows_is_caught(distribution, rule):
     code, said = ALONE[rule]
     distribution("fake", code, catalogue=ROW)
     with pytest.raises(PluginError, match=f"plugin 'fake', rule '{rule}': .*{said}"):
-        testing.check_plugin("fake")
+        kit.check_plugin("fake")
 
 
 def test_pytest_shows_each_rule_and_the_fix_of_a_broken_one(distribution, tmp_path):
     distribution("fake", GOOD.replace('(("top",),)', '(("top",),), lora_targets=("query",)'), catalogue=ROW)
     result = pytest_with("--zoo-plugin", "fake", "-v", cwd=tmp_path)
-    count = 2 + len(testing.META_RULES) + len(testing.RUN_RULES) + len(testing.PROCESS_RULES)
+    count = 2 + len(kit.META_RULES) + len(kit.RUN_RULES) + len(kit.PROCESS_RULES)
     assert f"1 failed, {count - 1} passed" in result.stdout
     assert "plugin 'fake', fake/net: frozen means frozen PASSED" in result.stdout
     assert "rule 'adapters have a place': lora_targets names 'query'" in result.stdout
@@ -310,37 +311,37 @@ def test_pytest_shows_each_rule_and_the_fix_of_a_broken_one(distribution, tmp_pa
 
 def pytest_with(*words, cwd):
     """Run pytest in a folder without tests, with the distributions of this process."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "zoo.pytest_plugin", *words]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "zoo.testing.pytest_plugin", *words]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=300)
 
 
 def test_a_plugin_that_breaks_the_contract_is_caught_before_any_row():
     with pytest.raises(PluginError, match="api is None"):
-        testing.check_plugin(plugin(api=None), [ENTRY])
+        kit.check_plugin(plugin(api=None), [ENTRY])
 
 
 def test_an_object_needs_rows():
     with pytest.raises(PluginError, match="was given without rows") as caught:
-        testing.check_plugin(Toy())
+        kit.check_plugin(Toy())
     assert caught.value.fix == "check_plugin(plugin, entries)"
 
 
 def test_a_plugin_without_rows_is_told_to_ship_some(distribution):
     distribution("fake")
     with pytest.raises(PluginError, match="plugin 'fake' lists no rows") as caught:
-        testing.check_plugin("fake")
+        kit.check_plugin("fake")
     assert "catalogue.toml" in caught.value.fix
 
 
 def test_a_plugin_with_a_broken_catalogue_is_told_so(distribution):
     distribution("fake", catalogue="[")
     with pytest.raises(Exception, match=r"catalogue\.toml:1"):
-        testing.check_plugin("fake")
+        kit.check_plugin("fake")
 
 
 def test_a_row_with_local_weights_is_checked_with_them(tmp_path: Path):
     (tmp_path / "w.safetensors").write_bytes(b"no safetensors")
-    row = registry.row_from_entry(ENTRY) | {"source": tmp_path.as_uri(), "files": [{"path": "w.safetensors"}]}
+    row = rows.row_from_entry(ENTRY) | {"source": tmp_path.as_uri(), "files": [{"path": "w.safetensors"}]}
     with pytest.raises(PluginError, match=r"rule 'takes its weights': .* is damaged: it is no safetensors"):
-        testing.check_plugin(Toy(), [registry.entry_from_row("toy/net", row, catalogue="toy.toml")])
+        kit.check_plugin(Toy(), [rows.entry_from_row("toy/net", row, catalogue="toy.toml")])

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from zoo.cli import main
 from zoo.errors import WeightsError
-from zoo.statefile import read_state
 from zoo.store.convert import convert, here
+from zoo.weights.safetensors_file import read_state
 
 TARGET = Path("model.safetensors")
 WEIGHT = torch.arange(6.0).reshape(2, 3)

@@ -7,14 +7,14 @@ import sys
 import pytest
 from conftest import PLUGIN
 
-from zoo import discovery
 from zoo import plugin as contract
+from zoo.catalogue import plugins
 from zoo.errors import PluginError
 
 
 def test_a_plugin_is_found_with_its_distribution_and_catalogue_without_an_import(distribution):
     folder = distribution("fake", catalogue="", name="Fake-Nets", version="2.1")
-    found = discovery.installed()["fake"]
+    found = plugins.installed()["fake"]
     assert (found.distribution, found.version) == ("Fake-Nets", "2.1")
     assert found.catalogue == folder / "catalogue.toml"
     assert found.problem is None
@@ -23,19 +23,19 @@ def test_a_plugin_is_found_with_its_distribution_and_catalogue_without_an_import
 
 def test_a_json_catalogue_is_found_too(distribution):
     folder = distribution("fake", catalogue="{}", file="catalogue.json")
-    assert discovery.installed()["fake"].catalogue == folder / "catalogue.json"
+    assert plugins.installed()["fake"].catalogue == folder / "catalogue.json"
 
 
 def test_a_plugin_may_have_no_catalogue(distribution):
     distribution("fake")
-    assert discovery.installed()["fake"].catalogue is None
+    assert plugins.installed()["fake"].catalogue is None
 
 
 def test_the_names_agree_with_importlib_metadata():
     from importlib.metadata import entry_points
 
-    theirs = {point.name: point.value for point in entry_points(group=discovery.GROUP)}
-    assert {plugin.name: plugin.target for plugin in discovery.installed().values()} == theirs
+    theirs = {point.name: point.value for point in entry_points(group=plugins.GROUP)}
+    assert {plugin.name: plugin.target for plugin in plugins.installed().values()} == theirs
 
 
 def test_the_first_of_two_copies_of_a_distribution_counts(distribution, tmp_path):
@@ -46,7 +46,7 @@ def test_the_first_of_two_copies_of_a_distribution_counts(distribution, tmp_path
     (info / "entry_points.txt").write_text(f"[zoo.plugins]\nfake = {folder.name}:plugin\n")
     sys.path.append(str(other))
     try:
-        found = discovery.installed()["fake"]
+        found = plugins.installed()["fake"]
     finally:
         sys.path.remove(str(other))
     assert (found.version, found.problem) == ("2.0", None)
@@ -62,7 +62,7 @@ def test_an_old_style_egg_info_is_found(distribution, tmp_path):
     )
     sys.path.append(str(info.parent))
     try:
-        found = discovery.installed()["old"]
+        found = plugins.installed()["old"]
     finally:
         sys.path.remove(str(info.parent))
     assert (found.distribution, found.version) == ("old-zoo", "0.3")
@@ -72,42 +72,42 @@ def test_other_groups_comments_and_extras_are_read_past(distribution):
     folder = distribution("fake")
     points = next(folder.parent.glob("*.dist-info")) / "entry_points.txt"
     points.write_text(f"[a]\nb = c:d\n[zoo.plugins]\n# x = y\n\nfake = {folder.name} : plugin [extra]\n[z]\nq = r:s\n")
-    assert discovery.installed()["fake"].target == f"{folder.name}:plugin"
-    assert not {"b", "x", "q"} & set(discovery.installed())
+    assert plugins.installed()["fake"].target == f"{folder.name}:plugin"
+    assert not {"b", "x", "q"} & set(plugins.installed())
 
 
 def test_load_returns_the_plugin_and_imports_it_once(distribution):
     folder = distribution("fake")
-    assert discovery.load("fake") is discovery.load("fake") is sys.modules[folder.name].plugin
+    assert plugins.load("fake") is plugins.load("fake") is sys.modules[folder.name].plugin
 
 
 def test_a_module_can_be_the_plugin(distribution):
     methods = ("build(entry, files)", "adapt(entry, state, files)", "resolve(name, look)")
     code = "api = 1\n" + "".join(f"def {method}: ...\n" for method in (*methods, "classifier(entry, state, files)"))
     folder = distribution("fake", code, attribute="")
-    assert discovery.load("fake") is sys.modules[folder.name]
+    assert plugins.load("fake") is sys.modules[folder.name]
 
 
 def test_what_a_plugin_prints_at_import_stays_out_of_stdout(distribution, capsys):
     distribution("fake", "print('welcome')\n" + PLUGIN)
-    discovery.load("fake")
+    plugins.load("fake")
     assert capsys.readouterr() == ("", "welcome\n")
 
 
 def test_an_unknown_plugin_names_the_installed_ones(distribution):
     distribution("fake")
     with pytest.raises(PluginError, match=r"no plugin 'fak' is installed; installed: .*fake") as caught:
-        discovery.load("fak")
+        plugins.load("fak")
     assert caught.value.fix.startswith("zoo plugins")
 
 
 def test_two_distributions_with_one_plugin_name_are_marked(distribution):
     distribution("fake", name="one", version="1.0")
     distribution("fake", name="two", version="2.0")
-    found = discovery.installed()["fake"]
+    found = plugins.installed()["fake"]
     assert "announced by two distributions" in (found.problem or "")
     with pytest.raises(PluginError, match=r"(one 1.0 and two 2.0|two 2.0 and one 1.0)") as caught:
-        discovery.load("fake")
+        plugins.load("fake")
     assert "pip uninstall" in caught.value.fix
 
 
@@ -116,7 +116,7 @@ def test_a_package_that_is_gone_is_marked(distribution):
     (folder / "__init__.py").unlink()
     folder.rmdir()
     with pytest.raises(PluginError, match=f"its package '{folder.name}' is not there") as caught:
-        discovery.load("fake")
+        plugins.load("fake")
     assert caught.value.fix == "pip install --force-reinstall fake-nets"
 
 
@@ -157,7 +157,7 @@ def test_a_broken_plugin_is_named_with_the_rule_and_the_fix(distribution, case):
     code, what, fix = BROKEN[case]
     folder = distribution("fake", code, name="fake-nets")
     with pytest.raises(PluginError) as caught:
-        discovery.load("fake")
+        plugins.load("fake")
     assert what in caught.value.what
     assert caught.value.what.startswith(f"plugin 'fake' (fake-nets 1.0, {folder.name}:plugin): ")
     assert fix in caught.value.fix
@@ -166,9 +166,9 @@ def test_a_broken_plugin_is_named_with_the_rule_and_the_fix(distribution, case):
 def test_an_older_plugin_works_until_its_author_has_something_to_change(distribution, monkeypatch):
     distribution("fake", PLUGIN, name="fake-nets")
     monkeypatch.setattr(contract, "API", 3)
-    assert discovery.load("fake").api == 1
-    discovery._load.cache_clear()
+    assert plugins.load("fake").api == 1
+    plugins._load.cache_clear()
     monkeypatch.setattr(contract, "CHANGES", {3: "return Features from forward"})
     with pytest.raises(PluginError, match="is written for contract 1, this zoo knows contract 3") as caught:
-        discovery.load("fake")
+        plugins.load("fake")
     assert caught.value.fix == "upgrade it, or as its author: return Features from forward; then api = 3"

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 from hub import Hub
 
-from zoo import doctor, store
-from zoo.cli import main
+from zoo import store
+from zoo.cli import doctor, main
 
 
 @pytest.fixture

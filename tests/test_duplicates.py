@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
 from zoo.data import duplicates
-from zoo.data.batches import Images
 from zoo.data.duplicates import Duplicates, near
+from zoo.data.image_batches import Images
 from zoo.data.texts import Texts
 from zoo.plugin import ImageInput
 

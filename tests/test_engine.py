@@ -12,13 +12,13 @@ from torch import nn
 
 import zoo
 from zoo.errors import RecipeError
-from zoo.finetune import finder, optim
-from zoo.finetune.best import Best, average, beyond_noise, measured, stirred
+from zoo.finetune.defaults import Situation, settle
+from zoo.finetune.features.frozen_prefix import Replay
 from zoo.finetune.memory import is_full
 from zoo.finetune.network import Network
-from zoo.finetune.prefix import Replay
 from zoo.finetune.recipe import Recipe, seconds
-from zoo.finetune.settle import Situation, settle
+from zoo.finetune.training import lr_finder, optimizer
+from zoo.finetune.training.best_weights import Best, average, beyond_noise, measured, stirred
 from zoo.tasks import Classify
 
 DATA = pictures.pairs(8)
@@ -54,7 +54,7 @@ def test_a_cached_prefix_changes_nothing_but_the_time(pretrained, capsys, monkey
     model = zoo.load(pretrained, "cpu").finetune(DATA, **settings)
     assert "stages run once" in capsys.readouterr().out
     monkeypatch.setattr(
-        "zoo.finetune.run.replayed", lambda backbone, sets, *_, **__: nullcontext(Replay(tuple(sets), "", False))
+        "zoo.finetune.strategies.replayed", lambda backbone, sets, *_, **__: nullcontext(Replay(tuple(sets), "", False))
     )
     other = zoo.load(pretrained, "cpu").finetune(DATA, **settings)
     for ours, theirs in zip(model.history, other.history, strict=True):
@@ -103,7 +103,7 @@ def net() -> Network:
 def test_each_stage_has_its_share_of_the_rate_and_vectors_do_not_decay():
     recipe = Recipe(lr=1.0, backbone_lr=0.8, layer_decay=0.5, weight_decay=0.1)
     network = net()
-    groups = optim.optimizer(network, recipe, (("0",), ("1",), ("2",))).param_groups
+    groups = optimizer.optimizer(network, recipe, (("0",), ("1",), ("2",))).param_groups
     found = {id(p): (group["peak"], group["weight_decay"]) for group in groups for p in group["params"]}
     names = dict(network.named_parameters())
     expected = {"backbone.0": 0.2, "backbone.1": 0.4, "backbone.2": 0.8, "head": 1.0}
@@ -115,7 +115,7 @@ def test_each_stage_has_its_share_of_the_rate_and_vectors_do_not_decay():
 @pytest.mark.parametrize(("schedule", "middle"), [("cosine", 0.5), ("linear", 0.5)])
 def test_the_rate_rises_and_falls(schedule, middle):
     recipe = Recipe(steps=100, warmup=0.2, schedule=schedule)
-    shares = [optim.share(step, recipe) for step in range(100)]
+    shares = [optimizer.share(step, recipe) for step in range(100)]
     assert shares[0] == pytest.approx(1 / 20)
     assert max(shares) == shares[19] == 1
     assert shares[60] == pytest.approx(middle)
@@ -184,7 +184,7 @@ def test_a_budget_is_kept(pretrained, capsys):
 
 
 def test_probe_features_are_known_the_second_time(pretrained, monkeypatch, capsys):
-    monkeypatch.setattr("zoo.finetune.stored.WORTH", 0.0)
+    monkeypatch.setattr("zoo.finetune.features.feature_cache.WORTH", 0.0)
     first = zoo.load(pretrained, "cpu").finetune(DATA, strategy="probe")
     model = zoo.load(pretrained, "cpu")
     calls = []
@@ -238,9 +238,9 @@ def test_a_finder_takes_no_chance_for_a_fall():
     chance = torch.randn(100, generator=torch.Generator().manual_seed(0)).mul(0.02).tolist()
     first = [0.5 * (step == 3) - 0.5 * (step == 5) for step in range(100)]  # what single batches do to the first means
     losses = [sum(parts) for parts in zip(falls, chance, first, strict=True)]
-    assert 3e-4 < finder._steepest(rates, losses) < 3e-3
+    assert 3e-4 < lr_finder._steepest(rates, losses) < 3e-3
     with pytest.raises(RecipeError, match="falls at no learning rate"):
-        finder._steepest(rates, [1.0] * 100)
+        lr_finder._steepest(rates, [1.0] * 100)
 
 
 def task_and_net():

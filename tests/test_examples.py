@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from zoo.data import batches, split
-from zoo.data.decoded import decode
-from zoo.data.examples import Examples, Lazy, fingerprint, identity, read, read_one
+from zoo.data import sampler, split
+from zoo.data.decode_cache import decode
+from zoo.data.examples import Examples, Lazy
+from zoo.data.fingerprint import fingerprint, identity
 from zoo.data.prepare import How, prepare, train_and_valid
+from zoo.data.reading import read, read_one
 from zoo.errors import DataError
 from zoo.plugin import ImageInput
 
@@ -282,14 +284,14 @@ def test_a_shift_moves_the_picture_and_repeats_the_border():
 
 
 def test_an_epoch_shows_every_example_once():
-    seen = torch.cat([indices for _, indices in batches.training_order(12, 4, steps=6, seed=3)])
+    seen = torch.cat([indices for _, indices in sampler.training_order(12, 4, steps=6, seed=3)])
     assert sorted(seen[:12].tolist()) == list(range(12))
     assert sorted(seen[12:].tolist()) == list(range(12))
     assert seen[:12].tolist() != seen[12:].tolist()
 
 
 def test_a_batch_is_never_larger_than_the_data():
-    assert [len(indices) for _, indices in batches.training_order(3, 32, steps=2, seed=0)] == [3, 3]
+    assert [len(indices) for _, indices in sampler.training_order(3, 32, steps=2, seed=0)] == [3, 3]
 
 
 def test_the_fingerprint_knows_inputs_and_labels(tmp_path):

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from test_artefact import MANIFEST
 
 import zoo
-from zoo import artefact, header, rows, tasks
+from zoo import tasks
+from zoo.catalogue import rows
 from zoo.errors import ZooError
-from zoo.statefile import read_state
+from zoo.model import artefact
 from zoo.store import lock
+from zoo.weights import safetensors_header
+from zoo.weights.safetensors_file import read_state
 
 often = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 SEEDS = Path("fuzzed")
@@ -30,7 +33,7 @@ VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dic
 TENSOR = st.fixed_dictionaries(
     {},
     optional={
-        "dtype": st.sampled_from([*header.BITS, "F4", "Q8", ""]) | LEAVES,
+        "dtype": st.sampled_from([*safetensors_header.BITS, "F4", "Q8", ""]) | LEAVES,
         "shape": st.lists(NUMBERS, max_size=4) | LEAVES,
         "data_offsets": st.lists(NUMBERS, min_size=1, max_size=3) | LEAVES,
     },

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from transformers import CONFIG_MAPPING
 
 import zoo
-from zoo import discovery, registry
+from zoo.catalogue import plugins, registry
 from zoo.errors import PluginError, StoreError
 
 
@@ -163,6 +163,6 @@ def test_dim_and_params_of_a_row_are_those_of_its_net(name, tmp_path):
     (tmp_path / "config.json").write_text(CONFIG_MAPPING[kind](**values).to_json_string(use_diff=False))
     (tmp_path / "tokenizer.json").write_bytes(tiny.repository("bert")["tokenizer.json"])
     with torch.device("meta"):
-        built = discovery.load("hf").build(entry, {path.name: path for path in tmp_path.iterdir()})
+        built = plugins.load("hf").build(entry, {path.name: path for path in tmp_path.iterdir()})
     params = sum(parameter.numel() for parameter in built.module.parameters())
     assert (entry.dim, entry.params) == (built.dim, params)

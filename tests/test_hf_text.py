@@ -12,8 +12,11 @@ import words
 from transformers import AutoModel
 
 import zoo
-from zoo import discovery, registry, store, testing, weights
+from zoo import store
+from zoo.catalogue import plugins, registry
 from zoo.errors import PluginError, StoreError
+from zoo.testing import kit
+from zoo.weights import loader
 
 HALVED = ("t5", "mt5", "bart")
 MODELLED = [kind for kind in tiny.TEXT if kind not in HALVED]
@@ -52,7 +55,7 @@ def test_features_equal_those_of_transformers(kind, serve):
 def with_head(kind):
     entry = registry.find("hf/tiny/net")
     entry = replace(entry, options={"lm_head": True})
-    return weights.load(discovery.load("hf"), entry, store.pull(entry))
+    return loader.load(plugins.load("hf"), entry, store.pull(entry))
 
 
 @pytest.mark.parametrize("kind", MODELLED)
@@ -88,7 +91,7 @@ def test_generation_equals_that_of_transformers_whatever_the_crowd(kind, serve):
 def test_a_family_keeps_the_contract(kind, serve):
     serve(net=tiny.repository(kind))
     zoo.pull("hf/tiny/net")
-    testing.check_plugin("hf", ["hf/tiny/net"])
+    kit.check_plugin("hf", ["hf/tiny/net"])
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "roberta", "deberta-v2"])
@@ -171,7 +174,7 @@ def test_the_classifier_of_a_decoder_reads_its_last_token(serve):
     serve(net=tiny.files(whole, text=True))
     entry, batch = registry.find("hf/tiny/net"), tiny.batch()
     model = zoo.load("hf/tiny/net", "cpu")
-    found = weights.classifier(discovery.load("hf"), entry, store.pull(entry), model.backbone.dim)
+    found = loader.classifier(plugins.load("hf"), entry, store.pull(entry), model.backbone.dim)
     assert found.labels == (("good",), ("bad",))
     with torch.no_grad():
         logits = model.backbone.module(batch).pooled @ found.weight.T + found.bias
@@ -185,7 +188,7 @@ def test_an_encoders_classifier_reads_something_else(serve):
     whole = BertForSequenceClassification(tiny.config("bert", num_labels=2, id2label={0: "good", 1: "bad"}))
     serve(net=tiny.files(whole, text=True))
     entry = registry.find("hf/tiny/net")
-    assert weights.classifier(discovery.load("hf"), entry, store.pull(entry), 32) is None
+    assert loader.classifier(plugins.load("hf"), entry, store.pull(entry), 32) is None
     assert zoo.load("hf/tiny/net", "cpu").embed("the film").shape == (1, 32)
 
 

@@ -12,9 +12,12 @@ import torch
 from PIL import Image
 
 import zoo
-from zoo import discovery, registry, store, testing, weights
+from zoo import store
+from zoo.catalogue import plugins, registry
 from zoo.data.examples import Examples
 from zoo.data.prepare import How, prepare
+from zoo.testing import kit
+from zoo.weights import loader
 
 TOWERS = ("dinov3_vit", "siglip_vision_model", "clip_vision_model")
 CLASSIFIED = [kind for kind in tiny.VISION if kind not in (*TOWERS, "vit_mae")]
@@ -65,7 +68,7 @@ def test_a_tower_gives_its_pooler_output(kind, serve):
 def test_a_family_keeps_the_contract(kind, serve):
     serve(net=tiny.repository(kind))
     zoo.pull("hf/tiny/net")
-    testing.check_plugin("hf", ["hf/tiny/net"])
+    kit.check_plugin("hf", ["hf/tiny/net"])
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
@@ -185,7 +188,7 @@ def test_a_saved_model_needs_no_hub(serve, monkeypatch, tmp_path):
 
 def classifier(name="hf/tiny/net"):
     entry, backbone = registry.find(name), zoo.load(name, "cpu").backbone
-    return weights.classifier(discovery.load("hf"), entry, store.pull(entry), backbone.dim)
+    return loader.classifier(plugins.load("hf"), entry, store.pull(entry), backbone.dim)
 
 
 @pytest.mark.parametrize("kind", ["vit", "dinov2", "swin", "resnet"])

@@ -1,4 +1,4 @@
-"""zoo.store.hub_data: data sets of a loopback Hub through the real client, each in a process of its own."""
+"""zoo.store.hub_datasets: data sets of a loopback Hub through the real client, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ configs:
 """
 READ = """
 import sys
-from zoo.data.examples import read, read_one
+from zoo.data.reading import read, read_one
 from zoo.errors import DataError
 for name in sys.argv[1:]:
     try:

@@ -14,39 +14,43 @@ ROOT = Path(__file__).parents[1]
 PLUGINS = [*(ROOT / "plugins" / f"zoo_{name}" for name in ("native", "timm", "hf")), ROOT / "plugins/example/acme_zoo"]
 LIBRARIES = {"zoo_timm": {"timm"}, "zoo_hf": {"transformers", "tokenizers"}}
 """What a plugin imports beside torch: the library whose models it brings."""
+ROOMS = (
+    *("errors", "plugin", "console", "weights", "store", "catalogue", "data", "tasks", "finetune", "model", "testing"),
+    *("cli", "__main__"),
+)
+"""What is at the top of zoo/, lowest first: a room imports from those before it, never from one after it."""
+TOP_MOST = 15
+"""Files and folders at the top of zoo/: its table of contents."""
 TIERS = {
-    "zoo.errors": 0,
-    "zoo.plugin": 0,
-    "zoo.finetune.recipe": 0,
-    "zoo.discovery": 1,
-    "zoo.rows": 1,
-    "zoo.console": 1,
-    "zoo.card": 1,
-    "zoo.statefile": 3,
-    "zoo.store": 2,
-    "zoo.registry": 2,
-    "zoo.data": 2,
-    "zoo.data.batches": 3,
-    "zoo.data.prepare": 3,
-    "zoo.artefact": 2,
     "zoo": 2,
     "zoo.__main__": 2,
-    "zoo.cli": 2,
+    "zoo.errors": 0,
+    "zoo.plugin": 0,
+    "zoo.console": 1,
     "zoo.weights": 3,
+    "zoo.weights.safetensors_header": 1,
+    "zoo.store": 2,
+    "zoo.catalogue": 2,
+    "zoo.catalogue.plugins": 1,
+    "zoo.data": 2,
+    "zoo.data.augmentation": 3,
+    "zoo.data.datasets": 3,
+    "zoo.data.duplicates": 3,
+    "zoo.data.image_batches": 3,
+    "zoo.data.mixup": 3,
+    "zoo.data.prepare": 3,
+    "zoo.data.sampler": 3,
+    "zoo.data.texts": 3,
     "zoo.tasks": 3,
     "zoo.finetune": 3,
-    "zoo.data.augment": 3,
-    "zoo.data.duplicates": 3,
-    "zoo.data.mix": 3,
-    "zoo.data.sets": 3,
-    "zoo.data.texts": 3,
-    "zoo.lines": 3,
-    "zoo.language": 4,
-    "zoo.loading": 4,
+    "zoo.finetune.recipe": 0,
     "zoo.model": 4,
-    "zoo.plan": 4,
-    "zoo.demo": 4,
+    "zoo.model.artefact": 2,
+    "zoo.model.model_card": 1,
     "zoo.testing": 4,
+    "zoo.testing.scaffold": 2,
+    "zoo.testing.pytest_plugin": 2,
+    "zoo.cli": 2,
 }
 """0 and 1: standard library only.  2: heavy libraries inside functions only.  3 and 4: torch at the top."""
 
@@ -102,13 +106,47 @@ def own(name: str) -> str:
 @pytest.mark.parametrize(("module", "path"), CORE, ids=[name for name, _ in CORE])
 def test_a_module_imports_only_what_its_tier_may(module, path):
     rank = tier(module)
-    allowed = {"click"} if module.startswith("zoo.cli") else {"pytest"} if module == "zoo.pytest_plugin" else set()
+    allowed = (
+        {"click"} if module.startswith("zoo.cli") else {"pytest"} if module == "zoo.testing.pytest_plugin" else set()
+    )
     for name, at_top in imports(path):
         if name.partition(".")[0] == "zoo":
             assert own(name) in KNOWN, f"{module} imports {name}, which is not there"
             assert tier(own(name)) <= rank or (not at_top and rank >= 2), f"{module} (tier {rank}) imports {name}"
         elif foreign(name) and name not in allowed:
             assert rank >= 3 or (rank == 2 and not at_top), f"{module} (tier {rank}) imports {name}"
+
+
+def edges() -> dict[str, set[str]]:
+    """Return which modules each module imports, inside functions too; what only a type checker sees is left out."""
+    return {
+        module: {own(name) for name, _ in imports(path) if name.partition(".")[0] == "zoo"} - {module}
+        for module, path in CORE
+    }
+
+
+def test_no_import_cycle():
+    left = edges()
+    while free := [module for module, needed in left.items() if not needed & left.keys()]:
+        for module in free:
+            del left[module]
+    assert not left, f"these import each other in a circle, or import from one: {sorted(left)}"
+
+
+@pytest.mark.parametrize(("module", "path"), CORE, ids=[name for name, _ in CORE])
+def test_no_import_goes_up(module, path):
+    def room(name: str) -> int:
+        return ROOMS.index(name.split(".")[1]) if "." in name else 0  # zoo itself, for __version__, imports nothing
+
+    above = {name for name in edges()[module] if room(name) > room(module)}
+    assert not above, f"{module} imports {', '.join(above)}: of a room above its own"
+
+
+def test_the_top_of_the_package_is_a_table_of_contents():
+    names = [path.name for path in (ROOT / "zoo").iterdir() if path.name != "__pycache__"]
+    assert len(names) <= TOP_MOST, sorted(names)
+    rooms = {name.removesuffix(".py") for name in names} - {"__init__", "py.typed"}
+    assert rooms == set(ROOMS)
 
 
 @pytest.mark.parametrize(("module", "path"), CORE, ids=[name for name, _ in CORE])

@@ -12,7 +12,7 @@ import crowd
 import pytest
 
 import zoo
-from zoo import discovery, registry, trial
+from zoo.catalogue import isolated_import, plugins, registry
 from zoo.cli import main
 from zoo.errors import PluginError
 
@@ -54,7 +54,7 @@ def others():
     assert registry.find("native/resnet18.tv_in1k").plugin == "native"
     assert zoo.info("resnet50.a1_in1k").name == "timm/resnet50.a1_in1k"
     assert len(registry.search(plugin="timm")) > 1000
-    assert discovery.load("native").api == 1
+    assert plugins.load("native").api == 1
 
 
 def command(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -112,8 +112,8 @@ def test_a_plugin_that_hangs_or_crashes_at_import_is_one_marked_row(site, monkey
     )
     crowd.install(site, "zz")
     names = ["crashes", "hangs", "leaves", "stays", "zz"]
-    monkeypatch.setattr(trial, "LIMIT", 4.0)
-    found = trial.apis(names)
+    monkeypatch.setattr(isolated_import, "LIMIT", 4.0)
+    found = isolated_import.apis(names)
     assert [name for name, api in found.items() if api == 1] == ["stays", "zz"]
     assert "crowd-hangs 1.0, crowd_hangs:plugin): its import takes more than 4 seconds" in found["hangs"].what
     assert "its import ends the process, with -6" in found["crashes"].what

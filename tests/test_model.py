@@ -1,4 +1,4 @@
-"""zoo.model: the main job end to end on tiny nets: load, finetune, evaluate, predict, embed, save, load again."""
+"""zoo.model.model: the main job end to end on tiny nets: load, finetune, evaluate, predict, embed, save, load again."""
 
 from __future__ import annotations
 

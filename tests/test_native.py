@@ -13,9 +13,9 @@ from torch import nn
 from zoo_native import plugin, resnet
 from zoo_native.resnet import ARCHITECTURES, PadShortcut, ResNet, plain_name
 
+from zoo.catalogue.rows import entry_from_row, read_catalogue
 from zoo.errors import PluginError
 from zoo.plugin import Entry, ImageInput, TextInput
-from zoo.rows import entry_from_row, read_catalogue
 
 ROOT = Path(__file__).parents[1]
 PARITY = runpy.run_path(str(ROOT / "tools/bench/parity.py"))

@@ -11,9 +11,9 @@ import pictures
 import pytest
 from click.testing import CliRunner
 
-from zoo import authoring
 from zoo.cli import main
 from zoo.errors import PluginError
+from zoo.testing import scaffold
 
 EXAMPLE = Path(__file__).parents[1] / "plugins" / "example"
 
@@ -61,8 +61,8 @@ def test_its_code_keeps_the_rules_of_this_project(owl):
 
 def test_the_example_has_the_same_files():
     ours = {
-        authoring._named(path.relative_to(authoring.TEMPLATE), "acme").as_posix()
-        for path in authoring.TEMPLATE.rglob("*.txt")
+        scaffold._named(path.relative_to(scaffold.TEMPLATE), "acme").as_posix()
+        for path in scaffold.TEMPLATE.rglob("*.txt")
     }
     theirs = {path.relative_to(EXAMPLE).as_posix() for path in EXAMPLE.rglob("*") if path.is_file()}
     assert ours <= theirs
@@ -71,22 +71,22 @@ def test_the_example_has_the_same_files():
 @pytest.mark.parametrize("name", ["", "Owl", "3owls", "an owl", "../owl", "class", "_owl", "öwl", "o" * 41])
 def test_a_name_that_cannot_be_one_is_refused(name):
     with pytest.raises(PluginError, match="cannot be the name of a plugin"):
-        authoring.new(name)
+        scaffold.new(name)
     assert list(Path.cwd().iterdir()) == []
 
 
 def test_a_name_that_is_taken_is_refused():
     with pytest.raises(PluginError, match="is installed already") as caught:
-        authoring.new("timm")
+        scaffold.new("timm")
     assert caught.value.fix == "zoo plugin new my_timm"
 
 
 def test_a_folder_that_is_there_is_left_alone():
     Path("owl-zoo").mkdir()
     with pytest.raises(PluginError, match="is there already"):
-        authoring.new("owl")
+        scaffold.new("owl")
     assert list(Path("owl-zoo").iterdir()) == []
-    assert authoring.new("owl", Path("a/b")) == Path("a/b")
+    assert scaffold.new("owl", Path("a/b")) == Path("a/b")
 
 
 def test_a_disk_that_fails_leaves_nothing(monkeypatch):
@@ -95,5 +95,5 @@ def test_a_disk_that_fails_leaves_nothing(monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(PluginError, match="owl-zoo cannot be written: No space left on device"):
-        authoring.new("owl")
+        scaffold.new("owl")
     assert list(Path.cwd().iterdir()) == []

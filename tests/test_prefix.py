@@ -1,4 +1,4 @@
-"""zoo.finetune.prefix: the frozen first stages run once, in every family, and nothing else changes."""
+"""zoo.finetune.features.frozen_prefix: the frozen first stages run once, in every family, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import nn
 
 import zoo
 from zoo.data import prepare
+from zoo.data.datasets import Labelled
 from zoo.data.examples import Examples
-from zoo.data.sets import Labelled
-from zoo.finetune.prefix import replayed
+from zoo.finetune.features.frozen_prefix import replayed
 from zoo.finetune.recipe import Recipe
-from zoo.plan import how
+from zoo.finetune.setup import how
 from zoo.plugin import Backbone, Features, ImageInput
 
 CANNOT = {"t5", "mpnet", "deberta-v2", "albert"}
@@ -136,7 +136,7 @@ def test_the_frozen_part_runs_once_and_the_module_is_put_back(pretrained):
 
 
 def test_large_activations_are_mapped_and_removed(pretrained, monkeypatch, tmp_path):
-    monkeypatch.setattr("zoo.finetune.activations.SMALL", 0)
+    monkeypatch.setattr("zoo.finetune.features.prefix_activations.SMALL", 0)
     backbone = zoo.load(pretrained, "cpu").backbone
     data = data_for(backbone)
     expected = backbone.module(data.batch(torch.arange(4)).inputs).pooled

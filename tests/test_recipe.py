@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from zoo.errors import RecipeError
+from zoo.finetune.defaults import Situation, settle
 from zoo.finetune.recipe import Recipe, make, to_dict
-from zoo.finetune.settle import Situation, settle
 
 
 def settled(recipe: Recipe, *, examples=100, image_size=224, pretrained=True) -> Recipe:

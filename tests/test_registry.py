@@ -10,7 +10,8 @@ import storing
 from conftest import PLUGIN, ROW
 from hub import Hub
 
-from zoo import registry, store
+from zoo import store
+from zoo.catalogue import registry
 from zoo.errors import CatalogueError, NameNotFound, PluginError, StoreError
 from zoo.plugin import File
 

@@ -10,9 +10,10 @@ from conftest import ROW
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zoo.catalogue.rows import entry_from_row, read_catalogue, row_from_entry
 from zoo.errors import CatalogueError
 from zoo.plugin import Entry, File, ImageInput, TextInput
-from zoo.rows import entry_from_row, is_inside, read_catalogue, row_from_entry
+from zoo.store.paths import is_inside
 
 FULL = """
 # a comment

@@ -1,4 +1,4 @@
-"""zoo.finetune.speed: how a net runs is found out once, kept, and undone."""
+"""zoo.finetune.training.autotune: how a net runs is found out once, kept, and undone."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from hub import Hub
 
 import zoo
-from zoo.finetune import speed
-from zoo.finetune.speed import Speed, fitting
+from zoo.finetune.training import autotune
+from zoo.finetune.training.autotune import Speed, fitting
 
 DATA = pictures.pairs(6)
 QUICK = {"strategy": "full", "steps": 2, "evals": 1, "batch_size": 8}
@@ -22,14 +22,14 @@ QUICK = {"strategy": "full", "steps": 2, "evals": 1, "batch_size": 8}
 @pytest.fixture
 def worth(monkeypatch):
     """Make every run long enough for timings, and let bf16 win them."""
-    monkeypatch.setattr(speed, "WORTH", 0.0)
+    monkeypatch.setattr(autotune, "WORTH", 0.0)
     asked = []
 
     def seconds(trial, how, times=2):
         asked.append(how)
         return 1.0 if how.precision == "fp32" else 0.4
 
-    monkeypatch.setattr(speed.Trial, "seconds", seconds)
+    monkeypatch.setattr(autotune.Trial, "seconds", seconds)
     return asked
 
 
@@ -63,8 +63,8 @@ def test_what_is_asked_for_is_done(pretrained, worth, settings, precision):
 
 def test_timing_changes_nothing(pretrained, monkeypatch):
     expected = zoo.load(pretrained, "cpu").finetune(DATA, **QUICK, precision="fp32", autotune=False)
-    monkeypatch.setattr(speed, "WORTH", 0.0)
-    monkeypatch.setattr(speed, "GAIN", 0.0)  # nothing is fast enough to be chosen
+    monkeypatch.setattr(autotune, "WORTH", 0.0)
+    monkeypatch.setattr(autotune, "GAIN", 0.0)  # nothing is fast enough to be chosen
     timed = zoo.load(pretrained, "cpu").finetune(DATA, **QUICK)
     assert timed.history == expected.history
 
@@ -124,5 +124,5 @@ def test_a_net_without_the_choice_has_no_switch(pretrained):
 
 def test_what_was_decided_holds_for_a_run_that_goes_on(pretrained, worth):
     keeper = SimpleNamespace(notes={"speed": {"precision": "bf16", "channels_last": False}})
-    assert speed.tuned(None, None, keeper) == Speed("bf16", channels_last=False)
+    assert autotune.tuned(None, None, keeper) == Speed("bf16", channels_last=False)
     assert worth == []

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from zoo.errors import WeightsError
-from zoo.statefile import read_state, write_state
+from zoo.weights.safetensors_file import read_state, write_state
 
 
 def test_state_is_read_as_written(tmp_path):

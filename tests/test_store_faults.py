@@ -21,7 +21,7 @@ from storing import entry, sha256
 from zoo import store
 from zoo.errors import StoreError
 from zoo.plugin import File
-from zoo.store import http, known, lock, stream
+from zoo.store import http, lock, receipts, stream
 
 CHUNK = 1 << 16
 LARGE = random.Random(0).randbytes(20 * CHUNK + 123)
@@ -38,7 +38,7 @@ def quick(monkeypatch):
     yield
     for blob in (store.home() / "blobs").glob("*"):
         assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
-    for receipt in lock.read(known.own()).values():
+    for receipt in lock.read(receipts.own()).values():
         assert all((store.home() / "blobs" / str(file.sha256)).exists() for file in receipt.files)
 
 
@@ -190,7 +190,7 @@ def test_a_commit_that_is_gone_says_what_to_do(hub):
 def child(code: str, **env: str) -> subprocess.Popen[str]:
     """Start a Python that has what this file has; `pull()` in it fetches the large file."""
     start = (
-        "import os, sys, time; from zoo.store import stream, http; from zoo import store; from zoo.plugin import File\n"
+        "import os, sys, time; from zoo.store import stream, http; from zoo import errors, store; from zoo.plugin import File\n"
         f"from storing import entry\nstream.CHUNK = {CHUNK}\n"
         "def pull(): return store.pull(entry('hf://org/net', [File('model.safetensors')]))['model.safetensors']\n"
     )
@@ -279,7 +279,7 @@ def test_a_filled_store_that_cannot_be_written_serves(hub, read_only):
 def test_an_empty_store_that_cannot_be_written_says_so(hub, read_only):
     store.home().mkdir()
     read_only()
-    code = ORDINARY + "try: pull()\nexcept store.StoreError as error: print(error.what, error.fix)"
+    code = ORDINARY + "try: pull()\nexcept errors.StoreError as error: print(error.what, error.fix)"
     with child(code) as process:
         said = process.communicate(timeout=30)[0]
     assert "cannot be written" in said
@@ -290,7 +290,7 @@ def test_a_disk_that_gets_full_in_the_middle_keeps_what_has_come(hub):
     code = (
         "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({5 * CHUNK}, {5 * CHUNK}))\n"
-        "try: pull()\nexcept store.StoreError as error: print(error)"
+        "try: pull()\nexcept errors.StoreError as error: print(error)"
     )
     with child(code) as process:
         said = process.communicate(timeout=30)[0]

@@ -192,9 +192,9 @@ def test_store_that_cannot_be_written_is_an_error(folder, monkeypatch, tmp_path)
 def test_full_disk_is_an_error_and_no_file_gets_a_name(folder):
     """A limit on the size of files stands for the full disk: the write fails in the middle."""
     code = (
-        "import resource, signal, sys; from zoo import store; from storing import entry\n"
+        "import resource, signal, sys; from zoo import errors, store; from storing import entry\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (99999, 99999))\n"
-        "try: store.pull(entry(sys.argv[1]))\nexcept store.StoreError as error: print(error)"
+        "try: store.pull(entry(sys.argv[1]))\nexcept errors.StoreError as error: print(error)"
     )
     paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -15,7 +15,7 @@ from zoo import store
 from zoo.cli import main
 from zoo.errors import StoreError
 from zoo.plugin import File
-from zoo.store import known, lock, upkeep
+from zoo.store import lock, maintenance, receipts
 
 NEWER = {**FILES, "model.safetensors": b"newer"}
 WEIGHT = [File("model.safetensors")]
@@ -71,7 +71,7 @@ def test_a_shared_lock_gives_others_the_same_bytes(hub, monkeypatch, tmp_path):
 
 def test_a_shared_lock_wins_over_the_users_and_leaves_it_alone(hub):
     store.pull(entry("hf://org/net"))
-    mine = known.own().read_bytes()
+    mine = receipts.own().read_bytes()
     hub.repos = {"org/net": NEWER, "org/net@old": FILES}
     receipt = lock.Receipt(
         "hf://org/net",
@@ -82,7 +82,7 @@ def test_a_shared_lock_wins_over_the_users_and_leaves_it_alone(hub):
     lock.record(Path("zoo.lock").absolute(), "native/net", receipt)
     assert not store.is_pulled(entry("hf://org/net"))
     assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == b"newer"
-    assert known.own().read_bytes() == mine
+    assert receipts.own().read_bytes() == mine
     os.remove("zoo.lock")
     assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == WEIGHTS
 
@@ -93,7 +93,7 @@ def test_a_name_that_is_pulled_enters_the_shared_lock_without_a_request(hub):
     Path("zoo.lock").touch()
     store.pull(entry("hf://org/net"))
     assert hub.requests == []
-    assert lock.read(Path("zoo.lock").absolute()) == lock.read(known.own())
+    assert lock.read(Path("zoo.lock").absolute()) == lock.read(receipts.own())
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["zoo.lock"]
 
 
@@ -167,7 +167,7 @@ def test_gc_removes_orphans_and_stale_parts_and_nothing_else(hub, zoo):
     store.pull(entry("hf://org/net"))
     blobs, parts = store.home() / "blobs", store.home() / "tmp"
     (blobs / ("0" * 64)).write_bytes(b"orphan")
-    for name, age in (("1" * 64, 2 * upkeep.STALE), ("2" * 64, 0)):
+    for name, age in (("1" * 64, 2 * maintenance.STALE), ("2" * 64, 0)):
         (parts / f"{name}.part").write_bytes(b"part")
         os.utime(parts / f"{name}.part", (os.path.getmtime(blobs) - age,) * 2)
     assert zoo("gc").output == "freed 10 bytes\n"
@@ -182,18 +182,18 @@ def test_gc_leaves_a_part_that_is_held(hub):
     (parts / "a.part").write_bytes(b"part")
     os.utime(parts / "a.part", (0, 0))
     with filelock.FileLock(parts / "a.lock"):
-        assert upkeep.collect() == 0
-    assert upkeep.collect() == 4
+        assert maintenance.collect() == 0
+    assert maintenance.collect() == 4
 
 
 def test_gc_keeps_what_the_lock_of_another_folder_names(hub, monkeypatch, tmp_path):
     Path("zoo.lock").touch()
     store.pull(entry("hf://org/net"))
-    lock.forget(known.own(), ["native/net"])
+    lock.forget(receipts.own(), ["native/net"])
     monkeypatch.chdir(tmp_path)
-    assert upkeep.collect() == 0
+    assert maintenance.collect() == 0
     os.remove(tmp_path / "work" / "zoo.lock")
-    assert upkeep.collect() == sum(map(len, FILES.values()))
+    assert maintenance.collect() == sum(map(len, FILES.values()))
 
 
 def test_dry_run_asks_for_sizes_and_fetches_nothing(hub, zoo, row):

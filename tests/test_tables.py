@@ -1,4 +1,4 @@
-"""zoo.data.tables, files and columns: what a table gives, which column is what, and what is told when it is not."""
+"""Tables: what a table gives, which column is what, and what is told when it is not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zoo.data.examples import Columns, read, read_one
+from zoo.data.examples import Columns
+from zoo.data.reading import read, read_one
 from zoo.errors import DataError
 
 SIGNS = st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"])
@@ -363,6 +364,6 @@ def test_a_polars_frame_is_a_table():
 
 def test_reading_a_csv_file_imports_no_library_of_tables(tmp_path):
     write([{"text": "a", "label": "b"}], tmp_path / "data.csv")
-    code = f"import sys; from zoo.data.examples import read; read({str(tmp_path / 'data.csv')!r}, modality='text')"
+    code = f"import sys; from zoo.data.reading import read; read({str(tmp_path / 'data.csv')!r}, modality='text')"
     code += "; print(*({'pandas', 'pyarrow', 'datasets', 'numpy', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

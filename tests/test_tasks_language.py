@@ -1,4 +1,4 @@
-"""zoo.tasks.language: what guessing tokens costs, without keeping logits."""
+"""zoo.tasks.language_model: what guessing tokens costs, without keeping logits."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""zoo.tasks.warm: labels found among the names of pretrained classes."""
+"""zoo.tasks.label_match: labels found among the names of pretrained classes."""
 
 from __future__ import annotations
 
 import pytest
 
-from zoo.tasks.warm import match
+from zoo.tasks.label_match import match
 
 NAMES = (("tench", "Tinca tinca"), ("hen",), ("crane", "bird"), ("crane", "machine"), ("tabby", "tabby cat"))
 

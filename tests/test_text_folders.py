@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zoo.data.examples import check_source, read, read_one
+from zoo.data.reading import check_source, read, read_one
 from zoo.errors import DataError
 
 

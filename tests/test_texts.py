@@ -1,4 +1,4 @@
-"""zoo.data.texts and zoo.data.sets: tokenised once, cut as told, padded, aligned, masked."""
+"""zoo.data.texts and zoo.data.datasets: tokenised once, cut as told, padded, aligned, masked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.data import batches, sets, texts
+from zoo.data import datasets, sampler, texts
 from zoo.errors import DataError
 from zoo.plugin import TextInput
 
@@ -97,7 +97,7 @@ def test_nothing_to_model_is_told():
 
 def test_words_that_were_cut_off_have_no_target():
     found = tokenised([["the", "film", "was", "great"], ["a"]], length=4)
-    tagged = sets.Tagged(found, [torch.tensor([0, 1, 2, 3]), torch.tensor([4])])
+    tagged = datasets.Tagged(found, [torch.tensor([0, 1, 2, 3]), torch.tensor([4])])
     batch = tagged.batch(torch.tensor([1, 0]))
     assert batch.where.sum(1).tolist() == [1, 2]
     assert batch.targets.tolist() == [4, 0, 1]
@@ -106,7 +106,7 @@ def test_words_that_were_cut_off_have_no_target():
 def masked(count=30):
     loose = tokenised([text for text, _ in words.reviews(count)], length=1 << 30, special=False)
     around = texts.around(words.tokenizer())
-    return sets.Masked(texts.blocks(loose, around, 3, length=32), mask=4, words=25, special=frozenset(range(5)))
+    return datasets.Masked(texts.blocks(loose, around, 3, length=32), mask=4, words=25, special=frozenset(range(5)))
 
 
 def test_a_masked_batch_asks_for_hidden_tokens_only_and_leaves_special_ones():
@@ -133,7 +133,7 @@ def test_masks_differ_from_step_to_step_and_stay_when_measured():
 
 def test_a_causal_batch_asks_for_each_next_token():
     found = tokenised(["the film was great", "a plot"], special=False)
-    batch = sets.Causal(found).batch(torch.tensor([0, 1]))
+    batch = datasets.Causal(found).batch(torch.tensor([0, 1]))
     assert batch.where.tolist() == [[True, True, True, False], [True, False, False, False]]
     assert batch.targets.tolist() == [*whole(found)[0][1:], *whole(found)[1][1:]]
 
@@ -143,7 +143,7 @@ def test_a_causal_batch_asks_for_each_next_token():
 def test_bucketing_draws_every_example_once_an_epoch(lengths, size, seed):
     size = min(size, len(lengths))
     steps = len(lengths) // size
-    turns = [t for _, t in batches.training_order(len(lengths), size, steps, seed, lengths=torch.tensor(lengths))]
+    turns = [t for _, t in sampler.training_order(len(lengths), size, steps, seed, lengths=torch.tensor(lengths))]
     drawn = torch.cat(turns).tolist()
     assert len(drawn) == len(set(drawn)) == steps * size
     assert all(len(turn) == size for turn in turns)
@@ -153,17 +153,17 @@ def test_bucketing_saves_padding():
     lengths = torch.randint(1, 100, (640,), generator=torch.Generator().manual_seed(0))
 
     def padded(**more):
-        return sum(int(lengths[t].max()) * len(t) for _, t in batches.training_order(640, 16, 40, 0, **more))
+        return sum(int(lengths[t].max()) * len(t) for _, t in sampler.training_order(640, 16, 40, 0, **more))
 
     assert padded(lengths=lengths) < 0.7 * padded()
 
 
 def test_a_sampler_draws_in_proportion():
     weights = torch.tensor([1.0] * 90 + [9.0] * 10)
-    drawn = torch.cat([t for _, t in batches.training_order(100, 10, 100, 0, weights=weights)])
+    drawn = torch.cat([t for _, t in sampler.training_order(100, 10, 100, 0, weights=weights)])
     assert 0.4 < (drawn >= 90).float().mean() < 0.6
 
 
 def test_inference_goes_from_the_longest_to_the_shortest():
-    turns = batches.in_turn(5, 2, torch.tensor([3, 9, 1, 9, 4]))
+    turns = sampler.in_turn(5, 2, torch.tensor([3, 9, 1, 9, 4]))
     assert [turn.tolist() for turn in turns] == [[1, 3], [4, 0], [2]]

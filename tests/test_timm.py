@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from zoo_timm import plugin, reading
 
 import zoo
-from zoo import registry, weights
+from zoo.catalogue import registry
 from zoo.errors import PluginError, WeightsError
 from zoo.plugin import Entry, File, TextInput
 from zoo.testing import check_plugin
+from zoo.weights import loader
 
 TINY = list(timm.list_models("test_*", pretrained=True))
 FAMILIES = [
@@ -80,7 +81,7 @@ def local(row: Entry, state: dict[str, Tensor], folder: Path) -> tuple[Entry, di
 
 
 def load(row: Entry, state: dict[str, Tensor], folder: Path) -> nn.Module:
-    return weights.load(plugin, *local(row, state, folder)).module.eval()
+    return loader.load(plugin, *local(row, state, folder)).module.eval()
 
 
 def images(size: int, channels: int = 3) -> Tensor:
@@ -88,7 +89,7 @@ def images(size: int, channels: int = 3) -> Tensor:
 
 
 def built(name: str):
-    return weights._build(plugin, entry(name), {}, "meta")
+    return loader._build(plugin, entry(name), {}, "meta")
 
 
 @torch.no_grad()
@@ -249,7 +250,7 @@ def test_a_file_of_the_whole_net_loses_its_classifier_and_nothing_else(name):
 )
 def test_buffers_that_no_file_holds_are_filled_without_building_the_net_twice(name):
     net = built(name).module
-    assert not weights._needs_values(net)
+    assert not loader._needs_values(net)
     saved = net.state_dict().keys()
     theirs = dict(timm.create_model(name, num_classes=0).named_buffers())
     ours = {key: buffer for key, buffer in net.named_buffers() if key not in saved}

@@ -14,9 +14,10 @@ import timm
 from zoo_timm import plugin
 from zoo_timm.tags import pretrained_on
 
-from zoo import registry, rows, weights
+from zoo.catalogue import registry, rows
 from zoo.errors import NameNotFound
 from zoo.plugin import File, ImageInput
+from zoo.weights import loader
 
 ROOT = Path(__file__).parents[1]
 CATALOGUE = ROOT / "plugins" / "zoo_timm" / "catalogue.json"
@@ -118,7 +119,7 @@ def test_a_repository_in_timms_format_gets_a_row(tmp_path):
     assert row.input == ImageInput(160, (0.4, 0.4, 0.4), (0.2, 0.2, 0.2), "bicubic", 0.875)
     assert row.options == {"arch": "test_vit", "args": {"depth": 2}}
     assert [file.path for file in row.files] == ["config.json", "model.safetensors"]  # looked at again without network
-    assert len(weights._build(plugin, row, {}, "meta").module.blocks) == 2
+    assert len(loader._build(plugin, row, {}, "meta").module.blocks) == 2
 
 
 def test_a_repository_of_another_kind_gets_none(tmp_path):

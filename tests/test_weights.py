@@ -7,8 +7,8 @@ from torch import nn
 
 from zoo.errors import PluginError, WeightsError
 from zoo.plugin import Backbone, Entry, Features, ImageInput, Plugin
-from zoo.statefile import read_state
-from zoo.weights import check_stages, initialise, load
+from zoo.weights.loader import check_stages, initialise, load
+from zoo.weights.safetensors_file import read_state
 
 INPUT = ImageInput(2, (0.5,), (0.5,))
 ENTRY = Entry("fake/net", "fake", "image", INPUT, dim=3)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from zoo_timm import entries
 
+from zoo.catalogue.rows import row_from_entry
 from zoo.errors import NameNotFound
 from zoo.plugin import Entry, ImageInput
-from zoo.registry import row_from_entry
 
 CATALOGUE = Path(__file__).parents[1] / "plugins" / "zoo_timm" / "catalogue.json"
 Table = Mapping[tuple[str, int], Mapping[str, str]]

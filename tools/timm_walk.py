@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from zoo_timm import plugin, reading
 
-from zoo import registry, weights
+from zoo.catalogue import registry
 from zoo.plugin import Backbone, Entry, Features, ImageInput
+from zoo.weights import loader
 
 SMALL = 8_000_000
 """Parameters of the largest net that is run on a real input."""
@@ -30,13 +31,13 @@ SMALL = 8_000_000
 
 def problems(entry: Entry) -> Iterator[str]:
     """Yield what is wrong with a row: core's own checks, the keys of a file, the features, the names of its parts."""
-    backbone = weights._build(plugin, entry, {}, "meta")  # checks dim and stages
+    backbone = loader._build(plugin, entry, {}, "meta")  # checks dim and stages
     params = sum(parameter.numel() for parameter in backbone.module.parameters())
     if params != entry.params:
         yield f"{params} parameters, and {entry.params} in the row"
     if not 2 <= len(backbone.stages) <= 66:
         yield f"{len(backbone.stages)} stages"
-    if weights._needs_values(backbone.module) and not _is_tied(backbone.module):
+    if loader._needs_values(backbone.module) and not _is_tied(backbone.module):
         yield "buffers without values"
     if any(hasattr(part, "running_mean") and not isinstance(part, _BatchNorm) for part in backbone.module.modules()):
         yield "running statistics that are not frozen with the rest"
@@ -51,8 +52,8 @@ def differences(entry: Entry) -> Iterator[str]:
     with torch.random.fork_rng():
         theirs = timm.create_model(entry.options["arch"]).eval()
     state = _randomised(theirs)
-    backbone = weights._build(plugin, entry, {}, "meta")
-    weights._fill(backbone.module, plugin.adapt(entry, dict(state), {}), entry, assign=True)
+    backbone = loader._build(plugin, entry, {}, "meta")
+    loader._fill(backbone.module, plugin.adapt(entry, dict(state), {}), entry, assign=True)
     own = backbone.module.state_dict()
     if plugin.adapt(entry, dict(own), {}).keys() != own.keys():
         yield "its own keys are not kept"

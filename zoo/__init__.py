@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.catalogue.registry import find as info
+    from zoo.catalogue.registry import pull
+    from zoo.catalogue.registry import search as list
     from zoo.errors import ZooError
     from zoo.finetune.recipe import Recipe
-    from zoo.loading import load
-    from zoo.model import Model
-    from zoo.registry import find as info
-    from zoo.registry import search as list
+    from zoo.model.load import load
+    from zoo.model.model import Model
     from zoo.tasks import Prediction
 
 __version__ = "0.1.0"
 __all__ = ["Model", "Prediction", "Recipe", "ZooError", "info", "list", "load", "pull"]
 
 _HOMES = {
-    "Model": ("zoo.model", "Model"),
+    "Model": ("zoo.model.model", "Model"),
     "Prediction": ("zoo.tasks", "Prediction"),
     "Recipe": ("zoo.finetune.recipe", "Recipe"),
     "ZooError": ("zoo.errors", "ZooError"),
-    "info": ("zoo.registry", "find"),
-    "list": ("zoo.registry", "search"),
-    "load": ("zoo.loading", "load"),
+    "info": ("zoo.catalogue.registry", "find"),
+    "list": ("zoo.catalogue.registry", "search"),
+    "load": ("zoo.model.load", "load"),
+    "pull": ("zoo.catalogue.registry", "pull"),
 }
-
-
-def pull(name: str) -> dict[str, Path]:
-    """Fetch and verify the weights of a catalogue name; returns the local files by their path in the source."""
-    from zoo import registry, store
-
-    return store.pull(registry.complete(registry.find(name)))
 
 
 def __getattr__(name: str) -> Any:

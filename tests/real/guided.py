@@ -24,12 +24,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import pictures
 
 with atheris.instrument_imports(include=["zoo"]):
-    import zoo.loading
-    from zoo import artefact, rows
+    import zoo.model.load
+    from zoo.catalogue import rows
     from zoo.console import quiet
     from zoo.errors import ZooError
-    from zoo.statefile import read_state
+    from zoo.model import artefact
     from zoo.store import lock
+    from zoo.weights.safetensors_file import read_state
 
 FOLDER = Path("guided").absolute()
 SAVED = FOLDER / "saved"

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 
-import zoo.loading  # here, so that children need not import torch again
+import zoo.model.load  # here, so that children need not import torch again
 from zoo.console import quiet
-from zoo.demo import digits
+from zoo.model.demo import digits
 
 OPTIONS = {"steps": 18, "evals": 3, "save_every": 0, "batch_size": 16, "autotune": False}
 

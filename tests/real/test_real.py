@@ -60,7 +60,7 @@ def test_letters_help_little_with_clothes_and_the_comparison_says_so():
     images, labels, _, _ = real_data.fashion_mnist()
     chosen = random.Random(0).sample(range(len(images)), 400)
     clothes = [(images[i], int(labels[i])) for i in chosen]
-    from zoo.demo import digits
+    from zoo.model.demo import digits
 
     pairs = random.Random(0).sample(digits(), 400)
     scores = {}

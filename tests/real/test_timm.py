@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 import zoo
-from zoo import discovery, registry, weights
+from zoo.catalogue import plugins, registry
 from zoo.plugin import Classifier
+from zoo.weights import loader
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import real_data
@@ -48,7 +49,7 @@ def photos(*kinds: str) -> list[str]:
 
 
 def classifier(model: zoo.Model) -> Classifier:
-    found = weights.classifier(discovery.load("timm"), model.entry, model.files, model.backbone.dim)
+    found = loader.classifier(plugins.load("timm"), model.entry, model.files, model.backbone.dim)
     assert found is not None
     return found
 

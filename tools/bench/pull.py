@@ -30,7 +30,8 @@ input = { size = 8, mean = [0.5], std = [0.5] }
 
 
 def ours(folder: Path) -> None:
-    from zoo import registry, store
+    from zoo import store
+    from zoo.catalogue import registry
 
     os.environ["ZOO_HOME"] = str(folder / "store")
     store.pull(registry.find("mine/large"))

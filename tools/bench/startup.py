@@ -7,7 +7,7 @@ from pathlib import Path
 
 from timing import alternate, process, table
 
-from zoo import registry
+from zoo.catalogue import registry
 
 ROUNDS = 15
 ZOO = str(Path(sys.executable).with_name("zoo"))

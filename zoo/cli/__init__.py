@@ -66,7 +66,7 @@ def show(error: ZooError, as_json: bool) -> None:
 
 def complete_name(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Complete the name of a backbone (`shell_complete=` of every NAME argument)."""
-    from zoo import registry
+    from zoo.catalogue import registry
 
     try:
         return [name for name in registry.rows() if name.startswith(incomplete)]

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from zoo import registry
+from zoo.catalogue import registry
+from zoo.catalogue.rows import row_from_entry
 from zoo.cli import complete_name
 from zoo.plugin import Entry, ImageInput, TextInput
 
@@ -49,7 +50,7 @@ def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> N
     local = store.pulled(found)
     shown = [entry for entry in found if entry.name in local or not pulled]
     if as_json:
-        rows = ({**registry.row_from_entry(e), "pulled": e.name in local, "bytes": local.get(e.name)} for e in shown)
+        rows = ({**row_from_entry(e), "pulled": e.name in local, "bytes": local.get(e.name)} for e in shown)
         print_json(list(rows))
         return
     if shown:
@@ -69,7 +70,7 @@ def info(name: str, as_json: bool) -> None:
     entry = registry.find(name)
     here = store.is_pulled(entry)
     if as_json:
-        print_json({**registry.row_from_entry(entry), "pulled": here, "catalogue": entry.catalogue})
+        print_json({**row_from_entry(entry), "pulled": here, "catalogue": entry.catalogue})
         return
     for topic, text in _facts(entry, here):
         click.echo(f"{topic:<14} {text}")

@@ -30,7 +30,7 @@ def demo(seeds: int, out: Path, as_json: bool) -> None:
     if not out.absolute().parent.is_dir():
         raise ArtefactError(f"{out.parent} does not exist", fix=f"mkdir -p {out.parent}, or --out zoo-demo.png")
     with console.to(sys.stderr if as_json else sys.stdout):
-        from zoo import demo as experiment
+        from zoo.model import demo as experiment
 
         result = experiment.run(seeds)
         experiment.table(result)

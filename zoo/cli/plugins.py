@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from zoo import discovery, registry, trial
+from zoo.catalogue import isolated_import, registry
+from zoo.catalogue.plugins import Installed, installed
 from zoo.cli.catalogue import JSON, print_json, print_table
 from zoo.errors import PluginError, ZooError
 from zoo.plugin import API
@@ -17,8 +18,8 @@ from zoo.plugin import API
 @JSON
 def plugins(as_json: bool) -> None:
     """Show the installed plugins, and what to do about broken ones."""
-    found = discovery.installed()
-    apis = trial.apis(list(found))
+    found = installed()
+    apis = isolated_import.apis(list(found))
     table = [_state(plugin, apis[name]) for name, plugin in found.items()]
     if as_json:
         print_json(table)
@@ -40,13 +41,13 @@ def plugin() -> None:
 @click.option("--folder", type=click.Path(path_type=Path), help="Where to; ./NAME-zoo if not given.")
 def new(name: str, folder: Path | None) -> None:
     """Write a distribution with a plugin called NAME: it works at once, and its tests pass."""
-    from zoo import authoring
+    from zoo.testing import scaffold
 
-    where = authoring.new(name, folder)
+    where = scaffold.new(name, folder)
     click.echo(f"{where}/\n  pip install --editable '{where}[dev]'\n  zoo list {name}/\n  pytest {where}")
 
 
-def _state(plugin: discovery.Installed, api: trial.Told) -> dict[str, Any]:
+def _state(plugin: Installed, api: isolated_import.Told) -> dict[str, Any]:
     """Return a plugin's row of the table: a broken one is marked, with the problem and its fix."""
     problem: ZooError | None = api if isinstance(api, PluginError) else registry.problems().get(plugin.name)
     count = sum(entry.plugin == plugin.name for entry in registry.rows().values())

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from zoo import registry
+from zoo.catalogue import registry
 from zoo.cli import complete_name
 from zoo.cli.catalogue import JSON, size_text
 from zoo.errors import StoreError
@@ -80,9 +80,9 @@ def _summary(files: list[dict[str, Any]]) -> str:
 @JSON
 def verify(names: tuple[str, ...], as_json: bool) -> None:
     """Hash what was pulled again, without network: all of it, or some names."""
-    from zoo.store import upkeep
+    from zoo.store import maintenance
 
-    seen = upkeep.verify(_pulled_names(names))
+    seen = maintenance.verify(_pulled_names(names))
     bad = [each for each in seen if each.state != "ok"]
     if as_json:
         rows = [{"name": s.name, "path": s.file.path, "sha256": s.file.sha256, "state": s.state} for s in seen]
@@ -99,9 +99,9 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
 
 def _pulled_names(names: tuple[str, ...]) -> list[str]:
     """Return the full names of what was pulled; it may be in no catalogue any more."""
-    from zoo.store import known
+    from zoo.store import receipts
 
-    pulled = known.read()
+    pulled = receipts.read()
     return [name if name in pulled else registry.find(name).name for name in names]
 
 
@@ -109,17 +109,17 @@ def _pulled_names(names: tuple[str, ...]) -> list[str]:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_name)
 def rm(names: tuple[str, ...]) -> None:
     """Remove the weights of backbones from this machine, but for files that others share."""
-    from zoo.store import upkeep
+    from zoo.store import maintenance
 
-    click.echo(f"freed {size_text(upkeep.remove(_pulled_names(names)))}")
+    click.echo(f"freed {size_text(maintenance.remove(_pulled_names(names)))}")
 
 
 @click.command()
 def gc() -> None:
     """Remove files that no lock names, and downloads that were given up a day ago."""
-    from zoo.store import upkeep
+    from zoo.store import maintenance
 
-    click.echo(f"freed {size_text(upkeep.collect())}")
+    click.echo(f"freed {size_text(maintenance.collect())}")
 
 
 @click.command()
@@ -127,8 +127,8 @@ def gc() -> None:
 @click.argument("target", type=click.Path(path_type=Path))
 def convert(source: Path, target: Path) -> None:
     """Write the tensors of a PyTorch file SOURCE (.bin, .pth) as a safetensors file TARGET; code in it never runs."""
-    from zoo.statefile import read_state
     from zoo.store import convert as converter
+    from zoo.weights.safetensors_file import read_state
 
     left_out = converter.convert(source, target)
     count = len(read_state(target)[0])

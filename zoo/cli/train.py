@@ -105,15 +105,15 @@ def finetune(
     target = out or _free_folder(name, data, resume=resume)
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
-        from zoo import artefact
-        from zoo.data.examples import check_source
+        from zoo.data.reading import check_source
         from zoo.finetune import recipe
+        from zoo.model import artefact
 
         recipe.make({"strategy": strategy, "seed": seed, **fields})  # told before anything is imported or fetched
         check_source(data)
         if not resume:
             artefact.check_free(target)
-        from zoo.loading import load
+        from zoo.model.load import load
 
         model = load(name, device)
         chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "test": test and _part(test)}
@@ -145,7 +145,7 @@ def evaluate(model: Path, data: str, column: str | None, label: str | None, devi
     """Measure a saved model on labelled data, in any of the forms of `zoo finetune`."""
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
-        from zoo.loading import load
+        from zoo.model.load import load
 
         loaded = load(model, device)
         metrics, classes = loaded.measured(data, input=column, label=label)
@@ -174,7 +174,7 @@ def evaluate(model: Path, data: str, column: str | None, label: str | None, devi
 def predict(model: Path, inputs: tuple[str, ...], top: int, device: str, as_json: bool) -> None:
     """Predict with a saved model: INPUTS are image files, or texts (or files that hold one)."""
     with console.to(sys.stderr if as_json else sys.stdout):
-        from zoo.loading import load
+        from zoo.model.load import load
 
         loaded = load(model, device)
         read = _text if loaded.entry.modality == "text" else str

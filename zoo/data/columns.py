@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zoo.data.examples import Columns, Unlabelled
+from zoo.data.examples import IMAGE_SUFFIXES, Columns, Unlabelled
+from zoo.data.table import Table
 from zoo.errors import DataError
-
-if TYPE_CHECKING:
-    from zoo.data.tables import Table
 
 TEXTS = (
     *("text", "sentence", "review", "content", "body", "document", "message", "comment", "tweet", "tokens", "words"),
@@ -103,10 +101,12 @@ def _by_look(table: Table, names: Sequence[str], modality: str) -> tuple[tuple[s
 
 
 def _is_image(values: Sequence[Any]) -> bool:
-    from zoo.data.folders import IMAGES as SUFFIXES
-
     first = values[0]
-    return PurePath(first).suffix.lower() in SUFFIXES if isinstance(first, str) else not isinstance(first, int | float)
+    return (
+        PurePath(first).suffix.lower() in IMAGE_SUFFIXES
+        if isinstance(first, str)
+        else not isinstance(first, int | float)
+    )
 
 
 def _are_texts(values: Sequence[Any]) -> bool:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.data.batches import Images, in_turn
-from zoo.data.sets import Inputs
+from zoo.data.datasets import Inputs
+from zoo.data.image_batches import Images
+from zoo.data.sampler import in_turn
 from zoo.data.texts import Texts
 
 PARTNERS = 4

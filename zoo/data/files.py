@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zoo.data.tables import Table, by_name, of_columns, of_rows
+from zoo.data.table import Table, by_name, of_columns, of_rows
 from zoo.errors import DataError
 
 MARKS_16 = (b"\xff\xfe", b"\xfe\xff")

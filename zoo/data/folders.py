@@ -8,16 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.data import tables
-from zoo.data.examples import TEST, TRAIN, VALID, Columns, Examples, Label, Parts
+from zoo.data import table_examples
+from zoo.data.examples import IMAGE_SUFFIXES, TEST, TEXT_SUFFIXES, TRAIN, VALID, Columns, Examples, Label, Parts
 from zoo.data.files import TABLES, read_table, read_text
 from zoo.errors import DataError
 
-IMAGES = frozenset(
-    {".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pcx", ".pgm"}
-    | {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
-)
-TEXTS = frozenset({"", ".eml", ".htm", ".html", ".log", ".md", ".rst", ".tex", ".text", ".txt", ".xml"})
 PARTS = (*TRAIN, *VALID, *TEST)
 
 
@@ -27,7 +22,7 @@ def check(path: Path) -> None:
     if not path.exists():
         raise DataError(f"{path} does not exist", fix=f"check the path: ls {path.parent}")
     suffix = path.suffix.lower()
-    if path.is_file() and suffix not in TABLES and (suffix not in TEXTS or not suffix):
+    if path.is_file() and suffix not in TABLES and (suffix not in TEXT_SUFFIXES or not suffix):
         raise DataError(
             f"{path} is a file, not a folder, a table ({', '.join(TABLES)}) or a text (.txt)",
             fix=f"save a table as CSV, unpack an archive, or give the folder of your data: {path.parent}",
@@ -51,7 +46,7 @@ def read(path: Path, columns: Columns, modality: str) -> Parts:
 
 def _file(path: Path, columns: Columns, modality: str) -> Examples:
     if path.suffix.lower() in TABLES:
-        return tables.examples(read_table(path), columns, modality)
+        return table_examples.examples(read_table(path), columns, modality)
     if modality == "image":
         fix = "give a folder with one sub-folder per class, or choose a backbone for texts: zoo list --modality text"
         raise DataError(f"{path} is a text, and this backbone looks at images", fix=fix)
@@ -60,7 +55,7 @@ def _file(path: Path, columns: Columns, modality: str) -> Examples:
 
 def _files_of_parts(root: Path, modality: str) -> dict[str, Path]:
     """Return the tables (and texts) in a folder that are called as parts are; DataError for two of one name."""
-    suffixes = {*TABLES, *(TEXTS if modality == "text" else ())} - {""}
+    suffixes = {*TABLES, *(TEXT_SUFFIXES if modality == "text" else ())} - {""}
     found: dict[str, Path] = {}
     for path in _children(root):
         name = path.stem.lower()
@@ -74,7 +69,7 @@ def _files_of_parts(root: Path, modality: str) -> dict[str, Path]:
 
 def _classes(root: Path, modality: str) -> Examples:
     """Walk a folder per class; the label is the folder's name. Hidden files and files of other kinds do not count."""
-    things, suffixes = ("images", IMAGES) if modality == "image" else ("texts", TEXTS)
+    things, suffixes = ("images", IMAGE_SUFFIXES) if modality == "image" else ("texts", TEXT_SUFFIXES)
     classes = [path for path in _children(root) if path.is_dir()]
     if not classes:
         return _without_classes(root, modality)
@@ -93,7 +88,7 @@ def _classes(root: Path, modality: str) -> Examples:
 
 def _without_classes(root: Path, modality: str) -> Examples:
     """Read a folder of texts without labels; DataError for what else has no sub-folders."""
-    loose = [path for path in _below(root, TEXTS) if path.suffix] if modality == "text" else []
+    loose = [path for path in _below(root, TEXT_SUFFIXES) if path.suffix] if modality == "text" else []
     if loose:
         return _texts(loose, str(root))
     children = _children(root)

@@ -8,10 +8,10 @@ from typing import Any
 
 from zoo.console import Bar
 from zoo.data import split, texts
-from zoo.data.batches import Images
-from zoo.data.decoded import Decoded, decode, name_of
+from zoo.data.datasets import Inputs
+from zoo.data.decode_cache import Decoded, decode, name_of
 from zoo.data.examples import Examples
-from zoo.data.sets import Inputs
+from zoo.data.image_batches import Images
 from zoo.data.texts import Texts
 from zoo.errors import DataError
 from zoo.plugin import ImageInput, TextInput, Tokenizer

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.data.datasets import Causal, Inputs, Labelled, Masked, Set, Tagged
 from zoo.data.examples import Label
-from zoo.data.sets import Causal, Inputs, Labelled, Masked, Set, Tagged
 from zoo.data.texts import Texts
 from zoo.errors import RecipeError
 from zoo.finetune.recipe import Recipe
 from zoo.plugin import Classifier, Tokenizer
 from zoo.tasks import LANGUAGE, Task
-from zoo.tasks.warm import match
+from zoo.tasks.label_match import match
 
 
 @dataclass(frozen=True, slots=True)

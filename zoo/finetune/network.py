@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from zoo.data.batches import in_turn
-from zoo.data.sets import Batch, Prepared, Set
-from zoo.finetune import ranks
+from zoo.data.datasets import Batch, Prepared, Set
+from zoo.data.sampler import in_turn
+from zoo.finetune import distributed
 from zoo.finetune.memory import is_full, release
 from zoo.plugin import Features
 from zoo.tasks.task import Task
@@ -62,7 +62,7 @@ def weights(network: nn.Module) -> dict[str, Tensor]:
 def put(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Give a network what `weights` returned."""
     for name, tensor in changing(network):
-        ranks.copy_into(tensor, state[name])
+        distributed.copy_into(tensor, state[name])
 
 
 def select(features: Features, reads: str, where: Tensor | None) -> Tensor:
@@ -153,7 +153,7 @@ def _over(module: nn.Module, call: Callable[[Batch], Tensor], data: Set, precisi
     try:
         return _pass(module, call, data, precision, batch_size)
     except (RuntimeError, MemoryError) as error:
-        if not is_full(error) or batch_size == 1 or ranks.world() > 1:
+        if not is_full(error) or batch_size == 1 or distributed.world() > 1:
             raise
     release()
     return _over(module, call, data, precision, batch_size // 2)
@@ -165,7 +165,7 @@ def _pass(module: nn.Module, call: Callable[[Batch], Tensor], data: Set, precisi
     targets: list[Tensor] = [torch.empty(0)] * len(data)
     one_each, seen = True, []
     with evaluating(module), autocast(device, precision):
-        for indices in ranks.mine(in_turn(len(data), batch_size, data.lengths)):
+        for indices in distributed.mine(in_turn(len(data), batch_size, data.lengths)):
             batch = to_device(data.batch(indices), device)
             one_each = batch.where is None
             counts = [1] * len(indices) if batch.where is None else batch.where.sum(1).tolist()
@@ -182,10 +182,10 @@ def _pass(module: nn.Module, call: Callable[[Batch], Tensor], data: Set, precisi
 
 def _gather(values: list[Tensor], targets: list[Tensor], seen: Sequence[Tensor]) -> None:
     """Put together what several processes found."""
-    if ranks.world() == 1:
+    if distributed.world() == 1:
         return
     places = torch.cat(list(seen)).tolist()
-    for part in ranks.gathered([(place, values[place], targets[place]) for place in places]):
+    for part in distributed.gathered([(place, values[place], targets[place]) for place in places]):
         for place, value, target in part:
             values[place], targets[place] = value, target
 

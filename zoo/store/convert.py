@@ -125,7 +125,7 @@ def here(source: Path, target: Path) -> dict[str, Any]:
     import torch
 
     from zoo.errors import ZooError
-    from zoo.statefile import read_state, write_state
+    from zoo.weights.safetensors_file import read_state, write_state
 
     try:
         with source.open("rb") as file:  # by its content, whatever its name ends with

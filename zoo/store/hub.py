@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from zoo.errors import StoreError
 from zoo.plugin import Entry, File
-from zoo.rows import is_inside
 from zoo.store import http, stream, web, xet
 from zoo.store.fetch import Remote
-from zoo.store.sources import bad_source, row_of
+from zoo.store.paths import is_inside
+from zoo.store.source_errors import bad_source, row_of
 
 ASKED = 8
 """Files that the Hub is asked about at once."""

@@ -14,8 +14,7 @@ from typing import Any
 
 from zoo.errors import StoreError
 from zoo.plugin import File
-from zoo.rows import is_inside
-from zoo.store.places import home
+from zoo.store.paths import home, is_inside
 
 HEADER = "# Written by zoo: what was pulled, and the bytes it has to be. To accept others: zoo pull NAME --update\n"
 WAIT = 30.0

@@ -9,6 +9,7 @@ from pathlib import Path
 from zoo.errors import StoreError
 from zoo.plugin import Entry, File
 from zoo.store.fetch import BLOCK, Remote
+from zoo.store.source_errors import bad_source
 
 
 def locate(entry: Entry, paths: Sequence[str], commit: str | None) -> list[Remote]:
@@ -45,16 +46,6 @@ def listing(entry: Entry) -> tuple[tuple[File, ...], str | None]:
         raise bad_source(entry, f"there is no folder {folder}")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return tuple(File(p.relative_to(folder).as_posix(), None, p.stat().st_size) for p in paths), None
-
-
-def row_of(entry: Entry) -> str:
-    """Return how messages call the row of an entry."""
-    return f"the row of {entry.name}" + (f" in {entry.catalogue}" if entry.catalogue else "")
-
-
-def bad_source(entry: Entry, rule: str) -> StoreError:
-    """Return the error about a source that cannot be understood, or is not there."""
-    return StoreError(f"{entry.name}: source {entry.source!r}: {rule}", fix=f"correct source in {row_of(entry)}")
 
 
 def _local(entry: Entry, path: str, file: Path) -> Remote:

@@ -13,9 +13,10 @@ from pathlib import Path
 from zoo.console import MEGABYTES, Bar, say
 from zoo.errors import StoreError
 from zoo.plugin import Entry, File
-from zoo.store import Plan, disk_errors, known, lock, sources
+from zoo.store import lock, receipts, sources
 from zoo.store.fetch import Arrived, Claim, Remote, fetch
-from zoo.store.places import home, is_here
+from zoo.store.paths import home, is_here
+from zoo.store.pull_plan import Plan, disk_errors
 
 FILES = 2
 """Files on their way at once, each on several connections if it is large."""
@@ -82,9 +83,9 @@ def _note(plan: Plan, commit: str | None, files: tuple[File, ...]) -> None:
     others = [file for file in before.files if file.path not in {f.path for f in files}] if before else []
     when = before.when if before and {*before.files} == {*files, *others} else _now()
     receipt = lock.Receipt(str(plan.entry.source), commit, (*files, *others), when)
-    if change := known.moved(plan.entry.name, receipt):
+    if change := receipts.moved(plan.entry.name, receipt):
         say("moved", f"{plan.entry.name}: {change}")
-    known.record(plan.entry.name, receipt, plan.known)
+    receipts.record(plan.entry.name, receipt, plan.known)
 
 
 def _now() -> str:

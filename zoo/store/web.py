@@ -12,7 +12,7 @@ from zoo.errors import StoreError
 from zoo.plugin import Entry
 from zoo.store import http, stream
 from zoo.store.fetch import Remote
-from zoo.store.sources import bad_source
+from zoo.store.source_errors import bad_source
 
 SOON = 5.0
 """Seconds to wait for an answer when all that matters is whether there is one."""

@@ -9,7 +9,7 @@ from zoo.data.examples import Label
 from zoo.errors import DataError, RecipeError
 from zoo.tasks import tag
 from zoo.tasks.classify import Classify
-from zoo.tasks.language import CausalLM, MaskedLM
+from zoo.tasks.language_model import CausalLM, MaskedLM
 from zoo.tasks.multilabel import Multilabel
 from zoo.tasks.regress import Regress
 from zoo.tasks.tag import Tag

@@ -14,9 +14,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from zoo import statefile, weights
 from zoo.finetune.network import Network, set_mode
 from zoo.plugin import Backbone, Entry, Features, File, ImageInput, Plugin
+from zoo.weights import loader, safetensors_file
 
 
 class Broken(Exception):
@@ -105,7 +105,7 @@ def as_listed(case: Case) -> None:
 
 def stages_cover(case: Case) -> None:
     """The stages cover every parameter exactly once."""
-    weights.check_stages(case.empty, case.entry.name)
+    loader.check_stages(case.empty, case.entry.name)
 
 
 def features_fit(case: Case) -> None:
@@ -229,10 +229,10 @@ def round_trip(case: Case) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
-        statefile.write_state(path, case.backbone.module.state_dict(), {})
+        safetensors_file.write_state(path, case.backbone.module.state_dict(), {})
         saved = replace(case.entry, source=Path(folder).as_uri(), files=(File(path.name),))
         others = {name: file for name, file in case.files.items() if not name.endswith(".safetensors")}
-        again = weights.load(case.plugin, saved, {**others, path.name: path})
+        again = loader.load(case.plugin, saved, {**others, path.name: path})
         before, after = (_pooled(backbone, 3) for backbone in (case.backbone, again))
         if not torch.allclose(before, after, rtol=1e-4, atol=1e-5):
             fix = "register what forward needs as parameters and buffers, and let adapt keep the net's own keys"

@@ -2,14 +2,14 @@
 
 import pytest
 
-from zoo import registry
+import zoo
 from zoo.testing import check_plugin
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in registry.search(plugin="acme")])
+@pytest.mark.parametrize("name", [entry.name for entry in zoo.list(plugin="acme")])
 def test_the_row_keeps_the_contract(name):
     check_plugin("acme", [name])
 
 
 def test_the_catalogue_is_found():
-    assert registry.find("mixer_nano").name == "acme/mixer_nano"
+    assert zoo.info("mixer_nano").name == "acme/mixer_nano"

@@ -1,0 +1,1 @@
+"""Catalogues of backbones: installed plugins, their rows, and names resolved to entries."""

@@ -1,0 +1,152 @@
+"""Images decoded once: packed uint8 pixels, in a memory-mapped cache file when they come from files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.data.examples import Examples
+from zoo.data.fingerprint import identity
+from zoo.data.images import pixels
+from zoo.errors import DataError
+from zoo.plugin import ImageInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """N decoded images: flat pixels (B,) uint8, one (C, H, W) shape each, and which inputs were left out."""
+
+    flat: Tensor
+    shapes: tuple[tuple[int, int, int], ...]
+    skipped: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def images(self) -> list[Tensor] | Tensor:
+        """Return views of the pixels: one tensor (N, C, H, W) when all have one shape, else a list of (C, H, W)."""
+        if len(set(self.shapes)) == 1:
+            return self.flat.view(len(self), *self.shapes[0])
+        sizes = [c * h * w for c, h, w in self.shapes]
+        return [part.view(shape) for part, shape in zip(self.flat.split(sizes), self.shapes, strict=True)]
+
+
+def decode(
+    examples: Examples, spec: ImageInput, cache: Path | None, *, skip_bad: bool, advance: Callable[[int], None]
+) -> Decoded:
+    """Decode and resize every image once; files are kept below `cache` (None: not kept), keyed by content and size.
+
+    `advance` is told after each chunk how many more are done. Raises DataError naming the first image that cannot be
+    read, unless `skip_bad`; then the indices left out are in `skipped`.
+    """
+    if cache is None or not _from_files(examples):
+        return _in_memory(_prepare(examples, spec, skip_bad, advance))
+    key = _key(examples, spec, skip_bad)
+    data, index = cache / f"{key}.u8", cache / f"{key}.json"
+    if not index.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        _write(_prepare(examples, spec, skip_bad, advance), data, index)
+    return _map(data, index)
+
+
+def _from_files(examples: Examples) -> bool:
+    return all(isinstance(item, str | os.PathLike) for item in examples.inputs)
+
+
+def _key(examples: Examples, spec: ImageInput, skip_bad: bool) -> str:
+    digest = hashlib.sha256(repr((spec.size, spec.crop, spec.interpolation, spec.channels, skip_bad)).encode())
+    for item in examples.inputs:
+        digest.update(f"{os.path.abspath(item)}\t{identity(Path(item))}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def name_of(item: Any, index: int) -> str:
+    """Return what an image is called in errors: its path, else its place."""
+    return str(item) if isinstance(item, str | os.PathLike) else f"image {index}"
+
+
+def _prepare(
+    examples: Examples, spec: ImageInput, skip_bad: bool, advance: Callable[[int], None]
+) -> Iterator[Tensor | None]:
+    """Yield the pixels of each image in order, None for one left out. Threads: PIL decodes without the GIL."""
+
+    def one(index: int) -> Tensor | None:
+        item = examples.inputs[index]
+        try:
+            return pixels(item, spec, name_of(item, index))
+        except DataError:
+            if skip_bad:
+                return None
+            raise
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # A ready array costs less than handing it to a thread.
+        encoded = len(examples) and isinstance(examples.inputs[0], str | os.PathLike | bytes | dict)
+        run = pool.map if encoded else map
+        for start in range(0, len(examples), CHUNK):
+            chunk = range(start, min(start + CHUNK, len(examples)))
+            yield from run(one, chunk)
+            advance(len(chunk))
+
+
+def _in_memory(images: Iterator[Tensor | None]) -> Decoded:
+    import torch
+
+    found = list(images)
+    kept = [image for image in found if image is not None]
+    return Decoded(
+        torch.cat([image.reshape(-1) for image in kept]) if kept else torch.empty(0, dtype=torch.uint8),
+        tuple(_shape(image) for image in kept),
+        _missing(found),
+    )
+
+
+def _write(images: Iterator[Tensor | None], data: Path, index: Path) -> None:
+    """Write pixels, then their index, each under a temporary name first: a killed run leaves no half cache."""
+    shapes: list[tuple[int, int, int] | None] = []
+    part = data.with_suffix(f".{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            for image in images:
+                shapes.append(None if image is None else _shape(image))
+                if image is not None:
+                    file.write(image.numpy().tobytes())
+        part.replace(data)
+        part.write_text(json.dumps(shapes))
+        part.replace(index)
+    except OSError as error:
+        raise DataError(
+            f"decoded images cannot be written to {data.parent}: {error}",
+            fix="free some disk space, or set ZOO_HOME to a folder with room",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _map(data: Path, index: Path) -> Decoded:
+    import torch
+
+    found: Sequence[Any] = json.loads(index.read_text())
+    size = data.stat().st_size
+    flat = torch.from_file(str(data), size=size, dtype=torch.uint8) if size else torch.empty(0, dtype=torch.uint8)
+    return Decoded(flat, tuple((c, h, w) for c, h, w in (s for s in found if s is not None)), _missing(found))
+
+
+def _shape(image: Tensor) -> tuple[int, int, int]:
+    channels, height, width = image.shape
+    return channels, height, width
+
+
+def _missing(found: Sequence[object | None]) -> tuple[int, ...]:
+    return tuple(i for i, image in enumerate(found) if image is None)

@@ -1,0 +1,39 @@
+"""Identify inputs and data sets by their content: SHA-256 fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from zoo.data.examples import Examples
+
+
+def fingerprint(examples: Examples) -> str:
+    """Return the SHA-256 over labels and inputs: texts, paths by relative name, size and time, images by bytes."""
+    digest = hashlib.sha256()
+    for item, label in zip(examples.inputs, examples.labels, strict=True):
+        digest.update(f"{identity(item, examples.origin)}\t{label!r}\n".encode("utf-8", "replace"))
+    return digest.hexdigest()
+
+
+def identity(item: Any, origin: str = "") -> str:
+    """Name one input by its content, cheaply: a path by name, size and time of change, all else by its bytes."""
+    if isinstance(item, dict):  # an image of the `datasets` library
+        item = item.get("bytes") or Path(item.get("path") or "")
+    if isinstance(item, os.PathLike):
+        path = Path(item)
+        name = path.relative_to(origin) if path.is_relative_to(origin) else path
+        if not path.exists():
+            return f"{name}\tmissing"
+        stat = path.stat()
+        return f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}"
+    if isinstance(item, str | tuple | list):
+        item = repr(item).encode("utf-8", "replace")
+    if isinstance(item, bytes):
+        return hashlib.sha256(item).hexdigest()
+    if hasattr(item, "detach"):
+        item = item.detach().cpu().numpy()
+    shape = getattr(item, "shape", None) or (item.mode, item.size)  # the same bytes may be another image
+    return hashlib.sha256(repr(shape).encode() + item.tobytes()).hexdigest()

@@ -1,0 +1,73 @@
+"""Prepared batches: decoded pixels to normalised float tensors, with seeded augmentation when training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zoo.data.augmentation import STEPS, random_crops, vary
+from zoo.data.decode_cache import Decoded
+from zoo.plugin import ImageInput
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Decoded images, how a net wants them, and which of them (`rows`) are meant; `batch` prepares some."""
+
+    pixels: Tensor | list[Tensor]
+    spec: ImageInput
+    rows: Tensor
+
+    @classmethod
+    def of(cls, decoded: Decoded, spec: ImageInput) -> Images:
+        """Wrap decoded images for a net's input."""
+        return cls(decoded.images(), spec, torch.arange(len(decoded)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def at(self, indices: Sequence[int]) -> Images:
+        """Return a view of some of the images, in that order."""
+        return Images(self.pixels, self.spec, self.rows[torch.tensor(indices, dtype=torch.long)])
+
+    def batch(
+        self, indices: Tensor, augment: str = "none", chance: torch.Generator | None = None, part: slice = slice(None)
+    ) -> Tensor:
+        """Return images (N, C, S, S), float32, normalised; random ones draw from `chance` alone.
+
+        With `part`, only those of the batch, just as they are in the whole: each of several processes prepares a share.
+        """
+        rows = self.rows[indices]
+        if chance is None:
+            return normalise(self._centres(rows[part]), self.spec)
+        if "crop" in STEPS[augment]:
+            images = random_crops(self.pixels, rows, self.spec.size, chance, part)
+        else:
+            images = self._centres(rows[part])
+        return normalise(vary(images, augment, len(rows), chance, part), self.spec)
+
+    def _centres(self, indices: Tensor) -> Tensor:
+        """Cut the centre square: (N, C, S, S) uint8."""
+        size = self.spec.size
+        if isinstance(self.pixels, Tensor):
+            return _centre(self.pixels[indices], size)
+        centres = torch.empty(len(indices), self.spec.channels, size, size, dtype=torch.uint8)
+        for centre, i in zip(centres, indices.tolist(), strict=True):
+            centre.copy_(_centre(self.pixels[i], size))
+        return centres
+
+
+def normalise(images: Tensor, spec: ImageInput) -> Tensor:
+    """Map uint8 pixels (N, C, S, S) to (pixel / 255 - mean) / std as float32, in one multiplication and addition."""
+    mean = torch.tensor(spec.mean).view(1, -1, 1, 1)
+    std = torch.tensor(spec.std).view(1, -1, 1, 1)
+    return images.float().mul_(1 / (255 * std)).sub_(mean / std)
+
+
+def _centre(images: Tensor, size: int) -> Tensor:
+    height, width = images.shape[-2:]
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return images[..., top : top + size, left : left + size]

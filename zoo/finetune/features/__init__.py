@@ -1,0 +1,1 @@
+"""Features of a frozen backbone, computed once: the linear probe, the feature cache, the frozen prefix."""

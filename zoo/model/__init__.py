@@ -1,0 +1,1 @@
+"""Model, what loads and saves it, and what it generates."""

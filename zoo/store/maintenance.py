@@ -1,0 +1,117 @@
+"""What is in the store: is it still what it was, and what of it is needed no more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo.errors import StoreError
+from zoo.plugin import File
+from zoo.store import lock
+from zoo.store import receipts as known
+from zoo.store.fetch import hashed
+from zoo.store.paths import blob, home
+
+STALE = 24 * 3600.0
+"""Seconds after which a part that nobody holds is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A file of a pulled name, and its state: "ok", "missing" or "damaged"."""
+
+    name: str
+    file: File
+    state: str
+
+
+def verify(names: Sequence[str] = ()) -> list[Seen]:
+    """Hash the files of pulled names again (none given: of all), without a request; StoreError for a name not pulled.
+
+    A damaged file is taken out of the store, so that the next pull fetches it.
+    """
+    receipts = {name: each.receipt for name, each in known.read().items()}
+    for name in names:
+        _check_pulled(name, receipts)
+    chosen = {name: receipt for name, receipt in receipts.items() if not names or name in names}
+    files = {file.sha256: file for receipt in chosen.values() for file in receipt.files}
+    with ThreadPoolExecutor(2) as pool:
+        states = dict(zip(files, pool.map(_state, files.values()), strict=True))
+    return [Seen(name, file, states[file.sha256]) for name, receipt in chosen.items() for file in receipt.files]
+
+
+def _state(file: File) -> str:
+    path = blob(file)
+    try:
+        with path.open("rb") as content:
+            size, sha256, _ = hashed(content)
+    except FileNotFoundError:
+        return "missing"
+    except OSError:
+        return "damaged"
+    if (size, sha256) == (file.bytes, file.sha256):
+        return "ok"
+    with suppress(OSError):  # a store that cannot be written keeps it
+        path.unlink()
+    return "damaged"
+
+
+def remove(names: Sequence[str]) -> int:
+    """Forget pulled names, and remove the files that no other name has; returns how many bytes that were.
+
+    Raises StoreError for a name that is not in the user's lock; nothing is removed then.
+    """
+    mine = lock.read(known.own())
+    for name in names:
+        _check_pulled(name, mine)
+    gone = {file for name in names for file in mine[name].files}
+    lock.forget(known.own(), names)
+    kept = {file.sha256 for receipt in known.everywhere() for file in receipt.files}
+    return sum(_remove(blob(file)) for file in gone if file.sha256 not in kept)
+
+
+def collect() -> int:
+    """Remove what no lock names, and what has been on its way for a day; returns how many bytes that were."""
+    kept = {file.sha256 for receipt in known.everywhere() for file in receipt.files}
+    blobs = [path for path in _inside("blobs") if path.name not in kept]
+    return sum(map(_remove, blobs)) + sum(map(_give_up, _inside("tmp")))
+
+
+def _inside(folder: str) -> Iterator[Path]:
+    with suppress(FileNotFoundError):
+        yield from sorted((home() / folder).iterdir())
+
+
+def _give_up(path: Path) -> int:
+    """Remove a stale part or guard unless a process holds it."""
+    import filelock
+
+    guard = path.with_suffix(".lock")
+    with suppress(filelock.Timeout, FileNotFoundError), filelock.FileLock(guard, timeout=0, is_singleton=False):
+        if path.suffix == ".lock":
+            if not path.with_suffix(".part").exists():
+                path.unlink(missing_ok=True)
+            return 0
+        if abs(time.time() - path.stat().st_mtime) > STALE:
+            return _remove(path)
+    return 0
+
+
+def _remove(path: Path) -> int:
+    try:
+        size = path.stat().st_size
+        path.unlink()
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise StoreError(f"{path} cannot be removed: {error.strerror}", fix=f"chmod -R u+w '{home()}'") from error
+    return size
+
+
+def _check_pulled(name: str, receipts: Mapping[str, lock.Receipt]) -> None:
+    if name not in receipts:
+        raise StoreError(f"{name} is not pulled", fix="zoo list --pulled   (shows what is)")

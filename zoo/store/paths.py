@@ -1,0 +1,37 @@
+"""Where the store keeps things."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from zoo.plugin import File
+
+
+def home() -> Path:
+    """Return the store's folder: $ZOO_HOME, else $XDG_CACHE_HOME/zoo, else ~/.cache/zoo."""
+    environ = os.environ
+    folder = environ.get("ZOO_HOME") or os.path.join(environ.get("XDG_CACHE_HOME") or "~/.cache", "zoo")
+    return Path(os.path.expanduser(folder)).absolute()
+
+
+def blob(file: File) -> Path:
+    """Return where the bytes of a file are, or will be."""
+    return home() / "blobs" / str(file.sha256)
+
+
+def is_here(file: File) -> bool:
+    """Tell whether the blob of a file is here, in its full size: the hash was checked before it got its name."""
+    try:
+        return file.sha256 is not None and blob(file).stat().st_size == file.bytes
+    except OSError:
+        return False
+
+
+def is_inside(path: str) -> bool:
+    """Tell whether a relative path with / stays inside the folder it starts from."""
+    parts = path.split("/")
+    return bool({*parts} - {"", "."}) and ".." not in parts and parts[0] != "" and not NOT_IN_PATHS & {*path}
+
+
+NOT_IN_PATHS = frozenset("\\:\0")

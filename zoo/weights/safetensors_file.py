@@ -1,0 +1,110 @@
+"""Files of weights: safetensors, checked before they are mapped, written whole or not at all, never unpickled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from zoo.errors import WeightsError
+from zoo.weights import safetensors_header
+
+FORMAT = "1"
+"""The value of the header's "zoo" in files that zoo wrote itself: keys are `backbone.…` and `head.…`."""
+LOOKS_LIKE = {
+    b"PK": "a zip archive (a torch .pt file?)",
+    b"\x80": "a Python pickle",
+    b"version https://git-lfs": "a pointer of git-lfs, not the file itself",
+    b"<": "a web page",
+}
+CONVERT = "zoo convert 'FILE' model.safetensors   (then name the result in files of the row)"
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file, as private views of the mapped file, and its header's metadata.
+
+    Raises WeightsError if it is anything else, or cut short. Nothing is ever unpickled.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    metadata = _check_header(path)
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  # no mapping
+    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors as a safetensors file under a temporary name, then rename: a killed run leaves no half file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if path.exists() and not path.is_file():
+        raise WeightsError(f"{path} is no ordinary file, so it is not overwritten", fix="choose another path")
+    try:
+        part.touch()
+        mode = part.stat().st_mode  # what the user's umask gives; the library may leave a narrower one
+        save_file(_separate(state), part, metadata=dict(metadata))
+        part.chmod(mode)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        fix = "free some disk space, or choose another folder"
+        raise WeightsError(f"{path} cannot be written: {error}", fix=fix) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU, contiguous, none sharing memory with another: a file holds each by itself."""
+    seen: set[int] = set()
+    separate = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return separate
+
+
+def _check_header(path: Path) -> dict[str, str]:
+    """Check the header of a file against its size, before anything is mapped; returns the metadata it holds."""
+    if path.exists() and not path.is_file():  # a named pipe would make the reader wait for ever
+        raise WeightsError(f"{path} is no ordinary file", fix=f"ls -l '{path}'")
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(32)
+            length = int.from_bytes(start[:8], "little")
+            file.seek(8)
+            text = file.read(length) if 8 + length <= size and length <= safetensors_header.LONGEST else b""
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}", fix=f"ls -l '{path}'") from error
+    if not text.startswith(b"{"):
+        raise _not_safetensors(path, start, size)
+    try:
+        return safetensors_header.check(text, size)
+    except ValueError as error:
+        raise _damaged(path, f"in its header, {error}") from error
+
+
+def _not_safetensors(path: Path, start: bytes, size: int) -> WeightsError:
+    kind = next((kind for magic, kind in LOOKS_LIKE.items() if start.startswith(magic)), None)
+    if kind is None:
+        return _damaged(path, f"it is no safetensors file, or cut short: {size:,} bytes, beginning with {start[:8]!r}")
+    what = f"{path} is no safetensors file but {kind}; it is never unpickled"
+    fix = CONVERT.replace("FILE", str(path)) if start[:1] in b"P\x80" else _again(path)
+    return WeightsError(what, fix=fix)
+
+
+def _damaged(path: Path, said: str) -> WeightsError:
+    return WeightsError(f"{path} is damaged: {said}", fix=_again(path))
+
+
+def _again(path: Path) -> str:
+    return f"rm -f '{path}', then fetch it again (zoo pull NAME) or save it again"
