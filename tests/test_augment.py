@@ -1,4 +1,4 @@
-"""zoo.data.augmentation, zoo.data.mixup: what each operation does, that parts are as in the whole, mixed batches."""
+"""zoo.data.augmentation and zoo.data.mixup: each operation against PIL, slices of a batch, mixup and CutMix."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def smooth(channels: int, side: int = SIZE) -> torch.Tensor:
-    """Two images whose neighbouring pixels are alike, as in photos."""
+    """Return two smooth images, as photos are."""
     coarse = torch.rand(2, channels, 4, 4, generator=seeded()) * 200 + 20
     return F.interpolate(coarse, (side, side), mode="bilinear").byte()
 
 
-def done(name: str, images: torch.Tensor, level: float) -> torch.Tensor:
+def apply(name: str, images: torch.Tensor, level: float) -> torch.Tensor:
     return OPERATIONS[name](images, torch.full((len(images),), level))
 
 
-def by_pil(images: torch.Tensor, change) -> torch.Tensor:
-    """Do to each image what a function of PIL images does."""
+def with_pil(images: torch.Tensor, change) -> torch.Tensor:
+    """Apply a function of PIL images to each image."""
     arrays = [image.permute(1, 2, 0).squeeze(-1).numpy() for image in images]
     found = [torch.from_numpy(np.array(change(Image.fromarray(array)))) for array in arrays]
     return torch.stack([f.view(*images.shape[2:], -1).permute(2, 0, 1) for f in found])
@@ -62,18 +62,18 @@ PIL = {
     "sharpness": (0.6, enhanced(ImageEnhance.Sharpness), 1),
     "colour": (0.6, enhanced(ImageEnhance.Color), 1),
 }
-"""Level, the same by PIL, the largest difference in a pixel: PIL cuts off where we round."""
+"""Level, the PIL equivalent, and the maximum difference per pixel: PIL truncates where zoo rounds."""
 
 
 @pytest.mark.parametrize("name", PIL)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_operation_on_colours_does_what_pil_does(name, channels):
+def test_colour_operations_equal_pil(name, channels):
     if name == "colour" and channels == 1:
         return
     level, change, most = PIL[name]
     for images in (noise(2, channels, 48, 48), smooth(channels, 48)):
-        found = done(name, images, level)
-        assert gap(found, by_pil(images, change)) <= most
+        found = apply(name, images, level)
+        assert gap(found, with_pil(images, change)) <= most
         assert gap(found, images) > most
 
 
@@ -84,7 +84,7 @@ AFFINE = {
     "translate-x": (0.5, lambda image: _affine(image, (1, 0, SIZE * 75 / 331, 0, 1, 0))),
     "translate-y": (0.5, lambda image: _affine(image, (1, 0, 0, 0, 1, SIZE * 75 / 331))),
 }
-"""Level, and the same by PIL: angles and directions in its sense."""
+"""Level, and the PIL equivalent, with PIL's sign of angles and directions."""
 
 
 def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
@@ -93,17 +93,17 @@ def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
 
 @pytest.mark.parametrize("name", AFFINE)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_operation_on_shapes_does_what_pil_does_inside(name, channels):
+def test_affine_operations_equal_pil_where_pil_has_pixels(name, channels):
     level, change = AFFINE[name]
     images = smooth(channels)
-    inside = by_pil(torch.full_like(images, 255), change) == 255  # where PIL had a pixel to show
-    found, expected = done(name, images, level), by_pil(images, change)
-    assert gap(found[inside], expected[inside]) <= 4  # PIL computes a pixel's place in coarse fractions
+    inside = with_pil(torch.full_like(images, 255), change) == 255  # pixels that PIL's transform covers
+    found, expected = apply(name, images, level), with_pil(images, change)
+    assert gap(found[inside], expected[inside]) <= 4  # PIL's sampling coordinates are coarse
     assert gap(found, images) > 20
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_keeps_shape_and_type_and_its_input(name):
+def test_operations_keep_shape_and_dtype_and_do_not_modify_their_input(name):
     for channels in (1, 3, 4):
         images = noise(4, channels, SIZE, SIZE)
         before = images.clone()
@@ -114,39 +114,39 @@ def test_an_operation_keeps_shape_and_type_and_its_input(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(OPERATIONS) - {"autocontrast", "equalize"}))
-def test_level_0_changes_nothing(name):
+def test_level_0_is_the_identity(name):
     images = noise(3, 3, SIZE, SIZE)
-    assert torch.equal(done(name, images, 0.0), images)
+    assert torch.equal(apply(name, images, 0.0), images)
 
 
 @pytest.mark.parametrize("name", sorted(set(OPERATIONS) - {"solarize", "posterize", "brightness"}))
-def test_a_plain_image_stays_as_it_is(name):
+def test_a_constant_image_is_unchanged(name):
     images = torch.tensor([0, 77, 255], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, SIZE, SIZE)
-    assert torch.equal(done(name, images, 0.8), images)
+    assert torch.equal(apply(name, images, 0.8), images)
 
 
-def test_solarize_inverts_from_the_threshold_on():
+def test_solarize_inverts_pixels_at_or_above_the_threshold():
     images = torch.tensor([[0, 127, 128, 255]], dtype=torch.uint8).view(1, 1, 2, 2)
-    assert done("solarize", images, -0.5).flatten().tolist() == [0, 127, 127, 0]
+    assert apply("solarize", images, -0.5).flatten().tolist() == [0, 127, 127, 0]
 
 
 @pytest.mark.parametrize(("level", "kept"), [(0.25, 0b11111110), (0.5, 0b11111100), (1.0, 0b11110000)])
 def test_posterize_keeps_the_high_bits(level, kept):
     images = torch.tensor([[255, 0b10101011]], dtype=torch.uint8).view(1, 1, 1, 2)
-    assert done("posterize", images, level).flatten().tolist() == [kept, 0b10101011 & kept]
+    assert apply("posterize", images, level).flatten().tolist() == [kept, 0b10101011 & kept]
 
 
-def test_the_level_is_each_images_own():
+def test_levels_apply_per_image():
     images = noise(1, 3, SIZE, SIZE).expand(3, -1, -1, -1)
     for name, operation in OPERATIONS.items():
         found = operation(images, torch.tensor([-0.5, 0.0, 0.5]))
         for i, level in enumerate((-0.5, 0.0, 0.5)):
-            assert torch.equal(found[i], done(name, images[i : i + 1], level)[0]), name
+            assert torch.equal(found[i], apply(name, images[i : i + 1], level)[0]), name
 
 
-def test_what_a_translation_uncovers_repeats_the_border():
+def test_translation_pads_with_the_border():
     images = noise(1, 1, 331, 331)
-    found = done("translate-x", images, 0.02)  # by 3 pixels
+    found = apply("translate-x", images, 0.02)  # by 3 pixels
     assert torch.equal(found[..., :-3], images[..., 3:])
     assert torch.equal(found[..., -3:], images[..., -1:].expand(1, 1, 331, 3))
 
@@ -167,7 +167,7 @@ PIXELS = {
 @pytest.mark.parametrize("name", augmentation.NAMES)
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 11), min_size=1, max_size=40), st.slices(40), st.integers(0, 1000))
-def test_a_part_is_as_in_the_whole_bit_for_bit(name, pixels, indices, part, seed):
+def test_a_slice_of_an_augmented_batch_equals_the_whole_batch(name, pixels, indices, part, seed):
     if part.step is not None and part.step < 0:
         part = slice(part.start, part.stop)
     images, rows = views(PIXELS[pixels]), torch.tensor(indices)
@@ -176,18 +176,18 @@ def test_a_part_is_as_in_the_whole_bit_for_bit(name, pixels, indices, part, seed
     assert torch.equal(images.batch(rows, name, chance, part), whole[part])
     after = seeded(seed)
     images.batch(rows, name, after)
-    assert torch.equal(chance.get_state(), after.get_state())  # so whatever is drawn next is the same as well
+    assert torch.equal(chance.get_state(), after.get_state())  # later draws are the same as well
 
 
 @pytest.mark.parametrize("pixels", PIXELS)
-def test_a_part_without_chance_is_as_in_the_whole(pixels):
+def test_a_slice_of_a_batch_without_augmentation_equals_the_whole_batch(pixels):
     images, rows = views(PIXELS[pixels]), torch.tensor([3, 1, 4, 1, 5])
     for part in (slice(0, 0), slice(1, 3), slice(4, 9)):
         assert torch.equal(images.batch(rows, part=part), images.batch(rows)[part])
 
 
 @pytest.mark.parametrize("name", augmentation.NAMES)
-def test_a_batch_depends_on_its_generator_alone(name):
+def test_augmentation_depends_only_on_its_generator(name):
     images, rows = views(PIXELS["a list"]), torch.arange(12)
     torch.manual_seed(1)
     first = images.batch(rows, name, seeded(5))
@@ -197,7 +197,7 @@ def test_a_batch_depends_on_its_generator_alone(name):
     assert (first.shape, first.dtype) == ((12, 3, SIZE, SIZE), torch.float32)
 
 
-def test_preparing_leaves_the_decoded_pixels_alone():
+def test_augmentation_does_not_modify_the_decoded_pixels():
     pixels = noise(12, 3, SIZE, SIZE)
     images, before = views(pixels), pixels.clone()
     for name in augmentation.NAMES:
@@ -205,7 +205,7 @@ def test_preparing_leaves_the_decoded_pixels_alone():
     assert torch.equal(pixels, before)
 
 
-def test_a_flip_mirrors_about_half_and_nothing_else():
+def test_flip_mirrors_about_half_of_the_images():
     images = noise(200, 1, SIZE, SIZE)
     found = augmentation.vary(images, "crop-flip", 200, seeded(), slice(None))
     mirrored = torch.tensor([torch.equal(a, b.flip(-1)) for a, b in zip(found, images, strict=True)])
@@ -213,15 +213,15 @@ def test_a_flip_mirrors_about_half_and_nothing_else():
     assert torch.equal(found[~mirrored], images[~mirrored])
 
 
-def test_a_crop_lies_inside_and_is_never_smaller_than_its_share():
+def test_random_crops_are_inside_the_image_and_not_below_the_minimum_area():
     for drawn in torch.rand(300, 4, generator=seeded()).tolist():
         top, left, height, width = augmentation._box(40, 30, drawn)
         assert 0 <= top <= 40 - height
         assert 0 <= left <= 30 - width
-        assert height * width >= 0.3 * 40 * 30  # 0.35, less what is cut off at the sides of a box that is too long
+        assert height * width >= 0.3 * 40 * 30  # 0.35, less what is clipped of a box longer than the image
 
 
-def test_rand_draws_every_operation_and_changes_most_images():
+def test_randaugment_changes_most_images_differently():
     images = smooth(3)[:1].expand(300, -1, -1, -1)
     still = augmentation.vary(images, "crop-flip", 300, seeded(), slice(None))
     found = augmentation.vary(images, "rand", 300, seeded(), slice(None))
@@ -230,18 +230,18 @@ def test_rand_draws_every_operation_and_changes_most_images():
     assert len({bytes(image.numpy().tobytes()) for image in found}) > 200
 
 
-def test_grey_images_have_no_colour_to_change():
+def test_grey_images_skip_the_colour_operation():
     assert (
         len(augmentation._operations(noise(1, 3, 4, 4))) == len(augmentation._operations(noise(1, 1, 4, 4))) + 1 == 14
     )
 
 
-def test_a_recipe_may_name_every_augmentation():
+def test_recipe_choices_list_every_augmentation():
     assert set(CHOICES["augment"]) == {"auto", *augmentation.NAMES}
 
 
 @pytest.mark.parametrize("how", ["mixup", "cutmix", "both"])
-def test_a_mixed_batch_depends_on_its_generator_alone(how):
+def test_mixing_depends_only_on_its_generator(how):
     images = torch.rand(6, 3, SIZE, SIZE, generator=seeded())
     before = images.clone()
     first, again, other = (mixup.mix(images, how, seeded(s)) for s in (1, 1, 2))
@@ -263,36 +263,36 @@ def test_mixup_is_a_convex_combination():
 
 
 @pytest.mark.parametrize(("height", "width"), [(SIZE, SIZE), (9, 20)])
-def test_cutmix_puts_in_a_box_from_the_same_place_and_its_share_is_the_area_left(height, width):
+def test_cutmix_pastes_one_box_and_its_share_is_the_remaining_area(height, width):
     images = normalise(noise(4, 3, height, width), ImageInput(SIZE, (0.5,) * 3, (0.5,) * 3))
     for seed in range(20):
         mixed = mixup.mix(images, "cutmix", seeded(seed))
         other = images[mixed.partner]
         if torch.equal(other, images):
-            continue  # each with itself: there is nothing to see
+            continue  # every image is its own partner
         foreign = (mixed.inputs == other).all(0).all(0)
         assert int(foreign.sum()) == int(foreign.any(1).sum()) * int(foreign.any(0).sum())
         assert mixed.share == 1 - int(foreign.sum()) / (height * width)
         assert torch.equal(mixed.inputs, torch.where(foreign, other, images))
 
 
-def test_both_is_now_one_now_the_other():
+def test_both_alternates_between_mixup_and_cutmix():
     images = torch.rand(4, 1, SIZE, SIZE, generator=seeded())
     kinds = []
     for seed in range(60):
         mixed = mixup.mix(images, "both", seeded(seed))
-        kinds.append(torch.isin(mixed.inputs, images).all().item())  # no new values: pasted, not blended
+        kinds.append(torch.isin(mixed.inputs, images).all().item())  # CutMix: no new values
     assert 18 < sum(kinds) < 42
 
 
-def test_the_shares_of_mixup_follow_its_beta_distribution():
+def test_mixup_shares_follow_the_beta_distribution():
     images = torch.zeros(2, 1, 2, 2)
     shares = torch.tensor([mixup.mix(images, "mixup", seeded(seed)).share for seed in range(400)])
     assert abs(float(shares.mean()) - 0.5) < 0.06
     assert abs(float(shares.var()) - 1 / (4 * (2 * mixup.MIXUP + 1))) < 0.02  # the variance of Beta(a, a)
 
 
-def test_the_loss_of_mixed_targets_is_that_of_soft_ones():
+def test_mixed_loss_equals_cross_entropy_with_soft_targets():
     outputs, targets = torch.randn(6, 4, generator=seeded()), torch.tensor([0, 1, 2, 3, 0, 1])
     mixed = mixup.mix(torch.zeros(6, 1, 4, 4), "mixup", seeded())
     own, other = F.cross_entropy(outputs, targets), F.cross_entropy(outputs, targets[mixed.partner])
@@ -301,6 +301,6 @@ def test_the_loss_of_mixed_targets_is_that_of_soft_ones():
     torch.testing.assert_close(mixed.share * own + (1 - mixed.share) * other, F.cross_entropy(outputs, soft))
 
 
-def test_an_unknown_way_to_mix_is_no_way():
+def test_an_unknown_mix_raises_key_error():
     with pytest.raises(KeyError):
         mixup.mix(torch.zeros(2, 1, 4, 4), "none", seeded())

@@ -1,4 +1,4 @@
-"""zoo.data.duplicates: copies of images and texts are found in any disguise they are made for, others are not."""
+"""zoo.data.duplicates: modified copies of images and texts are found, different examples are not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VOCABULARY = 5_000
 
 
 def photo(seed: int, width: int = 120, height: int = 90) -> Image.Image:
-    """Return a picture of soft blots, like a photo out of focus."""
+    """Return a picture of blurred blobs, like a photo out of focus."""
     chance = np.random.default_rng(seed)
     blots = Image.fromarray(chance.integers(0, 220, (6, 8, 3), dtype=np.uint8))
     return blots.resize((width, height), Image.Resampling.BICUBIC)
@@ -43,7 +43,7 @@ def jpeg(picture: Image.Image) -> Image.Image:
     return Image.open(file)
 
 
-DISGUISES = {
+CHANGES = {
     "resized": lambda picture: picture.resize((60, 45)),
     "jpeg": jpeg,
     "cropped": lambda picture: picture.crop((0, 4, 114, 90)),
@@ -53,15 +53,15 @@ DISGUISES = {
 }
 
 
-@pytest.mark.parametrize("disguise", DISGUISES)
-def test_disguised_images_are_found_with_their_partners(disguise):
+@pytest.mark.parametrize("change", CHANGES)
+def test_modified_images_are_found_with_their_originals(change):
     train = images([photo(seed) for seed in range(30)])
-    valid = images([photo(100), *(DISGUISES[disguise](photo(seed)) for seed in (7, 3, 29)), photo(101)])
+    valid = images([photo(100), *(CHANGES[change](photo(seed)) for seed in (7, 3, 29)), photo(101)])
     assert near(train, valid) == Duplicates((1, 2, 3), (7, 3, 29), 0)
 
 
-def test_a_photo_of_which_training_has_a_crop_is_found():
-    train = images([DISGUISES["cropped"](photo(seed)) for seed in range(12)])
+def test_an_image_is_found_if_training_has_a_crop_of_it():
+    train = images([CHANGES["cropped"](photo(seed)) for seed in range(12)])
     assert near(train, images([photo(5)])) == Duplicates((0,), (5,), 0)
 
 
@@ -70,7 +70,7 @@ def test_different_images_are_not_near():
 
 
 def disc(colour: tuple[int, int, int], seed: int) -> Image.Image:
-    """Return a rough disc on white, as stamps of fruit are."""
+    """Return a disc with a noisy surface on white, like clip art of fruit."""
     y, x = np.mgrid[:80, :80] - 40
     roughness = np.random.default_rng(seed).normal(0, 35, (10, 10)).repeat(8, 0).repeat(8, 1)
     inside = (x**2 + y**2 < 33**2)[:, :, None]
@@ -78,25 +78,25 @@ def disc(colour: tuple[int, int, int], seed: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def test_things_of_one_shape_on_white_are_not_near():
+def test_different_objects_of_one_shape_on_white_are_not_near():
     colours = [(220, 60, 40), (60, 160, 60), (230, 200, 40), (120, 80, 50)]
     train = images([disc(colours[i % 4], i) for i in range(40)])
     valid = images([disc(colours[i % 4], i + 100) for i in range(40)])
     assert near(train, valid) == NONE
 
 
-def test_things_all_alike_are_not_near_but_a_copy_among_them_is(monkeypatch):
+def test_among_similar_images_only_a_copy_is_near(monkeypatch):
     def alike(seed: int) -> Image.Image:
         return Image.blend(disc((220, 60, 40), seed), disc((220, 60, 40), 99), 0.65)
 
     train = images([alike(seed) for seed in range(30)])
     valid = images([*(alike(200 + seed) for seed in range(5)), ImageEnhance.Brightness(alike(4)).enhance(0.9)])
     assert near(train, valid) == Duplicates((5,), (4,), 0)
-    monkeypatch.setattr(duplicates, "APART", 1e9)
+    monkeypatch.setattr(duplicates, "MAX_RATIO", 1e9)
     assert near(train, valid).valid == (0, 1, 2, 3, 4, 5)
 
 
-def test_empty_images_are_near_only_to_their_copies():
+def test_blank_images_are_near_only_to_exact_copies():
     def plain(value: int, seed: int = 0) -> Image.Image:
         noise = np.random.default_rng(seed).integers(0, 2, (80, 80, 3))
         return Image.fromarray((value - noise).astype(np.uint8))
@@ -105,14 +105,14 @@ def test_empty_images_are_near_only_to_their_copies():
     assert near(train, images([plain(255, 4), plain(255, 3), plain(90, 5)])) == Duplicates((1,), (2,), 1)
 
 
-def test_one_channel_and_many_sizes():
+def test_grey_images_of_different_sizes():
     sizes = [(64, 64), (64, 100), (150, 64), (64, 80)]
     train = images([photo(i, *sizes[i % 4]) for i in range(12)], channels=1)
     valid = images([jpeg(photo(6, *sizes[2])), photo(5, *sizes[1]), photo(50, 64, 64)], channels=1)
     assert near(train, valid) == Duplicates((0, 1), (6, 5), 1)
 
 
-def test_images_of_one_size_in_one_tensor_and_a_view_of_some():
+def test_subsets_of_images_in_one_tensor():
     pixels = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     both = Images(pixels, ImageInput(32, (0.5,) * 3, (0.5,) * 3), torch.arange(40))
     assert near(both.at([3, 1, 2, 1]), both.at([9, 1, 3])) == Duplicates((1, 2), (1, 0), 2)
@@ -128,7 +128,7 @@ def words(seed: int, count: int = 80) -> list[int]:
     return random.Random(seed).choices(range(1, VOCABULARY), k=count)
 
 
-def test_reposts_are_found_with_their_partners():
+def test_modified_texts_are_found_with_their_originals():
     train = texts([words(seed, 40 + seed) for seed in range(40)])
     greeting, swapped = [7, 8, 9, *words(30, 70)], words(35, 75)
     swapped[40] = 1
@@ -148,7 +148,7 @@ def test_short_texts_are_near_only_if_identical():
     )
 
 
-def test_the_estimate_is_the_jaccard_similarity():
+def test_code_products_estimate_the_jaccard_similarity():
     rows = [words(0)[: 80 - 2 * k] + words(k + 1, 2 * k) for k in range(40)]
     every = texts(rows)
     codes = duplicates._codes_of_texts(every)
@@ -160,7 +160,7 @@ def test_the_estimate_is_the_jaccard_similarity():
 
 
 @pytest.mark.parametrize("make", [lambda count: images([photo(i) for i in range(count)]), lambda n: texts([[1]] * n)])
-def test_nothing_has_no_duplicates(make):
+def test_empty_data_has_no_duplicates(make):
     assert near(make(0), make(2)) == near(make(2), make(0)) == near(make(0), make(0)) == NONE
 
 
@@ -192,7 +192,7 @@ def test_an_identical_text_is_always_found(rows, chance):
     assert found == Duplicates((0, 1, 2), tuple(rows.index(rows[i]) for i in picked), 3)
 
 
-def test_the_answer_is_always_the_same():
+def test_results_are_deterministic():
     train, valid = images([photo(i) for i in range(20)]), images([jpeg(photo(i)) for i in range(10, 30)])
     assert near(train, valid) == near(train, valid) == Duplicates(tuple(range(10)), tuple(range(10, 20)), 0)
     train, valid = texts([words(i) for i in range(20)]), texts([words(i)[3:] for i in range(10, 30)])

@@ -1,4 +1,4 @@
-"""zoo.data: reading folders and pairs, splitting, decoding once, batches."""
+"""zoo.data: reading folders and pairs, splits, the decode cache, batches and fingerprints."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from zoo.plugin import ImageInput
 SPEC = ImageInput(16, (0.5,) * 3, (0.25,) * 3)
 
 
-def test_a_folder_per_class_gives_its_names_as_labels(tmp_path):
+def test_labels_are_the_folder_names(tmp_path):
     train, valid = read(pictures.folder(tmp_path / "data", 2))
     assert train.labels == ["blue"] * 2 + ["green"] * 2 + ["red"] * 2
     assert valid is None
 
 
-def test_train_and_valid_folders_are_kept_apart(tmp_path):
+def test_train_and_valid_folders_are_splits(tmp_path):
     pictures.folder(tmp_path / "data" / "train", 3)
     pictures.folder(tmp_path / "data" / "val", 1)
     train, valid = read(tmp_path / "data")
@@ -40,13 +40,13 @@ def test_train_and_valid_folders_are_kept_apart(tmp_path):
     assert len(read_one(tmp_path / "data")) == 3
 
 
-def test_a_class_called_test_is_a_class(tmp_path):
+def test_a_folder_named_test_without_train_is_a_class(tmp_path):
     pictures.folder(tmp_path / "data", 2)
     (tmp_path / "data" / "red").rename(tmp_path / "data" / "test")
     assert set(read_one(tmp_path / "data").labels) == {"blue", "green", "test"}
 
 
-def test_hidden_files_and_other_kinds_are_no_images(tmp_path):
+def test_hidden_files_and_other_suffixes_are_ignored(tmp_path):
     root = pictures.folder(tmp_path / "data", 1)
     (root / "red" / "notes.txt").write_text("x")
     (root / "red" / ".hidden.png").write_bytes(b"x")
@@ -54,7 +54,7 @@ def test_hidden_files_and_other_kinds_are_no_images(tmp_path):
     assert len(read(root)[0]) == 3
 
 
-def test_nested_folders_belong_to_their_class(tmp_path):
+def test_images_in_nested_folders_belong_to_the_class(tmp_path):
     root = pictures.folder(tmp_path / "data", 1)
     pictures.folder(root / "red" / "more", 1, ("blue",))
     assert read(root)[0].labels.count("red") == 2
@@ -70,13 +70,13 @@ def test_nested_folders_belong_to_their_class(tmp_path):
         (lambda root: (root / "empty").mkdir(parents=True), r"empty holds no images\nfix: add images to it"),
     ],
 )
-def test_a_bad_folder_is_named(tmp_path, make, message):
+def test_an_invalid_folder_raises_with_its_path(tmp_path, make, message):
     make(tmp_path / "data")
     with pytest.raises(DataError, match=message):
         read(tmp_path / "data")
 
 
-def test_pairs_take_numpy_and_torch_labels():
+def test_numpy_and_torch_labels_are_converted():
     train, _ = read([("a.png", np.int64(3)), ("b.png", torch.tensor(4)), ("c.png", "x")])
     assert train.labels == [3, 4, "x"]
 
@@ -99,7 +99,7 @@ def test_a_torch_dataset_is_a_sequence_of_pairs():
         ((), ()),
     ],
 )
-def test_labels_become_plain_python(value, plain):
+def test_labels_become_plain_python_types(value, plain):
     (label,) = read([("a.png", value)])[0].labels
     assert label == plain
     assert type(label) is type(plain)
@@ -124,14 +124,14 @@ def test_texts_are_texts_pairs_or_lists_of_words(data, inputs, labels):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([("a", 1), (None, 2)], "example 1 has nothing where a text is expected"),
+        ([("a", 1), (None, 2)], "example 1 has no value where a text is expected"),
         ([("a", 1), (3, 2)], r"example 1 has 3 \(int\) where a text is expected"),
-        ([("\ud800", 1)], r"example 0 holds half a character .*\nfix: take it out"),
+        ([("\ud800", 1)], r"example 0 contains a lone surrogate.*\nfix: remove it"),
         (["a", "b", 3], "example 0 is str, not a pair"),
         ([("a", 1), ("b", None)], "label of example 1 of 2 examples in memory is None"),
     ],
 )
-def test_bad_texts_are_told(data, message):
+def test_invalid_texts_raise(data, message):
     with pytest.raises(DataError, match=message):
         read(data, modality="text")
 
@@ -139,21 +139,21 @@ def test_bad_texts_are_told(data, message):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([], "holds no examples"),
+        ([], "has no examples"),
         (["a.png"], r"example 0 is str, not a pair"),
         ([("a.png", float("nan"))], r"label of example 0 is nan \(float\)"),
         ([("a.png", object)], r"label of example 0 is <class 'object'> \(type\)"),
         ([("a.png", "a"), ("b.png", None)], r"label of example 1 of 2 examples in memory is None"),
-        ({"a.png": 1}, "data of type dict is not understood"),
-        (3, "data of type int is not understood"),
+        ({"a.png": 1}, "data of type dict is not supported"),
+        (3, "data of type int is not supported"),
     ],
 )
-def test_bad_pairs_are_told(data, message):
+def test_invalid_pairs_raise(data, message):
     with pytest.raises(DataError, match=message):
         read(data)
 
 
-def test_one_class_is_not_enough():
+def test_one_class_raises():
     with pytest.raises(DataError, match="one class only, 'a'"):
         split.check_classes(Examples(["x", "y"], ["a", "a"], "data"))
 
@@ -163,19 +163,19 @@ def test_validation_labels_must_be_known():
         split.check_same_labels(Examples(["x"], ["a"], "train"), Examples(["x"], ["b"], "valid"))
 
 
-def test_a_class_of_one_cannot_be_split():
+def test_a_class_with_one_example_cannot_be_split():
     with pytest.raises(DataError, match=r"class 'b' has one example only.*\n?fix: add examples"):
         split.stratified(Examples("xyz", ["a", "a", "b"], "data"), 0.2, 0)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 2])
-def test_a_share_is_between_0_and_1(share):
+def test_a_validation_share_outside_0_to_1_raises(share):
     with pytest.raises(DataError, match="no share between 0 and 1"):
         split.stratified(Examples("wxyz", ["a", "a", "b", "b"], "data"), share, 0)
 
 
 @given(st.lists(st.integers(2, 40), min_size=2, max_size=6), st.floats(0.01, 0.99), st.integers(0, 99))
-def test_every_class_is_on_both_sides_in_proportion(sizes, share, seed):
+def test_stratified_split_keeps_class_proportions(sizes, share, seed):
     labels = [k for k, size in enumerate(sizes) for _ in range(size)]
     kept, held = split.stratified(Examples(labels, labels, "data"), share, seed)
     assert sorted(kept + held) == list(range(len(labels)))
@@ -185,7 +185,7 @@ def test_every_class_is_on_both_sides_in_proportion(sizes, share, seed):
         assert abs(count - share * size) <= 1
 
 
-def test_the_split_depends_on_the_seed_alone():
+def test_the_split_depends_only_on_the_seed():
     data = Examples(range(40), [i % 2 for i in range(40)], "data")
     assert split.stratified(data, 0.3, 1) == split.stratified(data, 0.3, 1)
     assert split.stratified(data, 0.3, 1) != split.stratified(data, 0.3, 2)
@@ -204,7 +204,7 @@ def decoded(data):
     return decode(data, SPEC, None, skip_bad=False, advance=lambda done: None).flat
 
 
-def test_images_of_a_dataset_stay_on_the_disk_until_they_are_looked_at():
+def test_images_of_a_dataset_are_read_lazily():
     labels = [label for _, label in pictures.pairs(2)]
     rows = {"image": [pictures.array(label, i) for i, label in enumerate(labels)], "label": labels}
     kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
@@ -215,7 +215,7 @@ def test_images_of_a_dataset_stay_on_the_disk_until_they_are_looked_at():
     assert fingerprint(data.at([4, 0])) == fingerprint(data.at([4, 0])) != fingerprint(data.at([0, 4]))
 
 
-def test_images_may_be_the_bytes_of_files(tmp_path):
+def test_images_may_be_encoded_bytes(tmp_path):
     folder = pictures.folder(tmp_path / "data", 1)
     files = sorted(folder.rglob("*.png"))
     rows = [{"image": {"bytes": path.read_bytes(), "path": path.name}, "label": path.parent.name} for path in files]
@@ -233,11 +233,11 @@ def test_a_changed_file_is_decoded_again(tmp_path):
     assert not torch.equal(first.flat, again.flat)
 
 
-def test_a_bad_image_stops_unless_asked_and_leaves_no_cache(tmp_path):
+def test_an_unreadable_image_raises_without_a_cache_or_is_skipped(tmp_path):
     root = pictures.folder(tmp_path / "data", 2)
     (root / "red" / "004.png").write_bytes(b"broken")
     data, _ = read(root)
-    with pytest.raises(DataError, match=r"004\.png is not an image"):
+    with pytest.raises(DataError, match=r"004\.png is not a readable image"):
         prepare(data, How(SPEC))
     assert not [p for p in (tmp_path / "store").rglob("*") if p.is_file()]
     prepared = prepare(data, How(SPEC, skip_bad=True))
@@ -246,7 +246,7 @@ def test_a_bad_image_stops_unless_asked_and_leaves_no_cache(tmp_path):
     assert len(prepared.inputs) == 5
 
 
-def test_images_of_different_shapes_are_kept_whole_and_centred(tmp_path):
+def test_batches_centre_crop_images_of_different_shapes(tmp_path):
     wide = Image.new("RGB", (64, 16), (255, 0, 0))
     wide.paste((0, 255, 0), (24, 0, 40, 16))
     data = Examples([wide, Image.new("RGB", (16, 16), (0, 255, 0))], [0, 1], "data")
@@ -255,7 +255,7 @@ def test_images_of_different_shapes_are_kept_whole_and_centred(tmp_path):
     assert torch.equal(batch[0], batch[1])
 
 
-def test_a_batch_is_normalised():
+def test_batches_are_normalised():
     data = Examples([np.full((16, 16, 3), 255, np.uint8)], [0], "data")
     batch = prepare(data, How(SPEC)).inputs.batch(torch.tensor([0]))
     assert batch.dtype == torch.float32
@@ -263,7 +263,7 @@ def test_a_batch_is_normalised():
 
 
 @pytest.mark.parametrize("augment", ["shift", "shift-flip", "crop-flip"])
-def test_augmentation_draws_from_its_generator_alone(augment):
+def test_augmentation_depends_only_on_its_generator(augment):
     images = prepare(Examples([p for p, _ in pictures.pairs(2)], list("abcdef"), "data"), How(SPEC)).inputs
 
     def draw(seed: int) -> torch.Tensor:
@@ -274,16 +274,16 @@ def test_augmentation_draws_from_its_generator_alone(augment):
     assert not torch.equal(draw(1), images.batch(torch.arange(6)))
 
 
-def test_a_shift_moves_the_picture_and_repeats_the_border():
+def test_shift_moves_the_image_and_replicates_the_border():
     picture = np.zeros((16, 16, 3), np.uint8)
     picture[:, 8:] = 255
     images = prepare(Examples([picture] * 50, [0] * 50, "data"), How(ImageInput(16, (0.0,) * 3, (1.0,) * 3))).inputs
     found = images.batch(torch.arange(50), "shift", torch.Generator().manual_seed(0))
-    edges = (found[:, 0, 0] > 0.5).sum(1)  # how many columns are white: 8 plus the shift
+    edges = (found[:, 0, 0] > 0.5).sum(1)  # white columns: 8 plus the shift
     assert edges.unique().tolist() == [6, 7, 8, 9, 10]
 
 
-def test_an_epoch_shows_every_example_once():
+def test_an_epoch_has_every_example_once():
     seen = torch.cat([indices for _, indices in sampler.training_order(12, 4, steps=6, seed=3)])
     assert sorted(seen[:12].tolist()) == list(range(12))
     assert sorted(seen[12:].tolist()) == list(range(12))
@@ -294,7 +294,7 @@ def test_a_batch_is_never_larger_than_the_data():
     assert [len(indices) for _, indices in sampler.training_order(3, 32, steps=2, seed=0)] == [3, 3]
 
 
-def test_the_fingerprint_knows_inputs_and_labels(tmp_path):
+def test_the_fingerprint_depends_on_inputs_and_labels(tmp_path):
     data, _ = read(pictures.folder(tmp_path / "data", 2))
     other = Examples(data.inputs, data.labels[::-1], data.origin)
     assert fingerprint(data) == fingerprint(data)
@@ -303,7 +303,7 @@ def test_the_fingerprint_knows_inputs_and_labels(tmp_path):
     assert fingerprint(memory) != fingerprint(read(pictures.pairs(2, seed=5))[0])
 
 
-def test_an_input_is_known_by_what_is_in_it(tmp_path, monkeypatch):
+def test_the_identity_of_an_input_depends_on_its_content(tmp_path, monkeypatch):
     array = np.arange(8, dtype=np.uint8)
     items = [b"ab", "ab", ("a", "b"), ["a", "b"], array, array.reshape(2, 4), Image.new("L", (2, 4)), tmp_path / "ab"]
     items += [
@@ -316,19 +316,19 @@ def test_an_input_is_known_by_what_is_in_it(tmp_path, monkeypatch):
     assert identity({"bytes": b"ab", "path": "x.png"}) == identity(b"ab")
     monkeypatch.chdir(tmp_path)
     before = identity("ab")
-    (tmp_path / "ab").write_text("a file that is called as a text reads")
+    (tmp_path / "ab").write_text("a file whose name equals a text")
     assert identity("ab") == before
     assert identity(tmp_path / "ab") != identity(tmp_path / "ab", str(tmp_path))
 
 
-def test_a_share_gives_way_to_the_datas_own_validation_folder(tmp_path):
+def test_a_validation_folder_overrides_the_validation_share(tmp_path):
     pictures.folder(tmp_path / "data" / "train", 3)
     pictures.folder(tmp_path / "data" / "valid", 2, seed=1)
     found = train_and_valid(*read(tmp_path / "data"), 0.2, "classify", How(SPEC), 0)
     assert (len(found.train.examples), len(found.valid.examples)) == (9, 6)
 
 
-def test_no_validation_takes_even_one_example_a_class():
+def test_one_example_per_class_is_enough_without_validation():
     found = train_and_valid(*read(pictures.pairs(1)), 0, "classify", How(SPEC), 0)
     assert found.valid is None
     assert len(found.train.examples) == 3

@@ -1,4 +1,4 @@
-"""zoo.data.images: any image becomes uint8 pixels of the right size, or an error that names it."""
+"""zoo.data.images: images of any mode and size are decoded to uint8 pixels, or rejected by name."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def half(mode: str, left, right, size: int = 16) -> Image.Image:
         ("F", 0.04, 0.78, "tiff"),
     ],
 )
-def test_every_mode_keeps_dark_dark_and_light_light(tmp_path, mode, left, right, suffix, spec):
+def test_every_mode_keeps_dark_and_light(tmp_path, mode, left, right, suffix, spec):
     image = half(mode, left, right)
     if mode == "P":
         image.putpalette([10, 10, 10, 200, 200, 200])
@@ -62,14 +62,14 @@ def test_every_mode_keeps_dark_dark_and_light_light(tmp_path, mode, left, right,
     assert found[:, :, 6:].float().mean() > 160
 
 
-def test_transparency_is_laid_on_white(tmp_path):
+def test_transparency_is_composited_on_white(tmp_path):
     path = save(tmp_path / "stamp.png", half("RGBA", (0, 0, 0, 0), (0, 0, 0, 255)))
     found = pixels(path, RGB, "stamp")
     assert found[:, :, 0].min() == 255
     assert found[:, :, 7].max() == 0
 
 
-def test_a_palette_with_a_transparent_colour_is_laid_on_white(tmp_path):
+def test_a_transparent_palette_colour_is_composited_on_white(tmp_path):
     image = half("P", 0, 1)
     image.putpalette([0, 0, 0, 50, 50, 50])
     found = pixels(save(tmp_path / "palette.png", image, transparency=0), RGB, "palette")
@@ -77,16 +77,16 @@ def test_a_palette_with_a_transparent_colour_is_laid_on_white(tmp_path):
     assert found[:, :, 7].max() == 50
 
 
-def test_exif_rotation_is_undone(tmp_path):
+def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: the left of the file is the top of the scene
+    exif[0x0112] = 6  # rotated camera: the left of the file is the top of the scene
     path = save(tmp_path / "turned.png", half("RGB", (0, 0, 0), (255, 255, 255)), exif=exif)
     found = pixels(path, RGB, "turned")
     assert found[:, 0].max() == 0
     assert found[:, 7].min() == 255
 
 
-def test_an_animation_gives_its_first_frame(tmp_path):
+def test_an_animation_is_read_as_its_first_frame(tmp_path):
     first, second = Image.new("RGB", (8, 8), (250, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 250))
     path = save(tmp_path / "film.gif", first, save_all=True, append_images=[second])
     found = pixels(path, RGB, "film")
@@ -94,33 +94,33 @@ def test_an_animation_gives_its_first_frame(tmp_path):
     assert found[2].float().mean() < 50
 
 
-def test_the_short_side_is_size_over_crop_and_the_aspect_stays():
+def test_resize_sets_the_short_side_to_size_over_crop_and_keeps_the_aspect_ratio():
     spec = ImageInput(224, (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875)
     assert pixels(Image.new("RGB", (512, 256)), spec, "wide").shape == (3, 256, 512)
 
 
-def test_resizing_equals_pillows_own():
+def test_resize_equals_pillow():
     noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     spec = ImageInput(15, (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0)
     expected = np.asarray(Image.fromarray(noise).resize((15, 20), Image.Resampling.BICUBIC))
     assert np.array_equal(pixels(noise, spec, "noise").numpy().transpose(1, 2, 0), expected)
 
 
-def test_a_panorama_loses_its_ends_not_the_memory():
+def test_a_panorama_is_cropped_to_the_maximum_aspect_ratio():
     assert pixels(Image.new("RGB", (4000, 10)), RGB, "panorama").shape == (3, 8, 32)
 
 
-def test_an_array_of_the_right_size_is_taken_as_it_is():
+def test_an_array_of_the_target_size_is_unchanged():
     ready = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
     assert np.array_equal(pixels(ready, GREY, "ready")[0].numpy(), ready)
 
 
-def test_any_number_of_channels_passes_as_an_array_of_the_right_size():
+def test_arrays_of_the_target_size_may_have_any_number_of_channels():
     five = np.random.default_rng(0).integers(0, 256, (8, 8, 5), dtype=np.uint8)
     assert pixels(five, ImageInput(8, (0.5,) * 5, (0.5,) * 5), "five").shape == (5, 8, 8)
 
 
-def test_float_tensors_are_in_zero_to_one():
+def test_float_tensors_must_be_in_zero_to_one():
     assert pixels(torch.full((3, 8, 8), 0.5), RGB, "half").unique().tolist() == [128]
     with pytest.raises(DataError, match=r"values from -1 to 1.*\n?fix: scale it"):
         pixels(torch.linspace(-1, 1, 192).view(3, 8, 8), RGB, "normalised")
@@ -135,14 +135,14 @@ def test_a_truncated_file_is_named(tmp_path):
         pixels(path, RGB, str(path))
 
 
-def test_a_file_that_is_no_image_is_named(tmp_path):
+def test_a_file_that_is_not_an_image_is_named(tmp_path):
     path = tmp_path / "text.png"
     path.write_text("not an image")
-    with pytest.raises(DataError, match=r"text\.png is not an image that can be read"):
+    with pytest.raises(DataError, match=r"text\.png is not a readable image"):
         pixels(path, RGB, str(path))
 
 
-def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
+def test_a_decompression_bomb_is_rejected_before_decoding(tmp_path):
     side = 20_000
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
@@ -161,19 +161,19 @@ def test_a_missing_file_is_named(tmp_path):
         pixels(tmp_path / "gone.png", RGB, "gone")
 
 
-def test_what_is_no_image_is_told_what_is():
-    with pytest.raises(DataError, match=r"float64 array of shape \(4, 4\), not an image\nfix: give a path"):
+def test_an_unsupported_array_raises_with_the_accepted_types():
+    with pytest.raises(DataError, match=r"float64 array of shape \(4, 4\), not an image\nfix: pass a path"):
         pixels(np.zeros((4, 4)), RGB, "image 0")
 
 
-def test_a_file_cannot_feed_a_net_of_five_channels(tmp_path):
+def test_image_files_are_rejected_for_a_backbone_of_five_channels(tmp_path):
     with pytest.raises(DataError, match="takes 5 channels"):
         pixels(Image.new("RGB", (9, 9)), ImageInput(8, (0.5,) * 5, (0.5,) * 5), "photo")
 
 
 @settings(max_examples=60, deadline=None)
 @given(width=st.integers(1, 90), height=st.integers(1, 90), mode=st.sampled_from(["1", "L", "RGB", "RGBA", "CMYK"]))
-def test_any_size_and_mode_covers_the_square(width, height, mode):
+def test_the_short_side_equals_the_input_size_for_any_size_and_mode(width, height, mode):
     found = pixels(Image.new(mode, (width, height)), RGB, "image")
     assert found.shape[0] == 3
     assert min(found.shape[1:]) == 8
@@ -185,7 +185,7 @@ def test_any_size_and_mode_covers_the_square(width, height, mode):
     st.binary(max_size=300),
     st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff\xe0", b"BM", b"II*\0"]),
 )
-def test_random_bytes_never_give_anything_but_pixels_or_a_data_error(tmp_path_factory, noise, start):
+def test_random_bytes_give_pixels_or_a_data_error(tmp_path_factory, noise, start):
     path = tmp_path_factory.getbasetemp() / "noise.img"
     path.write_bytes(start + noise)
     try:

@@ -1,4 +1,4 @@
-"""Tables: what a table gives, which column is what, and what is told when it is not."""
+"""zoo.data tables: file formats, column inference, label parsing and errors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from zoo.data.examples import Columns
 from zoo.data.reading import read, read_one
 from zoo.errors import DataError
 
-SIGNS = st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"])
-WORDS = st.text(SIGNS, min_size=1)
+CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"])
+WORDS = st.text(CHARACTERS, min_size=1)
 KINDS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 QUIET = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -32,7 +32,7 @@ def text(data, **names):
 
 
 def write(rows, path):
-    """Write rows (dicts) by the library that is usual for the kind of file."""
+    """Write rows (dicts) with the usual library for the file format."""
     if path.suffix == ".parquet":
         pd.DataFrame(rows).to_parquet(path)
     elif path.suffix == ".jsonl":
@@ -50,7 +50,7 @@ def write(rows, path):
 @pytest.mark.parametrize("kind", KINDS)
 @given(pairs=st.lists(st.tuples(WORDS, st.sampled_from(["good", "bad", "so, so"])), min_size=1, max_size=8))
 @QUIET
-def test_what_is_written_is_read(kind, pairs, tmp_path_factory):
+def test_tables_round_trip(kind, pairs, tmp_path_factory):
     rows = [{"text": text, "label": label} for text, label in pairs]
     found = text(write(rows, tmp_path_factory.mktemp("table") / f"data{kind}"))
     assert list(zip(found.inputs, found.labels, strict=True)) == pairs
@@ -66,7 +66,7 @@ def attempt(path, modality):
 @pytest.mark.parametrize("kind", KINDS)
 @given(content=st.binary(max_size=60) | st.text('abc,;\t"\n[]{}:1', max_size=60).map(str.encode))
 @QUIET
-def test_whatever_is_in_a_file_is_read_or_told(kind, content, tmp_path_factory):
+def test_any_file_content_is_read_or_raises_a_data_error_with_its_path(kind, content, tmp_path_factory):
     path = tmp_path_factory.mktemp("table") / f"data{kind}"
     path.write_bytes(content)
     for modality in ("text", "image"):
@@ -88,13 +88,13 @@ def test_whatever_is_in_a_file_is_read_or_told(kind, content, tmp_path_factory):
     ],
 )
 @pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
-def test_labels_keep_their_kind(kind, values, expected, tmp_path):
+def test_labels_keep_their_type(kind, values, expected, tmp_path):
     path = write([{"text": "x", "label": value} for value in values], tmp_path / f"data{kind}")
     assert text(path).labels == expected
 
 
 @pytest.mark.parametrize(
-    ("written", "read_"),
+    ("cells", "read_"),
     [
         ("1 2", [1, 2]),
         ("-1 0", [-1, 0]),
@@ -109,13 +109,13 @@ def test_labels_keep_their_kind(kind, values, expected, tmp_path):
         ("[1,0] [0]", [(1, 0), (0,)]),
     ],
 )
-def test_labels_of_a_csv_file_are_numbers_or_lists_where_all_are(written, read_, tmp_path):
-    path = write([{"text": "7", "label": label} for label in written.split()], tmp_path / "data.csv")
+def test_csv_labels_are_parsed_if_all_are_numbers_or_lists(cells, read_, tmp_path):
+    path = write([{"text": "7", "label": label} for label in cells.split()], tmp_path / "data.csv")
     assert text(path).labels == read_
     assert text(path).inputs == ["7", "7"]
 
 
-def test_words_and_tags_in_a_csv_file_are_lists_in_json(tmp_path):
+def test_csv_words_and_tags_are_json_lists(tmp_path):
     rows = [{"words": '["Ann", "sings"]', "tags": '["PER", "O"]'}]
     found = text(write(rows, tmp_path / "data.csv"))
     assert (found.inputs, found.labels) == ([["Ann", "sings"]], [("PER", "O")])
@@ -133,7 +133,7 @@ def test_words_and_tags_in_a_csv_file_are_lists_in_json(tmp_path):
         (["label", "label_name", "text"], "text", "label"),
     ],
 )
-def test_columns_are_found_by_their_usual_names(names, input_, label, tmp_path):
+def test_columns_are_inferred_by_common_names(names, input_, label, tmp_path):
     rows = [{name: f"{name} {i}" for name in names} for i in range(3)]
     found = text(write(rows, tmp_path / "data.csv"))
     assert found.inputs == [f"{input_} {i}" for i in range(3)]
@@ -141,19 +141,19 @@ def test_columns_are_found_by_their_usual_names(names, input_, label, tmp_path):
     assert found.origin == f"{tmp_path}/data.csv ({input_} -> {label})"
 
 
-def test_of_two_columns_the_one_that_repeats_itself_has_the_labels():
+def test_of_two_columns_the_one_with_repeated_values_is_the_label():
     kind, what = ["x", "y"] * 3, [f"thing {i}" for i in range(6)]
     for frame in (pd.DataFrame({"kind": kind, "what": what}), pd.DataFrame(zip(what, kind, strict=True))):
         found = text(frame)
         assert (found.inputs, found.labels) == (what, kind)
 
 
-def test_of_two_columns_the_one_with_images_is_the_input(tmp_path):
+def test_of_two_columns_the_one_with_image_paths_is_the_input(tmp_path):
     path = write([{"which": "x", "where": "a/b.PNG"}, {"which": "y", "where": "c.jpg"}], tmp_path / "data.csv")
     assert read(path)[0].inputs == [tmp_path / "a/b.PNG", tmp_path / "c.jpg"]
 
 
-def test_columns_may_be_named(tmp_path):
+def test_columns_are_selected_by_arguments(tmp_path):
     path = write([{"a": "x", "b": "y", "id": "z"}], tmp_path / "data.csv")
     found = text(path, input="a,id", label="b")
     assert (found.inputs, found.labels) == ([("x", "z")], ["y"])
@@ -161,7 +161,7 @@ def test_columns_may_be_named(tmp_path):
 
 
 @pytest.mark.parametrize("pair", [("premise", "hypothesis"), ("Question", "Passage")])
-def test_a_well_known_pair_is_a_pair(pair):
+def test_common_pairs_of_columns_are_text_pairs(pair):
     found = text(pd.DataFrame({pair[1]: ["it is wet"], pair[0]: ["it rains"], "label": [1]}))
     assert found.inputs == [("it rains", "it is wet")]
 
@@ -172,7 +172,7 @@ def test_a_table_of_texts_alone_has_no_labels(names, tmp_path):
     assert (text(path).inputs, text(path).labels) == (["a", "b"], [None, None])
 
 
-def test_classes_of_a_dataset_go_by_their_names(tmp_path):
+def test_class_ids_of_a_dataset_become_names(tmp_path):
     kinds = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["ham", "spam"])}
     rows = {"text": ["a", "b"], "label": [1, 0]}
     data = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
@@ -192,8 +192,8 @@ def test_words_and_tags_of_a_dataset(tmp_path):
     assert text(data).labels == text(tmp_path / "data.parquet").labels == [("B-PER", "O")]
 
 
-def parts(**labels):
-    """Return a DatasetDict with one text a label in each part; -1 stands for none, as the library has it."""
+def dataset_dict(**labels):
+    """Return a DatasetDict with one text per label in each split; -1 is a missing label."""
     kinds = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])})
     made = {
         part: datasets.Dataset.from_dict({"text": [part] * len(row), "label": row}, features=kinds)
@@ -202,19 +202,19 @@ def parts(**labels):
     return datasets.DatasetDict(made)
 
 
-def test_a_dataset_in_parts_brings_its_validation_data():
-    train, valid = read(parts(train=[0, 1], validation=[1], unsupervised=[-1]), modality="text")
+def test_a_dataset_dict_has_validation_data():
+    train, valid = read(dataset_dict(train=[0, 1], validation=[1], unsupervised=[-1]), modality="text")
     assert (train.labels, valid.labels) == (["bad", "good"], ["good"])
 
 
-def test_a_part_without_labels_is_not_measured_on():
-    data = parts(train=[0], validation=[0, 1], test=[-1, -1])
+def test_evaluation_skips_a_split_without_labels():
+    data = dataset_dict(train=[0], validation=[0, 1], test=[-1, -1])
     assert read_one(data, modality="text").inputs == ["validation"] * 2
-    with pytest.raises(DataError, match=r"DatasetDict\[test\] has nothing in label, in no row"):
-        read_one(parts(test=[-1, -1]), modality="text")
+    with pytest.raises(DataError, match=r"DatasetDict\[test\] has no values in label"):
+        read_one(dataset_dict(test=[-1, -1]), modality="text")
 
 
-def test_a_folder_of_tables_is_read_in_parts(tmp_path):
+def test_a_folder_of_tables_is_read_by_split(tmp_path):
     for name in ("train", "Dev", "test"):
         write([{"text": name, "label": name}], tmp_path / f"{name}.csv")
     train, valid = read(tmp_path, modality="text")
@@ -222,7 +222,7 @@ def test_a_folder_of_tables_is_read_in_parts(tmp_path):
     assert read_one(tmp_path, modality="text").inputs == ["test"]
 
 
-def test_a_folder_of_tables_whose_test_has_no_labels_is_measured_on_its_validation(tmp_path):
+def test_evaluation_skips_a_test_table_without_labels(tmp_path):
     for name, rows in (("train", {"label": "x"}), ("valid", {"label": "y"}), ("test", {})):
         write([{"id": "1", "text": name} | rows], tmp_path / f"{name}.csv")
     for names in ({}, {"label": "label"}):
@@ -252,13 +252,13 @@ def test_paths_of_images_are_relative_to_their_table(kind, tmp_path):
         ("a.jsonl", '\n{"text": "a", "label": "gut"}\n'.encode("utf-16"), "a"),
     ],
 )
-def test_files_come_as_others_write_them(name, content, expected, tmp_path):
+def test_common_dialects_and_encodings_are_read(name, content, expected, tmp_path):
     (tmp_path / name).write_bytes(content)
     found = text(tmp_path / name)
     assert (found.inputs[0], found.labels[0]) == (expected, "gut")
 
 
-def test_a_quote_that_would_swallow_lines_of_a_tsv_file_is_a_sign(tmp_path):
+def test_a_quote_in_an_unquoted_tsv_file_is_literal(tmp_path):
     (tmp_path / "a.tsv").write_text('text\tlabel\n"Never again\tbad\nI liked it\tgood\nhe said "wow"\tgood\n')
     assert text(tmp_path / "a.tsv").inputs == ['"Never again', "I liked it", 'he said "wow"']
 
@@ -266,60 +266,60 @@ def test_a_quote_that_would_swallow_lines_of_a_tsv_file_is_a_sign(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("data.csv", b"", r"data.csv is empty\nfix: give a table"),
+        ("data.csv", b"", r"data.csv is empty\nfix: write a table"),
         ("data.csv", b"text,label\n", "has no rows"),
-        ("data.csv", b'text,label\n"a\nb",x\nc,\n', r"data.csv:4 has nothing in label\nfix: fill it in"),
-        ("data.csv", b"text,label\na,x\n,y\n", "data.csv:3 has nothing in text"),
-        ("data.csv", b"text,label\na,\nb,\n", r"has nothing in label, in no row\nfix: name the column"),
-        ("data.csv", b"a,b,c\n1,2,3\n", r"not clear which column is the input: a, b, c\nfix: .*--input NAME"),
-        ("data.csv", b"a,b\nx,x\nx,x\n", r"not clear which column is the input: a, b\n"),
-        ("data.csv", b"text,b,c\n1,2,3\n", r"not clear which column is the label.*\nfix: .*--label NAME"),
+        ("data.csv", b'text,label\n"a\nb",x\nc,\n', r"data.csv:4 has no value in label\nfix: add one"),
+        ("data.csv", b"text,label\na,x\n,y\n", "data.csv:3 has no value in text"),
+        ("data.csv", b"text,label\na,\nb,\n", r"has no values in label\nfix: name the label column"),
+        ("data.csv", b"a,b,c\n1,2,3\n", r"cannot infer the input column from: a, b, c\nfix: .*--input NAME"),
+        ("data.csv", b"a,b\nx,x\nx,x\n", r"cannot infer the input column from: a, b\n"),
+        ("data.csv", b"text,b,c\n1,2,3\n", r"cannot infer the label column from.*\nfix: .*--label NAME"),
         (
             "data.csv",
             b"ham,see you\nham,hello\nspam,win\n",
-            r"no names of columns in its first line.*\nfix: add a first",
+            r"seems to have no header.*\nfix: add a header",
         ),
-        ("data.csv", b"great,1\nbad,0\n", "no names of columns in its first line, it seems: great, 1"),
+        ("data.csv", b"great,1\nbad,0\n", "seems to have no header; its first line is: great, 1"),
         ("data.csv", b"text,text\na,b\n", "has two columns called 'text'"),
-        ("data.csv", b"text,label\na,b\na,b,c\n", "data.csv:3 has 3 values, and the header names 2 columns"),
-        ("data.csv", b'text,label\na,b\n"a,b\n', "data.csv:3: a quote is opened and never closed"),
-        ("data.csv", b'text,label\n"a"b,c\n', r"data.csv:2: ',' expected after '\"'\nfix: write a quote"),
-        ("data.csv", "text,label\na,b\nschön,b\n".encode("cp1252"), r"data.csv:3 is not written in UTF-8\nfix: iconv"),
-        ("data.csv", "text,label\na,b\n".encode("utf-16-le"), "data.csv is no text: it holds zero bytes"),
+        ("data.csv", b"text,label\na,b\na,b,c\n", "data.csv:3 has 3 values, but the header has 2 columns"),
+        ("data.csv", b'text,label\na,b\n"a,b\n', "data.csv:3: unclosed quote"),
+        ("data.csv", b'text,label\n"a"b,c\n', r"data.csv:2: ',' expected after '\"'\nfix: double a quote"),
+        ("data.csv", "text,label\na,b\nschön,b\n".encode("cp1252"), r"data.csv:3 is not valid UTF-8\nfix: iconv"),
+        ("data.csv", "text,label\na,b\n".encode("utf-16-le"), "data.csv is not a text file: it contains NUL bytes"),
         (
             "data.csv",
             b"text,label\na,\"['b', 'c']\"\n",
-            r"data.csv:2 has \['b', 'c'\] in label, a list as Python prints",
+            r"data.csv:2 has \['b', 'c'\] in label, a Python list",
         ),
-        ("data.jsonl", b'\n{"text": "a", ', "data.jsonl:2 is no JSON: "),
+        ("data.jsonl", b'\n{"text": "a", ', "data.jsonl:2 is not valid JSON: "),
         ("data.jsonl", b'{"text": 3, "label": 1}', r"data.jsonl:1 has 3 \(int\) where a text is expected"),
-        ("data.jsonl", b'{"text": "\\ud800", "label": 1}', "data.jsonl:1 holds half a character"),
-        ("data.jsonl", b'{"text": ["a", null], "label": [1, 2]}', "data.jsonl:1 has nothing where a text"),
+        ("data.jsonl", b'{"text": "\\ud800", "label": 1}', "data.jsonl:1 contains a lone surrogate"),
+        ("data.jsonl", b'{"text": ["a", null], "label": [1, 2]}', "data.jsonl:1 has no value where a text"),
         (
             "data.jsonl",
             b'{"text": "a", "label": {"b": 1}}',
-            r"label of .*data.jsonl:1 is \{'b': 1\} \(dict\), not a text",
+            r"label of .*data.jsonl:1 is \{'b': 1\} \(dict\), not str",
         ),
         ("data.json", b'[{"text": "a"},\n 2 3]', "data.json cannot be read: Expecting ',' delimiter: line 2"),
-        ("data.json", b"[1]", "holds something else than objects"),
+        ("data.json", b"[1]", "holds values that are not objects"),
         ("data.json", b'{"text": ["a"], "label": []}', "columns of .*data.json differ in length: text 1, label 0"),
         ("data.parquet", b"no parquet", "data.parquet cannot be read"),
         ("data.xlsx", b"x", r"is a file, not a folder, a table.*\nfix: save a table as CSV"),
     ],
 )
-def test_a_bad_table_is_told(name, content, message, tmp_path):
+def test_an_invalid_table_raises_with_its_location(name, content, message, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         text(tmp_path / name)
 
 
-def test_of_two_usual_labels_neither_is_guessed():
-    with pytest.raises(DataError, match=r'which column is the label: text, rating, mood, sentiment\nfix: .*--label ""'):
+def test_ambiguous_label_columns_raise():
+    with pytest.raises(DataError, match=r'the label column from: text, rating, mood, sentiment\nfix: .*--label ""'):
         text(pd.DataFrame({"text": ["a"], "rating": [1], "mood": ["x"], "sentiment": ["y"]}))
 
 
 @pytest.mark.parametrize("names", [{"input": "body"}, {"label": "body"}])
-def test_a_column_that_is_not_there_is_told(names):
+def test_an_unknown_column_raises_with_the_known_ones(names):
     with pytest.raises(DataError, match="has no column 'body'; it has text, label"):
         text(pd.DataFrame({"text": ["a"], "label": ["x"]}), **names)
 
@@ -327,27 +327,27 @@ def test_a_column_that_is_not_there_is_told(names):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (pd.DataFrame({"text": pd.array(["a", pd.NA], dtype="string")}), "row 2 of a DataFrame of 2 rows has nothing"),
-        (pd.DataFrame({"text": ["a", "b"], "label": [1, None]}), "row 2 of .* has nothing in label"),
-        (pd.DataFrame({"text": ["a", "b"], "label": pd.array([None, 1], dtype="Int64")}), "row 1 .* nothing in label"),
+        (pd.DataFrame({"text": pd.array(["a", pd.NA], dtype="string")}), "row 2 of a DataFrame of 2 rows has no value"),
+        (pd.DataFrame({"text": ["a", "b"], "label": [1, None]}), "row 2 of .* has no value in label"),
+        (pd.DataFrame({"text": ["a", "b"], "label": pd.array([None, 1], dtype="Int64")}), "row 1 .* no value in label"),
         (pd.DataFrame([["a", "b"]], columns=["text", "text"]), "two columns called 'text'"),
         (pd.DataFrame({"text": ["a"], "label": [pd.Timestamp("2020-01-01")]}), r"label of row 1 .*\(Timestamp\)"),
-        (datasets.DatasetDict(), "has no parts"),
-        (datasets.Dataset.from_dict({"text": ["a"]}).to_iterable_dataset(), "is a stream"),
+        (datasets.DatasetDict(), "has no splits"),
+        (datasets.Dataset.from_dict({"text": ["a"]}).to_iterable_dataset(), "is an iterable dataset"),
         ({"text": ["a"], "label": []}, "differ in length"),
         ([{}], "1 examples in memory has no columns"),
     ],
 )
-def test_bad_tables_in_memory_are_told(data, message):
+def test_invalid_tables_in_memory_raise(data, message):
     with pytest.raises(DataError, match=message):
         text(data)
 
 
-def test_an_empty_text_is_missing_in_a_csv_file_only():
+def test_an_empty_text_in_memory_is_valid():
     assert text(pd.DataFrame({"text": ["", "b"], "label": [1, 2]})).inputs == ["", "b"]
 
 
-def test_rows_and_columns_in_python_are_tables():
+def test_lists_of_dicts_and_dicts_of_lists_are_tables():
     rows = [{"text": "a", "label": 1}, {"label": 2, "text": "b"}]
     for data in (rows, {"text": ["a", "b"], "label": [1, 2]}):
         assert (text(data).inputs, text(data).labels) == (["a", "b"], [1, 2])
@@ -355,14 +355,14 @@ def test_rows_and_columns_in_python_are_tables():
 
 def test_a_polars_frame_is_a_table():
     class DataFrame(pd.DataFrame):
-        """What the two libraries have in common: columns, a length, frame[name].to_list()."""
+        """The common API of both libraries: columns, a length, frame[name].to_list()."""
 
     DataFrame.__module__ = "polars.dataframe.frame"
     found = text(DataFrame({"tokens": [["a"], ["b", "c"]], "tags": [[1], [2, 3]]}))
     assert (found.inputs, found.labels) == ([["a"], ["b", "c"]], [(1,), (2, 3)])
 
 
-def test_reading_a_csv_file_imports_no_library_of_tables(tmp_path):
+def test_reading_a_csv_file_imports_no_dataframe_library(tmp_path):
     write([{"text": "a", "label": "b"}], tmp_path / "data.csv")
     code = f"import sys; from zoo.data.reading import read; read({str(tmp_path / 'data.csv')!r}, modality='text')"
     code += "; print(*({'pandas', 'pyarrow', 'datasets', 'numpy', 'torch'} & set(sys.modules)))"

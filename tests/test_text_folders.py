@@ -1,4 +1,4 @@
-"""zoo.data.folders for texts: a folder per class, texts without labels, what they are written in."""
+"""zoo.data.folders for texts: a folder per class, texts without labels, encodings and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write(root, files):
     return root
 
 
-def test_a_folder_per_class_gives_texts_with_its_names(tmp_path):
+def test_labels_of_texts_are_the_folder_names(tmp_path):
     files = {"spam/2.txt": "win", "ham/more/1.eml": "hello", "ham/0051": "hi", "spam/3.abc": "of another kind"}
     found = texts(write(tmp_path / "data", files))
     assert (found.inputs, found.labels) == (["hi", "hello", "win"], ["ham", "ham", "spam"])
@@ -29,11 +29,11 @@ def test_a_folder_per_class_gives_texts_with_its_names(tmp_path):
 @pytest.mark.parametrize(
     "raw", ["grüße".encode(), "\ufeffgrüße".encode(), "grüße".encode("cp1252"), "grüße".encode("utf-16")]
 )
-def test_texts_are_unicode_or_what_old_mails_are_written_in(raw, tmp_path):
+def test_texts_are_decoded_as_utf8_utf16_or_cp1252(raw, tmp_path):
     assert texts(write(tmp_path / "data", {"a.txt": raw})).inputs == ["grüße"]
 
 
-def test_texts_in_parts_are_kept_apart(tmp_path):
+def test_texts_are_read_by_split(tmp_path):
     train, valid = read(
         write(tmp_path / "data", {"train/a/1.txt": "1", "train/b/2.txt": "2", "dev/a/3.txt": "3"}), modality="text"
     )
@@ -52,7 +52,7 @@ def test_a_text_file_is_one_text(tmp_path):
     assert (found.inputs, found.labels) == (["one\ntwo"], [None])
 
 
-def test_text_files_called_as_parts_are_parts(tmp_path):
+def test_text_files_named_after_splits_are_splits(tmp_path):
     train, valid = read(
         write(tmp_path / "data", {"train.txt": "1", "valid.txt": "2", "test.txt": "3"}), modality="text"
     )
@@ -60,7 +60,7 @@ def test_text_files_called_as_parts_are_parts(tmp_path):
     assert read_one(tmp_path / "data", modality="text").inputs == ["3"]
 
 
-def test_what_is_hidden_does_not_count(tmp_path):
+def test_hidden_files_and_folders_are_ignored(tmp_path):
     files = {
         "a/1.txt": "1",
         "b/2.txt": "2",
@@ -71,7 +71,7 @@ def test_what_is_hidden_does_not_count(tmp_path):
     assert texts(write(tmp_path / "data", files)).inputs == ["1", "2"]
 
 
-def test_a_link_that_leads_back_is_followed_once(tmp_path):
+def test_a_cyclic_symlink_is_followed_once(tmp_path):
     root = write(tmp_path / "data", {"a/1.txt": "1", "b/2.txt": "2", "elsewhere/3.txt": "3"})
     (root / "a" / "again").symlink_to(root / "a")
     (root / "b" / "more").symlink_to(root / "elsewhere")
@@ -81,25 +81,28 @@ def test_a_link_that_leads_back_is_followed_once(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a/1.txt": b"\0\1\2"}, r"1.txt is no text: it holds zero bytes\nfix: leave it out"),
+        ({"a/1.txt": b"\0\1\2"}, r"1.txt is not a text file: it contains NUL bytes\nfix: remove it"),
         ({"a/1.txt": "1", "b/1.png": "x"}, r"b holds no texts\nfix: add texts to it"),
         ({"1.png": "x"}, r"data holds no folders; .*\nfix: arrange the texts as .*/<class>/<text>.txt"),
-        ({"all.csv": "text,label\na,b\n"}, r"data holds no folders; .*\nfix: give the table itself: .*all.csv"),
-        ({"train.csv": "text\na", "train.jsonl": '{"text": "a"}'}, r"holds train.csv and train.jsonl: it is not clear"),
+        ({"all.csv": "text,label\na,b\n"}, r"data holds no folders; .*\nfix: pass the table file: .*all.csv"),
+        (
+            {"train.csv": "text\na", "train.jsonl": '{"text": "a"}'},
+            r"holds both train.csv and train.jsonl\nfix: pass one",
+        ),
     ],
 )
-def test_a_bad_folder_is_told(files, message, tmp_path):
+def test_an_invalid_folder_raises(files, message, tmp_path):
     with pytest.raises(DataError, match=message):
         texts(write(tmp_path / "data", files))
 
 
-def test_a_text_is_no_image(tmp_path):
-    with pytest.raises(DataError, match=r"book.txt is a text, and this backbone looks at images\nfix: give a folder"):
+def test_a_text_file_is_rejected_for_an_image_backbone(tmp_path):
+    with pytest.raises(DataError, match=r"book.txt is a text file, but the backbone takes images\nfix: pass a folder"):
         read(write(tmp_path / "data", {"book.txt": "x"}) / "book.txt")
 
 
 @pytest.mark.parametrize("name", ["data", "book.txt", "table.CSV", "hf:user/films", "hf:user/films/en@v1.0"])
-def test_a_source_that_may_be_read_passes(name, tmp_path, monkeypatch):
+def test_check_source_accepts_supported_sources(name, tmp_path, monkeypatch):
     monkeypatch.chdir(write(tmp_path / "data", {"book.txt": "x", "table.CSV": "x", "data/x.txt": "x"}))
     check_source(name)
 
@@ -114,7 +117,7 @@ def test_a_source_that_may_be_read_passes(name, tmp_path, monkeypatch):
         ("hf:", "is no name of a data set"),
     ],
 )
-def test_a_source_that_cannot_be_read_is_told(name, message, tmp_path, monkeypatch):
+def test_check_source_rejects_unsupported_sources(name, message, tmp_path, monkeypatch):
     monkeypatch.chdir(write(tmp_path / "data", {"mails.mbox": "x", "LICENSE": "x"}))
     with pytest.raises(DataError, match=message):
         check_source(name)

@@ -1,4 +1,4 @@
-"""Turn texts and labels into plain Python values, or say what is wrong with them."""
+"""Convert texts and labels to plain Python types and validate them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from zoo.errors import DataError
 
 
 def cleaned(inputs: Sequence[Any], where: Callable[[int], str]) -> list[Any]:
-    """Return texts as str, pairs of texts as tuples, texts that are given as words as lists of str.
+    """Return texts as str, pairs of texts as tuples, pre-tokenised texts as lists of str.
 
-    Tuples are words, too, unless each has two. DataError for what is no text; `where` says where an input is.
+    Tuples are words as well, unless all have length two. `where` returns the location of an input for messages.
+    Raises DataError for inputs that are not text.
     """
     texts = [item.tolist() if hasattr(item, "tolist") else item for item in inputs]
     if any(isinstance(item, tuple) and len(item) != 2 for item in texts):
@@ -26,29 +27,29 @@ def cleaned(inputs: Sequence[Any], where: Callable[[int], str]) -> list[Any]:
 
 def _check_text(text: Any, index: int, where: Callable[[int], str]) -> None:
     if not isinstance(text, str):
-        what = "nothing" if is_missing(text) else f"{text!r:.60} ({type(text).__name__})"
+        what = "no value" if is_missing(text) else f"{text!r:.60} ({type(text).__name__})"
         raise DataError(
             f"{where(index)} has {what} where a text is expected",
-            fix="give texts, pairs of texts or lists of words; leave out what has none",
+            fix="pass texts, pairs of texts or lists of words; remove examples without a text",
         )
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{where(index)} holds half a character (a lone surrogate), which no tokenizer can read",
-            fix='take it out: text.encode("utf-8", "ignore").decode()',
+            f"{where(index)} contains a lone surrogate, which is not valid Unicode",
+            fix='remove it: text.encode("utf-8", "ignore").decode()',
         ) from error
 
 
 def is_missing(value: Any) -> bool:
-    """Tell whether a value says that there is none: None, NaN, and what pandas has for it."""
+    """Return whether a value is missing: None, NaN, pandas.NA or pandas.NaT."""
     return (
         value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
     )
 
 
 def plain_label(value: Any, where: str) -> Label:
-    """Turn a label into plain Python: numpy and torch scalars and arrays too; True is the class "True"."""
+    """Convert a label, including numpy and torch scalars and arrays, to plain Python; True becomes "True"."""
     if hasattr(value, "ndim") and value.ndim:
         value = value.tolist()
     plain = value.item() if hasattr(value, "item") else value
@@ -60,6 +61,6 @@ def plain_label(value: Any, where: str) -> Label:
     if plain is None or isinstance(plain, str | int) or (isinstance(plain, float) and math.isfinite(plain)):
         return plain
     raise DataError(
-        f"label of {where} is {value!r:.60} ({type(value).__name__}), not a text, a number or a list of labels",
-        fix="turn the labels into str, int or float, or lists of str",
+        f"label of {where} is {value!r:.60} ({type(value).__name__}), not str, int, float or a list of labels",
+        fix="convert the labels to str, int or float, or lists of str",
     )

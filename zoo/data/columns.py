@@ -1,4 +1,4 @@
-"""Which column of a table is the input and which the label: as asked for, by usual names, or as the only ones left."""
+"""Infer the input and label columns of a table: by the arguments, by common names, or as the only ones left."""
 
 from __future__ import annotations
 
@@ -21,47 +21,47 @@ ALSO_LABELS = (
     *("category", "sentiment", "topic", "intent", "emotion", "score", "rating", "stars", "pos_tags", "tags", "tag"),
     *("targets", "classes", "categories", "label_name", "class_name", "y"),
 )
-"""Names of labels where there is one of them only: of rating and sentiment, which one is meant cannot be known."""
+"""Label names used only if a table has exactly one of them: rating and sentiment together are ambiguous."""
 PAIRS = (
     *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2")),
     *(("question", "passage"), ("question", "context"), ("question", "sentence"), ("question", "answer")),
     *(("query", "passage"), ("query", "document"), ("text_a", "text_b"), ("sentence_a", "sentence_b")),
 )
-"""Names of columns that go together as a pair of texts."""
+"""Names of columns that form a pair of texts."""
 COUNTERS = ("", "id", "idx", "index", "guid", "uuid", "row_id", "unnamed: 0", "__index_level_0__")
-"""Names of columns that number the rows, and are neither input nor label unless asked for."""
-NAMED = 40
-"""Characters that a name has at most; what is longer is a text."""
+"""Names of row index columns, never inferred as input or label."""
+MAX_NAME = 40
+"""Maximum length of a column name in characters; a longer header value is data."""
 
 
 def choose(table: Table, asked: Columns, modality: str) -> Columns:
-    """Return the columns of the input and of the label; DataError where that is not clear, naming all of them."""
+    """Return the input and label columns; raises DataError listing all columns if the choice is ambiguous."""
     _check(table, asked)
     free = [name for name in table.names if name.lower() not in COUNTERS]
     label = asked.label if asked.label is not None else _label(free, asked.input)
     inputs = asked.input or _input([name for name in free if name != label], modality)
     if not inputs and label is None:
         _check_header(table)
-        inputs, label = _by_look(table, free, modality)
+        inputs, label = _by_values(table, free, modality)
     rest = [name for name in free if name != label and name not in inputs]
     if not inputs and len(rest) == 1:
         inputs = (rest.pop(),)
     if not inputs:
-        raise _unclear(table, "input")
+        raise _ambiguous(table, "input")
     if label is None and len(rest) == 1:
         label = rest.pop()
     if label is None and rest:
-        raise _unclear(table, "label")
+        raise _ambiguous(table, "label")
     return Columns(inputs, label or None)
 
 
 def _check(table: Table, asked: Columns) -> None:
-    names = [name for name in table.names if name]  # what a spreadsheet adds at the end has no name
+    names = [name for name in table.names if name]  # spreadsheets append unnamed columns
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{table.origin} has two columns called {twice[0]!r}", fix="rename one of them")
     if not names:
-        raise DataError(f"{table.origin} has no columns", fix="give a table with a column of inputs and one of labels")
+        raise DataError(f"{table.origin} has no columns", fix="write a table with an input column and a label column")
     known = f"it has {', '.join(names)}"
     for name in asked.input:
         if name not in names:
@@ -73,7 +73,7 @@ def _check(table: Table, asked: Columns) -> None:
 
 
 def _label(names: Sequence[str], taken: Sequence[str]) -> str | None:
-    """Return the column that is called as labels are, unless several could be meant."""
+    """Return the column with a common label name, unless that is ambiguous."""
     lower = {name.lower(): name for name in names if name not in taken}
     first = next((lower[name] for name in LABELS if name in lower), None)
     others = [lower[name] for name in ALSO_LABELS if name in lower]
@@ -81,7 +81,7 @@ def _label(names: Sequence[str], taken: Sequence[str]) -> str | None:
 
 
 def _input(names: Sequence[str], modality: str) -> tuple[str, ...]:
-    """Return the column, or the well-known pair, that is called as inputs are."""
+    """Return the column, or the pair of columns, with common input names."""
     lower = {name.lower(): name for name in names}
     pairs = PAIRS if modality == "text" else ()
     usual = IMAGES if modality == "image" else TEXTS
@@ -89,18 +89,18 @@ def _input(names: Sequence[str], modality: str) -> tuple[str, ...]:
     return tuple(lower[name] for name in found[0]) if found else ()
 
 
-def _by_look(table: Table, names: Sequence[str], modality: str) -> tuple[tuple[str, ...], str | None]:
-    """Of two columns without usual names, return the one that holds inputs; the other holds labels. Else none."""
+def _by_values(table: Table, names: Sequence[str], modality: str) -> tuple[tuple[str, ...], str | None]:
+    """Infer input and label of two columns by their values, (), None if unclear; a single column is the input."""
     if len(names) != 2:
         return tuple(names[:1]) if len(names) == 1 else (), None
-    looks = _is_image if modality == "image" else _are_texts
-    inputs = [name for name in names if looks(table.column(name))]
+    is_input = _are_images if modality == "image" else _are_texts
+    inputs = [name for name in names if is_input(table.column(name))]
     if len(inputs) != 1:
         return (), None
     return (inputs[0],), next(name for name in names if name != inputs[0])
 
 
-def _is_image(values: Sequence[Any]) -> bool:
+def _are_images(values: Sequence[Any]) -> bool:
     first = values[0]
     return (
         PurePath(first).suffix.lower() in IMAGE_SUFFIXES
@@ -110,24 +110,24 @@ def _is_image(values: Sequence[Any]) -> bool:
 
 
 def _are_texts(values: Sequence[Any]) -> bool:
-    """Tell whether values are texts that seldom occur twice, as those of labels do."""
+    """Return whether values are mostly unique strings, unlike labels."""
     return all(isinstance(value, str) for value in values) and 2 * len(set(values)) > len(values)
 
 
 def _check_header(table: Table) -> None:
-    """Raise DataError if the first line of a file is an example rather than the names of the columns."""
+    """Raise DataError if the first line of a CSV file is_input like data instead of a header."""
     if not table.untyped:
         return
     for name in filter(None, table.names):
-        if len(name) > NAMED or re.fullmatch(r"-?[0-9.]+", name) or name in table.column(name):
-            what = f"{table.origin} has no names of columns in its first line, it seems: {', '.join(table.names)}"
-            fix = f"add a first line to {table.origin} that names each column, such as: text, label"
+        if len(name) > MAX_NAME or re.fullmatch(r"-?[0-9.]+", name) or name in table.column(name):
+            what = f"{table.origin} seems to have no header; its first line is: {', '.join(table.names)}"
+            fix = f"add a header line to {table.origin}, such as: text,label"
             raise DataError(what, fix=fix)
 
 
-def _unclear(table: Table, what: str) -> DataError:
-    fix = f'say it: --{what} NAME, or {what}="NAME" in Python'
+def _ambiguous(table: Table, what: str) -> DataError:
+    fix = f'name it: --{what} NAME, or {what}="NAME" in Python'
     if what == "label":
         fix += '; without labels: --label ""'
     names = ", ".join(filter(None, table.names))
-    return DataError(f"{table.origin}: it is not clear which column is the {what}: {names}", fix=fix)
+    return DataError(f"{table.origin}: cannot infer the {what} column from: {names}", fix=fix)

@@ -1,4 +1,4 @@
-"""Images decoded once: packed uint8 pixels, in a memory-mapped cache file when they come from files."""
+"""Cache of decoded images: packed uint8 pixels, memory-mapped from disk if the images come from files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHUNK = 64
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """N decoded images: flat pixels (B,) uint8, one (C, H, W) shape each, and which inputs were left out."""
+    """N decoded images: flat pixels (B,) uint8, one (C, H, W) shape each, and the indices of skipped inputs."""
 
     flat: Tensor
     shapes: tuple[tuple[int, int, int], ...]
@@ -35,7 +35,7 @@ class Decoded:
         return len(self.shapes)
 
     def images(self) -> list[Tensor] | Tensor:
-        """Return views of the pixels: one tensor (N, C, H, W) when all have one shape, else a list of (C, H, W)."""
+        """Return views of the pixels: one tensor (N, C, H, W) if all shapes are equal, else a list of (C, H, W)."""
         if len(set(self.shapes)) == 1:
             return self.flat.view(len(self), *self.shapes[0])
         sizes = [c * h * w for c, h, w in self.shapes]
@@ -45,10 +45,11 @@ class Decoded:
 def decode(
     examples: Examples, spec: ImageInput, cache: Path | None, *, skip_bad: bool, advance: Callable[[int], None]
 ) -> Decoded:
-    """Decode and resize every image once; files are kept below `cache` (None: not kept), keyed by content and size.
+    """Decode and resize every image; cache images from files in the folder `cache` (None: no cache).
 
-    `advance` is told after each chunk how many more are done. Raises DataError naming the first image that cannot be
-    read, unless `skip_bad`; then the indices left out are in `skipped`.
+    The cache key is path, size, time of change and input specification. `advance` is called with the number of images
+    of each finished chunk. Raises DataError naming the first image that cannot be read; with `skip_bad` its index is in
+    `skipped` instead.
     """
     if cache is None or not _from_files(examples):
         return _in_memory(_prepare(examples, spec, skip_bad, advance))
@@ -72,14 +73,14 @@ def _key(examples: Examples, spec: ImageInput, skip_bad: bool) -> str:
 
 
 def name_of(item: Any, index: int) -> str:
-    """Return what an image is called in errors: its path, else its place."""
+    """Return the name of an image in messages: its path, else its index."""
     return str(item) if isinstance(item, str | os.PathLike) else f"image {index}"
 
 
 def _prepare(
     examples: Examples, spec: ImageInput, skip_bad: bool, advance: Callable[[int], None]
 ) -> Iterator[Tensor | None]:
-    """Yield the pixels of each image in order, None for one left out. Threads: PIL decodes without the GIL."""
+    """Yield the pixels of each image in order, None if skipped; decode in threads, as PIL releases the GIL."""
 
     def one(index: int) -> Tensor | None:
         item = examples.inputs[index]
@@ -91,7 +92,7 @@ def _prepare(
             raise
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # A ready array costs less than handing it to a thread.
+        # For arrays a thread costs more than the conversion.
         encoded = len(examples) and isinstance(examples.inputs[0], str | os.PathLike | bytes | dict)
         run = pool.map if encoded else map
         for start in range(0, len(examples), CHUNK):
@@ -113,7 +114,7 @@ def _in_memory(images: Iterator[Tensor | None]) -> Decoded:
 
 
 def _write(images: Iterator[Tensor | None], data: Path, index: Path) -> None:
-    """Write pixels, then their index, each under a temporary name first: a killed run leaves no half cache."""
+    """Write the pixels, then their index, each to a temporary file first: a killed run leaves no partial cache."""
     shapes: list[tuple[int, int, int] | None] = []
     part = data.with_suffix(f".{os.getpid()}.part")
     try:
@@ -127,8 +128,8 @@ def _write(images: Iterator[Tensor | None], data: Path, index: Path) -> None:
         part.replace(index)
     except OSError as error:
         raise DataError(
-            f"decoded images cannot be written to {data.parent}: {error}",
-            fix="free some disk space, or set ZOO_HOME to a folder with room",
+            f"cannot write decoded images to {data.parent}: {error}",
+            fix="free disk space, or set ZOO_HOME to a folder on another disk",
         ) from error
     finally:
         part.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
-"""Near-duplicates between training and validation data: they make a validation score better than the model is.
+"""Near-duplicate detection between training and validation data, whose overlap inflates validation scores.
 
-Both kinds of inputs are searched in two steps: the likeliest partners by a product of short codes, in blocks, then a
-closer look at these alone. Images are compared by the differences of neighbouring cells of a small thumbnail (as dHash
-does, but without rounding them to bits), once whole and once cropped; texts by the Jaccard similarity of their shingles
-(Broder 1997, "On the resemblance and containment of documents").
+The search has two steps: candidates by the dot product of short codes, in blocks, then an exact comparison of these
+candidates. Images are compared by the differences of neighbouring cells of a small thumbnail (as in dHash, but without
+rounding them to bits), whole and cropped; texts by the Jaccard similarity of their shingles (Broder 1997, "On the
+resemblance and containment of documents").
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ from torch.nn import functional as F
 
 from zoo.data.datasets import Inputs
 from zoo.data.image_batches import Images
-from zoo.data.sampler import in_turn
+from zoo.data.sampler import sequential_batches
 from zoo.data.texts import Texts
 
-PARTNERS = 4
-"""How many likely partners of each example get a closer look."""
-CROWD, APART = 10, 0.5
-"""A near-duplicate image is at most this share as far (1 - correlation) as the CROWD-th likeliest partner: small images
-of like things, as letters or shoes, are all near each other (cf. the ratio test of Lowe 2004, section 7.1). Where the
-training data holds as many copies of one image, only closer ones than these are found."""
+CANDIDATES = 4
+"""Candidates per example that are compared exactly."""
+RATIO_RANK, MAX_RATIO = 10, 0.5
+"""Ratio test: the distance (1 - correlation) of a near-duplicate is at most MAX_RATIO times that of the RATIO_RANK-th
+nearest image, because small images of similar objects (letters, shoes) are all close (cf. Lowe 2004, section 7.1). If
+the training data holds RATIO_RANK copies of an image, only closer matches than these are found."""
 BLOCK = 512
-"""Examples, or pairs of them, that are worked on at a time."""
+"""Examples, or pairs of examples, per block."""
 SIDE, COARSE, FINE = 40, 8, 16
-"""Cells a side: of the thumbnails that are kept, of the codes that are searched, and in the closer look."""
-LIKELY_IMAGES, NEAR_IMAGES = 0.75, 0.9
-"""Correlation from which images get a closer look, and from which, in it, they are near-duplicates.
+"""Cells per side: of the stored thumbnails, of the codes for the candidate search, and of the exact comparison."""
+CANDIDATE_IMAGES, NEAR_IMAGES = 0.75, 0.9
+"""Minimum correlation of the codes of candidates, and of near-duplicates in the exact comparison.
 
-Chosen on 289 photos of things on white (tuxpaint-stamps), each looked for among all in a variant. Found, and with its
-own partner: halved, 64 px, JPEG at quality 50, darker by 10 %, more contrast, mirrored 100 %; cropped by 5 % 100 %
-(99.7 %), mirrored as well 100 % (99.7 %); brighter by 10 % 99.7 % (99.3 %); cropped, halved and JPEG 98.6 %; cropped by
-10 % 30 %. Of the 41,616 pairs of photos five are found: four are mirrored, one is an apple in another colour. With the
-64 bits of dHash or pHash alone, 43 % or 69 % of the crops are found at about as few pairs. 10,000 photos of clothes at
-28 px (Fashion-MNIST's test images) have 137 near-duplicates in 10,000 others, 5,000 without APART, which costs 30 % of
-the crops there.
+Chosen on 289 photos of objects on white (tuxpaint-stamps), each searched for in a modified version. Recall (in brackets
+with the correct partner): halved, 64 px, JPEG at quality 50, 10 % darker, more contrast, mirrored 100 %; cropped by
+5 % 100 % (99.7 %), also mirrored 100 % (99.7 %); 10 % brighter 99.7 % (99.3 %); cropped, halved and JPEG 98.6 %;
+cropped by 10 % 30 %. Of the 41,616 pairs of photos five are reported: four are mirrored, one is an apple in another
+colour. The 64 bits of dHash or pHash alone find 43 % or 69 % of the crops at about as few pairs. 10,000 photos of
+clothes at 28 px (Fashion-MNIST's test images) have 137 near-duplicates in 10,000 others, 5,000 without MAX_RATIO, which
+costs 30 % of the crops there.
 """
 CROP = 38
-"""Cells a side of the nine crops in the closer look: they are 5 % smaller, so that a crop of a photo is found."""
+"""Cells per side of the nine crops in the exact comparison: 5 % smaller, so that cropped copies are found."""
 CONTRAST = 1.0
-"""Root mean square difference of neighbouring cells, in grey levels, below which an image counts as empty."""
+"""Root mean square difference of neighbouring cells, in grey levels, below which an image is treated as blank."""
 SHINGLE = 5
-"""Tokens in a shingle."""
+"""Tokens per shingle (n-gram)."""
 BITS = 256
-"""Bits in a text's code, one of each of as many MinHashes (Li and König 2010, arXiv 0910.3349)."""
-LIKELY_TEXTS, NEAR_TEXTS = 0.65, 0.8
-"""Jaccard similarity from which texts get a closer look, estimated to about 0.04, and from which they are near."""
-MIX = (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)
+"""Bits in the code of a text: b-bit MinHash with b = 1 (Li and König 2010, arXiv 0910.3349)."""
+CANDIDATE_TEXTS, NEAR_TEXTS = 0.65, 0.8
+"""Minimum Jaccard similarity of candidates, estimated to about 0.04, and of near-duplicates, exact."""
+SPLITMIX = (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)
 """Odd 64-bit multipliers of SplitMix64 (Steele, Lea and Flood 2014)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Which of `valid` have a near-duplicate in `train`, for each of them one such, and how many are identical."""
+    """Validation indices with a near-duplicate, one training index for each, and the number of exact copies."""
 
     valid: tuple[int, ...]
     train: tuple[int, ...]
@@ -66,18 +66,20 @@ class Duplicates:
 
 
 def near(train: Inputs, valid: Inputs) -> Duplicates:
-    """Find the validation examples that are in the training data as well, identical or nearly so."""
+    """Find the validation examples with an exact or near-duplicate in the training data."""
     if not len(train) or not len(valid):
         return Duplicates((), (), 0)
     if isinstance(train, Images) and isinstance(valid, Images):
         theirs, ours = _thumbnails(train), _thumbnails(valid)
-        same = _identical(train, valid, *([thumb.numpy().tobytes() for thumb in thumbs] for thumbs in (theirs, ours)))
+        same = _exact_copies(
+            train, valid, *([thumb.numpy().tobytes() for thumb in thumbs] for thumbs in (theirs, ours))
+        )
         rest = [i for i in range(len(valid)) if i not in same]
         others = _near_images(theirs, ours[rest]) if rest else {}
     else:
         assert isinstance(train, Texts)
         assert isinstance(valid, Texts)
-        same = _identical(train, valid, train.lengths.tolist(), valid.lengths.tolist())
+        same = _exact_copies(train, valid, train.lengths.tolist(), valid.lengths.tolist())
         rest = [i for i in range(len(valid)) if i not in same]
         others = _near_texts(train, valid.at(rest)) if rest else {}
     found = same | {rest[i]: j for i, j in others.items()}
@@ -85,8 +87,11 @@ def near(train: Inputs, valid: Inputs) -> Duplicates:
     return Duplicates(tuple(places), tuple(found[i] for i in places), len(same))
 
 
-def _identical(train: Inputs, valid: Inputs, theirs: Sequence[Hashable], ours: Sequence[Hashable]) -> dict[int, int]:
-    """Return the first partner in `train` of each identical example of `valid`; identical ones have equal keys."""
+def _exact_copies(train: Inputs, valid: Inputs, theirs: Sequence[Hashable], ours: Sequence[Hashable]) -> dict[int, int]:
+    """Map each validation index with an exact copy in `train` to the first one; `theirs` and `ours` are keys of both.
+
+    Identical examples have equal keys; only examples with a common key are hashed.
+    """
     common = set(theirs) & set(ours)
     first: dict[bytes, int] = {}
     for j, key in enumerate(theirs):
@@ -97,30 +102,30 @@ def _identical(train: Inputs, valid: Inputs, theirs: Sequence[Hashable], ours: S
 
 
 def _digest(inputs: Inputs, index: int) -> bytes:
-    """Return a digest of an image's shape and pixels, or of a text's tokens."""
+    """Return the SHA-256 digest of an image's shape and pixels, or of a text's tokens."""
     row = int(inputs.rows[index])
     content = inputs.pixels[row] if isinstance(inputs, Images) else inputs.ids[_span(inputs, row)]
     return hashlib.sha256(repr(tuple(content.shape)).encode() + content.numpy().tobytes()).digest()
 
 
-def _likely(valid: Tensor, train: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return pairs of rows (P,), (P,) whose product is at least `least`: the best few partners of each of `valid`.
+def _candidates(valid: Tensor, train: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return candidate pairs (P,), (P,): for each row of `valid` the top CANDIDATES of `train` with product >= `least`.
 
-    The third is the product (P,) with the CROWD-th best partner, how alike even others are; -1 where there are fewer.
+    The third tensor (P,) is the product with the RATIO_RANK-th nearest row for the ratio test, -1 with fewer rows.
     """
     found = []
     for start in range(0, len(valid), BLOCK):
         # (B, D) @ (D, M) -> (B, M)
-        products, places = (valid[start : start + BLOCK] @ train.T).topk(min(CROWD, len(train)), 1)
-        row, rank = (products[:, :PARTNERS] >= least).nonzero().unbind(1)
-        crowd = products[row, -1] if len(train) >= CROWD else torch.full(row.shape, -1.0)
-        found.append((row + start, places[row, rank], crowd))
-    rows, partners, crowds = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return rows, partners, crowds
+        products, places = (valid[start : start + BLOCK] @ train.T).topk(min(RATIO_RANK, len(train)), 1)
+        row, rank = (products[:, :CANDIDATES] >= least).nonzero().unbind(1)
+        reference = products[row, -1] if len(train) >= RATIO_RANK else torch.full(row.shape, -1.0)
+        found.append((row + start, places[row, rank], reference))
+    rows, partners, references = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return rows, partners, references
 
 
-def _best(rows: Tensor, partners: Tensor, scores: Tensor, near: Tensor) -> dict[int, int]:
-    """Return for each row (P,) with partners that are near (P,) the one with the highest score, the first of equals."""
+def _best_partners(rows: Tensor, partners: Tensor, scores: Tensor, near: Tensor) -> dict[int, int]:
+    """Map each row (P,) to its highest-scoring partner among the pairs with `near` (P,); ties go to the first."""
     order = scores.argsort(stable=True, descending=True)
     order = order[near[order]]
     found: dict[int, int] = {}
@@ -130,18 +135,18 @@ def _best(rows: Tensor, partners: Tensor, scores: Tensor, near: Tensor) -> dict[
 
 
 def _near_images(train: Tensor, valid: Tensor) -> dict[int, int]:
-    """Return the near-duplicate among thumbnails `train` of each of `valid` that has one, mirrored or not."""
+    """Map the index of each validation thumbnail to its near-duplicate in `train`, mirrored or not, if it has one."""
     codes, pairs = _codes_of_images(train), []
     for turned in (valid, valid.flip(-1)):
-        rows, partners, crowds = _likely(_codes_of_images(turned), codes, LIKELY_IMAGES)
+        rows, partners, references = _candidates(_codes_of_images(turned), codes, CANDIDATE_IMAGES)
         parts = zip(rows.split(BLOCK), partners.split(BLOCK), strict=True)
-        scores = torch.cat([_alike(turned[i].float(), train[j].float()) for i, j in parts])
-        pairs.append((rows, partners, scores, (scores >= NEAR_IMAGES) & (1 - scores <= APART * (1 - crowds))))
-    return _best(*(torch.cat(parts) for parts in zip(*pairs, strict=True)))
+        scores = torch.cat([_max_correlation(turned[i].float(), train[j].float()) for i, j in parts])
+        pairs.append((rows, partners, scores, (scores >= NEAR_IMAGES) & (1 - scores <= MAX_RATIO * (1 - references))))
+    return _best_partners(*(torch.cat(parts) for parts in zip(*pairs, strict=True)))
 
 
 def _thumbnails(images: Images) -> Tensor:
-    """Shrink whole images to (N, C, SIDE, SIDE) uint8."""
+    """Resize images to (N, C, SIDE, SIDE) uint8."""
     return torch.cat([_shrink(images.pixels[row][None], SIDE) for row in images.rows.tolist()])
 
 
@@ -155,40 +160,40 @@ def _codes_of_images(thumbs: Tensor) -> Tensor:
 
 
 def _edges(cells: Tensor) -> Tensor:
-    """Return the differences of neighbouring cells (N, C, S, S) as rows (N, D) of length 1; shorter with hardly any."""
+    """Return differences of neighbouring cells (N, C, S, S) as unit vectors (N, D), shorter for nearly blank images."""
     edges = torch.cat([cells.diff(dim=-1).flatten(1), cells.diff(dim=-2).flatten(1)], 1)
     lengths: Tensor = edges.norm(dim=1, keepdim=True)
     return edges / lengths.clamp(min=CONTRAST * edges.shape[1] ** 0.5)
 
 
-def _alike(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Return the highest correlation (P,) of pairs of thumbnails: both whole, or one with a crop of the other."""
+def _max_correlation(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Return the maximum correlation (P,) of pairs of thumbnails: both whole, or one whole and a crop of the other."""
     whole = _windows((0,), SIDE)
     crops = _windows((0, (SIDE - CROP) // 2, SIDE - CROP), CROP)
-    our, their = _cut(ours, whole), _cut(theirs, whole)  # (P, 1, D) each
-    products = [our * their, our * _cut(theirs, crops), _cut(ours, crops) * their]
+    our, their = _window_edges(ours, whole), _window_edges(theirs, whole)  # (P, 1, D) each
+    products = [our * their, our * _window_edges(theirs, crops), _window_edges(ours, crops) * their]
     return torch.cat([product.sum(2) for product in products], 1).amax(1)
 
 
 def _windows(starts: Sequence[int], length: int) -> Tensor:
-    """Return the weights (W, FINE, SIDE) that shrink `length` cells of a side from each start, as `_shrink` does."""
+    """Return interpolation weights (W, FINE, SIDE) that resize `length` cells from each start, as `_shrink` does."""
     weights = F.interpolate(torch.eye(length)[None, None], (FINE, length), mode="bilinear", antialias=True)[0, 0]
     return torch.stack([F.pad(weights, (start, SIDE - length - start)) for start in starts])
 
 
-def _cut(thumbs: Tensor, windows: Tensor) -> Tensor:
-    """Return the edges (P, W * W, D) of every window of thumbnails (P, C, SIDE, SIDE)."""
+def _window_edges(thumbs: Tensor, windows: Tensor) -> Tensor:
+    """Return the edge vectors (P, W * W, D) of every window of thumbnails (P, C, SIDE, SIDE)."""
     cells = torch.einsum("yih,pchw,xjw->pyxcij", windows, thumbs, windows)
     edges: Tensor = _edges(cells.flatten(0, 2)).unflatten(0, (len(thumbs), len(windows) ** 2))
     return edges
 
 
 def _near_texts(train: Texts, valid: Texts) -> dict[int, int]:
-    """Return the near-duplicate in `train` of each text of `valid` that has one; a text without a shingle has none."""
-    rows, partners, _ = _likely(_codes_of_texts(valid), _codes_of_texts(train), LIKELY_TEXTS)
+    """Map the index of each text of `valid` to its near-duplicate in `train`, if it has one and any shingle."""
+    rows, partners, _ = _candidates(_codes_of_texts(valid), _codes_of_texts(train), CANDIDATE_TEXTS)
     pairs = zip(rows.tolist(), partners.tolist(), strict=True)
     scores = torch.tensor([_jaccard(valid, i, train, j) for i, j in pairs])
-    return _best(rows, partners, scores, scores >= NEAR_TEXTS)
+    return _best_partners(rows, partners, scores, scores >= NEAR_TEXTS)
 
 
 def _span(texts: Texts, row: int) -> slice:
@@ -196,46 +201,46 @@ def _span(texts: Texts, row: int) -> slice:
 
 
 def _jaccard(valid: Texts, i: int, train: Texts, j: int) -> float:
-    """Return what share of the shingles of two texts both have."""
+    """Return the Jaccard similarity of the shingle sets of two texts."""
     spans = (texts.ids[_span(texts, int(texts.rows[k]))] for texts, k in ((valid, i), (train, j)))
     ours, theirs = (set(_shingles(ids.long()).tolist()) for ids in spans)
     return len(ours & theirs) / len(ours | theirs)
 
 
 def _shingles(ids: Tensor) -> Tensor:
-    """Hash each run of SHINGLE tokens (…, T) to 64 bits, (…, T - SHINGLE + 1), none of fewer tokens."""
+    """Hash each shingle of tokens (…, T) to 64 bits, (…, T - SHINGLE + 1); (…, 0) for fewer tokens than a shingle."""
     runs = ids.unfold(-1, SHINGLE, 1) if ids.shape[-1] >= SHINGLE else ids.new_zeros(*ids.shape[:-1], 0, SHINGLE)
     hashes = torch.zeros_like(runs[..., 0])
     for token in runs.unbind(-1):
-        hashes = _mixed(hashes + token + 1)
+        hashes = _splitmix64(hashes + token + 1)
     return hashes
 
 
-def _mixed(numbers: Tensor) -> Tensor:
-    """Scramble 64-bit integers one to one: SplitMix64, products modulo 2^64."""
-    numbers = numbers + MIX[0]
-    for shift, factor in ((30, MIX[1]), (27, MIX[2]), (31, 1)):
-        high = (numbers >> shift) & ((1 << (64 - shift)) - 1)  # torch shifts the sign in
+def _splitmix64(numbers: Tensor) -> Tensor:
+    """Hash 64-bit integers by SplitMix64 (a bijection, products modulo 2^64)."""
+    numbers = numbers + SPLITMIX[0]
+    for shift, factor in ((30, SPLITMIX[1]), (27, SPLITMIX[2]), (31, 1)):
+        high = (numbers >> shift) & ((1 << (64 - shift)) - 1)  # logical shift: >> extends the sign
         numbers = (numbers ^ high) * factor
     return numbers
 
 
 def _codes_of_texts(texts: Texts) -> Tensor:
-    """Return +-1 codes (N, BITS) / sqrt(BITS), whose products are the Jaccard similarities on average; 0 for too short.
+    """Return +-1 codes (N, BITS) / sqrt(BITS) whose dot products estimate Jaccard similarity; 0 for texts too short.
 
-    Each bit is that of the smallest hash of the text's shingles: equal with chance J + (1 - J) / 2.
+    Each bit is one bit of a MinHash of the shingles: two texts agree in it with probability J + (1 - J) / 2.
     """
     codes: Tensor = torch.zeros(len(texts), BITS)
-    factors = (_mixed(torch.arange(BITS)) | 1).int()
-    for rows in in_turn(len(texts), BLOCK, texts.lengths):
+    factors = (_splitmix64(torch.arange(BITS)) | 1).int()
+    for rows in sequential_batches(len(texts), BLOCK, texts.lengths):
         batch = texts.batch(rows)
         shingles = _shingles(batch["input_ids"])
         mask = batch["attention_mask"][:, SHINGLE - 1 :].bool()
         if not mask.shape[1]:
             continue
-        # Repeating the first shingle in the place of padding leaves the smallest as it is.
+        # Replacing padding by the first shingle does not change the minimum.
         short = torch.where(mask, shingles, shingles[:, :1]).int()
         least = torch.stack([(short * factor).amin(1) for factor in factors], 1)  # (B, T) -> (B, BITS)
-        bits: Tensor = _mixed(least.long() + torch.arange(BITS) * MIX[0]) & 1
+        bits: Tensor = _splitmix64(least.long() + torch.arange(BITS) * SPLITMIX[0]) & 1
         codes[rows] = (2 * bits - 1).float() * mask[:, :1] / BITS**0.5
     return codes

@@ -1,4 +1,4 @@
-"""Examples: inputs with labels, from a folder, a table, a data set or any sized sequence of pairs."""
+"""Examples: inputs and labels before decoding or tokenisation, as read from any source of data."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, Protocol, overload
 from zoo.errors import DataError
 
 Label = Any
-"""A class (str, int), several labels or tags (tuple), a number (float), or None where there is no label."""
+"""A class (str, int), several labels or tags (tuple), a number (float), or None without a label."""
 TRAIN, VALID, TEST = ("train", "training"), ("valid", "val", "validation", "dev"), ("test", "testing")
-"""What the parts of a data set are called, in folders, files and splits."""
+"""Names of the splits, in folders, files and datasets."""
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pcx", ".pgm"}
     | {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 )
 TEXT_SUFFIXES = frozenset({"", ".eml", ".htm", ".html", ".log", ".md", ".rst", ".tex", ".text", ".txt", ".xml"})
-"""Suffixes of the files that a folder of images, or of texts, is read from."""
+"""Suffixes of image and text files read from folders."""
 
 
 class Sized(Protocol):
-    """Anything with a length and an item at each index: a list, a torch Dataset."""
+    """A map-style dataset: anything with __len__ and __getitem__, such as a list or a torch Dataset."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Any: ...
@@ -29,21 +29,21 @@ class Sized(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a table hold the input (two: a pair of texts) and the label ("": none); else as they look."""
+    """Names of the input columns (two: a pair of texts) and the label column ("": none); inferred if not given."""
 
     input: tuple[str, ...] = ()
     label: str | None = None
 
     @classmethod
     def of(cls, input: str | Sequence[str] | None, label: str | None) -> Columns:
-        """Take names as users write them: "a", "a,b", ["a", "b"] or None."""
+        """Parse names as users write them: "a", "a,b", ["a", "b"] or None."""
         names = input.split(",") if isinstance(input, str) else input or ()
         return cls(tuple(name.strip() for name in names), label)
 
 
 @dataclass(frozen=True, slots=True)
 class Lazy(Sequence[Any]):
-    """Items that are read from the disk one by one, when they are asked for: images that would not fit in memory."""
+    """A sequence whose items are read on access, for images that do not fit in memory."""
 
     get: Callable[[int], Any]
     indices: Sequence[int]
@@ -59,13 +59,13 @@ class Lazy(Sequence[Any]):
         return Lazy(self.get, self.indices[index]) if isinstance(index, slice) else self.get(self.indices[index])
 
     def at(self, indices: Iterable[int]) -> Lazy:
-        """Return some of the items, in that order, none of them read yet."""
+        """Return the items at `indices`, in that order, without reading them."""
         return Lazy(self.get, [self.indices[i] for i in indices])
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Inputs (paths, images in memory, texts) and their labels, of equal length, and where they came from."""
+    """Inputs (paths, images in memory, texts), labels of equal length, and their origin for messages."""
 
     inputs: Sequence[Any]
     labels: Sequence[Label]
@@ -82,8 +82,8 @@ class Examples:
 
 
 class Unlabelled(DataError):
-    """A table has no labels where its label column should have them."""
+    """The label column of a table is missing or empty."""
 
 
 Parts = Mapping[str, Callable[[], Examples]]
-"""How to read each part of the data; only those that are wanted are read."""
+"""Split name -> reader; only the requested splits are read."""

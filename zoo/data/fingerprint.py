@@ -1,4 +1,4 @@
-"""Identify inputs and data sets by their content: SHA-256 fingerprints."""
+"""SHA-256 fingerprints of inputs and datasets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.data.examples import Examples
 
 
 def fingerprint(examples: Examples) -> str:
-    """Return the SHA-256 over labels and inputs: texts, paths by relative name, size and time, images by bytes."""
+    """Return the SHA-256 of labels and inputs: paths by relative name, size and mtime, all else by content."""
     digest = hashlib.sha256()
     for item, label in zip(examples.inputs, examples.labels, strict=True):
         digest.update(f"{identity(item, examples.origin)}\t{label!r}\n".encode("utf-8", "replace"))
@@ -19,7 +19,7 @@ def fingerprint(examples: Examples) -> str:
 
 
 def identity(item: Any, origin: str = "") -> str:
-    """Name one input by its content, cheaply: a path by name, size and time of change, all else by its bytes."""
+    """Return a cheap identity of one input: name, size and mtime of a path, SHA-256 of all else."""
     if isinstance(item, dict):  # an image of the `datasets` library
         item = item.get("bytes") or Path(item.get("path") or "")
     if isinstance(item, os.PathLike):
@@ -35,5 +35,5 @@ def identity(item: Any, origin: str = "") -> str:
         return hashlib.sha256(item).hexdigest()
     if hasattr(item, "detach"):
         item = item.detach().cpu().numpy()
-    shape = getattr(item, "shape", None) or (item.mode, item.size)  # the same bytes may be another image
+    shape = getattr(item, "shape", None) or (item.mode, item.size)  # equal bytes of another shape are another image
     return hashlib.sha256(repr(shape).encode() + item.tobytes()).hexdigest()

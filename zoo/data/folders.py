@@ -1,4 +1,4 @@
-"""Folders and files of examples: a sub-folder per class, parts such as train/ and valid/, tables, texts."""
+"""Read datasets from disk: a folder per class, splits such as train/ and valid/, table files and text files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo.data.examples import IMAGE_SUFFIXES, TEST, TEXT_SUFFIXES, TRAIN, VALID,
 from zoo.data.files import TABLES, read_table, read_text
 from zoo.errors import DataError
 
-PARTS = (*TRAIN, *VALID, *TEST)
+SPLITS = (*TRAIN, *VALID, *TEST)
 
 
 def check(path: Path) -> None:
@@ -25,22 +25,22 @@ def check(path: Path) -> None:
     if path.is_file() and suffix not in TABLES and (suffix not in TEXT_SUFFIXES or not suffix):
         raise DataError(
             f"{path} is a file, not a folder, a table ({', '.join(TABLES)}) or a text (.txt)",
-            fix=f"save a table as CSV, unpack an archive, or give the folder of your data: {path.parent}",
+            fix=f"save a table as CSV, unpack an archive, or pass the folder of the data: {path.parent}",
         )
 
 
 def read(path: Path, columns: Columns, modality: str) -> Parts:
-    """Return how to read a folder or file in its parts, {"train": …} where it has none."""
+    """Return a reader for each split of a folder or file; {"train": …} if it has no splits."""
     check(path)
     if path.is_file():
         return {"train": partial(_file, path, columns, modality)}
-    files = _files_of_parts(path, modality)
+    files = _split_files(path, modality)
     if any(name in files for name in TRAIN):
         return {name: partial(_file, file, columns, modality) for name, file in files.items()}
     folders = {child.name.lower(): child for child in _children(path) if child.is_dir()}
-    # Parts only beside a train/ folder: a class may be called "test".
+    # Splits require a train/ folder: a class may be called "test".
     if any(name in folders for name in TRAIN):
-        return {name: partial(_classes, folders[name], modality) for name in PARTS if name in folders}
+        return {name: partial(_classes, folders[name], modality) for name in SPLITS if name in folders}
     return {"train": partial(_classes, path, modality)}
 
 
@@ -48,27 +48,27 @@ def _file(path: Path, columns: Columns, modality: str) -> Examples:
     if path.suffix.lower() in TABLES:
         return table_examples.examples(read_table(path), columns, modality)
     if modality == "image":
-        fix = "give a folder with one sub-folder per class, or choose a backbone for texts: zoo list --modality text"
-        raise DataError(f"{path} is a text, and this backbone looks at images", fix=fix)
+        fix = "pass a folder with one sub-folder per class, or choose a text backbone: zoo list --modality text"
+        raise DataError(f"{path} is a text file, but the backbone takes images", fix=fix)
     return _texts([path], str(path))
 
 
-def _files_of_parts(root: Path, modality: str) -> dict[str, Path]:
-    """Return the tables (and texts) in a folder that are called as parts are; DataError for two of one name."""
+def _split_files(root: Path, modality: str) -> dict[str, Path]:
+    """Return the table (and text) files named after splits; raises DataError if two have the same name."""
     suffixes = {*TABLES, *(TEXT_SUFFIXES if modality == "text" else ())} - {""}
     found: dict[str, Path] = {}
     for path in _children(root):
         name = path.stem.lower()
-        if name in PARTS and path.suffix.lower() in suffixes and path.is_file():
+        if name in SPLITS and path.suffix.lower() in suffixes and path.is_file():
             if name in found:
-                what = f"{root} holds {found[name].name} and {path.name}: it is not clear which one is meant"
-                raise DataError(what, fix=f"give one of them ({path}), or move one away")
+                what = f"{root} holds both {found[name].name} and {path.name}"
+                raise DataError(what, fix=f"pass one of them ({path}), or move one away")
             found[name] = path
     return found
 
 
 def _classes(root: Path, modality: str) -> Examples:
-    """Walk a folder per class; the label is the folder's name. Hidden files and files of other kinds do not count."""
+    """Read a folder per class; labels are the folder names. Hidden files and files with other suffixes are ignored."""
     things, suffixes = ("images", IMAGE_SUFFIXES) if modality == "image" else ("texts", TEXT_SUFFIXES)
     classes = [path for path in _children(root) if path.is_dir()]
     if not classes:
@@ -76,7 +76,7 @@ def _classes(root: Path, modality: str) -> Examples:
     inputs: list[Path] = []
     labels: list[Label] = []
     for folder in classes:
-        files = _below(folder, suffixes)
+        files = _files_below(folder, suffixes)
         if not files:
             fix = f"add {things} to it, or move it elsewhere: mv {folder} /tmp"
             raise DataError(f"{folder} holds no {things}", fix=fix)
@@ -87,17 +87,17 @@ def _classes(root: Path, modality: str) -> Examples:
 
 
 def _without_classes(root: Path, modality: str) -> Examples:
-    """Read a folder of texts without labels; DataError for what else has no sub-folders."""
-    loose = [path for path in _below(root, TEXT_SUFFIXES) if path.suffix] if modality == "text" else []
-    if loose:
-        return _texts(loose, str(root))
+    """Read a folder of text files without labels; raises DataError for any other folder without sub-folders."""
+    unlabelled = [path for path in _files_below(root, TEXT_SUFFIXES) if path.suffix] if modality == "text" else []
+    if unlabelled:
+        return _texts(unlabelled, str(root))
     children = _children(root)
     table = next((path for path in children if path.suffix.lower() in TABLES), None)
     kind = "<image>.jpg" if modality == "image" else "<text>.txt"
     things = "images" if modality == "image" else "texts"
     raise DataError(
         f"{root} {'holds no folders' if children else 'is empty'}; a folder per class is expected",
-        fix=f"give the table itself: {table}" if table else f"arrange the {things} as {root}/<class>/{kind}",
+        fix=f"pass the table file: {table}" if table else f"arrange the {things} as {root}/<class>/{kind}",
     )
 
 
@@ -112,10 +112,10 @@ def _children(folder: Path) -> list[Path]:
         raise _unreadable(error) from error
 
 
-def _below(folder: Path, suffixes: frozenset[str]) -> list[Path]:
-    """Return the files of some kinds in a folder and all below it; what is hidden does not count.
+def _files_below(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    """Return all files below a folder with one of the suffixes, sorted; hidden files and folders are ignored.
 
-    Links to folders are followed, each folder being entered once.
+    Symbolic links to folders are followed, and each folder is visited once.
     """
 
     def refuse(error: OSError) -> None:

@@ -1,4 +1,4 @@
-"""One image, whatever its size and mode, as (C, H, W) uint8 pixels for a net."""
+"""Image decoding: convert a path, PIL image, array or tensor to uint8 pixels (C, H, W)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PIXELS = 200_000_000
-"""A larger image is refused before it is decoded: a few kB of PNG can hold gigabytes of pixels."""
+"""Larger images are rejected before decoding: a PNG of a few kB can expand to gigabytes (decompression bomb)."""
 MAX_ASPECT = 4
-"""Beyond this ratio of long to short side the ends of an image are cut off: nets look at a square."""
+"""Maximum ratio of the long to the short side; longer images are centre-cropped, as models see a square."""
 
 
 def pixels(item: Any, spec: ImageInput, name: str) -> Tensor:
-    """Return `item` as uint8 pixels (C, H, W) with the short side size / crop.
+    """Convert `item` to uint8 pixels (C, H, W) with the short side resized to size / crop.
 
-    It is a path, a PIL image, an array, a tensor, the bytes of a file, or a dict with "bytes" or a "path"; `name` is
-    how errors call it. Raises DataError for what is no image, is damaged, or is too large.
+    `item` is a path, a PIL image, an array, a tensor, the bytes of a file, or a dict with "bytes" or "path"; `name`
+    identifies it in messages. Raises DataError if it is not an image, is damaged or is too large.
     """
     import numpy as np
     import torch
@@ -42,7 +42,7 @@ def pixels(item: Any, spec: ImageInput, name: str) -> Tensor:
 
 
 def short_side(spec: ImageInput) -> int:
-    """Return the length in pixels that the short side is resized to before the centre is cut."""
+    """Return the length in pixels of the resized short side, before the centre crop."""
     return int(spec.size / spec.crop)
 
 
@@ -53,19 +53,19 @@ def _is_pil(item: object) -> bool:
 
 
 def _is_ready(array: np.ndarray[Any, Any], spec: ImageInput) -> bool:
-    """Tell whether a uint8 array has the right size and channels already: (S, S) for grey, (S, S, C) else."""
+    """Return whether a uint8 array already has the target size and channels: (S, S) for grey, else (S, S, C)."""
     side = short_side(spec)
     shape = (side, side) if spec.channels == 1 else (side, side, spec.channels)
     return str(array.dtype) == "uint8" and array.shape == shape
 
 
 def _from_tensor(tensor: Tensor, name: str) -> np.ndarray[Any, Any]:
-    """Turn (C, H, W) uint8, or float in [0, 1], into an (H, W, C) uint8 array; one channel becomes (H, W)."""
+    """Convert (C, H, W) uint8, or float in [0, 1], to a uint8 array (H, W, C), or (H, W) for one channel."""
     if tensor.is_floating_point():
         low, high = float(tensor.min()), float(tensor.max())
         if low < 0 or high > 1:
             raise DataError(
-                f"{name} is a float tensor with values from {low:g} to {high:g}; images are in [0, 1], or uint8",
+                f"{name} is a float tensor with values from {low:g} to {high:g}; expected uint8, or float in [0, 1]",
                 fix="scale it to [0, 1]; zoo normalises with the backbone's own mean and std",
             )
         tensor = (tensor * 255).round()
@@ -77,7 +77,7 @@ def _from_tensor(tensor: Tensor, name: str) -> np.ndarray[Any, Any]:
 
 
 def _open(item: Any, name: str) -> Image:
-    """Open a path, the bytes of a file or an array as a PIL image, decoded, upright."""
+    """Open a path, the bytes of a file or an array as a decoded PIL image, with its EXIF orientation applied."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if isinstance(item, dict):  # an undecoded image of the `datasets` library
@@ -85,7 +85,7 @@ def _open(item: Any, name: str) -> Image:
     if not isinstance(item, str | os.PathLike | bytes):
         return _from_array(item, name)
     if not isinstance(item, bytes) and not Path(item).is_file():
-        raise DataError(f"{item} does not exist or is no file", fix=f"check the path: ls {Path(item).parent}")
+        raise DataError(f"{item} does not exist or is not a file", fix=f"check the path: ls {Path(item).parent}")
     try:
         with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as image:
             _check_size(image, name)
@@ -94,9 +94,9 @@ def _open(item: Any, name: str) -> Image:
     except Image.DecompressionBombError as error:
         raise _too_large(name, str(error)) from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{name} is not an image that can be read", fix=_drop(name)) from error
+        raise DataError(f"{name} is not a readable image", fix=_skip_hint(name)) from error
     except (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, MemoryError) as error:
-        raise DataError(f"{name} is damaged: {error}", fix=_drop(name)) from error
+        raise DataError(f"{name} is damaged: {error}", fix=_skip_hint(name)) from error
 
 
 def _from_array(item: Any, name: str) -> Image:
@@ -108,7 +108,7 @@ def _from_array(item: Any, name: str) -> Image:
         got = f"{item.dtype} array of shape {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
         raise DataError(
             f"{name} is {got}, not an image",
-            fix="give a path, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4)",
+            fix="pass a path, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4)",
         )
     return Image.fromarray(item)
 
@@ -121,22 +121,22 @@ def _check_size(image: Image, name: str) -> None:
 def _too_large(name: str, found: str) -> DataError:
     return DataError(
         f"{name} is too large to decode safely: {found}; the limit is {MAX_PIXELS:,} pixels",
-        fix=f"shrink it with an image editor, or leave it out: {_drop(name)}",
+        fix=f"shrink it with an image editor, or {_skip_hint(name)}",
     )
 
 
-def _drop(name: str) -> str:
-    return f"replace or remove {name}, or leave out all unreadable images: --set skip_bad=true"
+def _skip_hint(name: str) -> str:
+    return f"replace or remove {name}, or skip all unreadable images: --set skip_bad=true"
 
 
 def _convert(image: Image, channels: int, name: str) -> Image:
-    """Convert any mode to 8-bit grey (1 channel) or RGB (3); transparency is laid on white."""
+    """Convert any mode to 8-bit grey (1 channel) or RGB (3); transparent images are composited on white."""
     from PIL import Image as pil
 
     if channels not in (1, 3):
         raise DataError(
             f"{name}: this backbone takes {channels} channels, and an image file has 1 or 3",
-            fix=f"give uint8 arrays (H, W, {channels}) of the backbone's own input size",
+            fix=f"pass uint8 arrays (H, W, {channels}) of the backbone's input size",
         )
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bit(image)
@@ -148,7 +148,7 @@ def _convert(image: Image, channels: int, name: str) -> Image:
 
 
 def _eight_bit(image: Image) -> Image:
-    """Scale 16- and 32-bit grey to 8 bits; PIL's own conversion would clip everything above 255 to white."""
+    """Scale 16- and 32-bit grey to 8 bits; PIL's conversion would clip all values above 255."""
     import numpy as np
     from PIL import Image as pil
 
@@ -159,7 +159,7 @@ def _eight_bit(image: Image) -> Image:
 
 
 def _resize(image: Image, spec: ImageInput) -> Image:
-    """Resize the short side, keeping the aspect ratio, after cutting the ends off an extreme panorama."""
+    """Resize the short side, keeping the aspect ratio; crop to MAX_ASPECT first."""
     from PIL import Image as pil
 
     width, height = image.size

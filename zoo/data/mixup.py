@@ -1,4 +1,4 @@
-"""Mixed images: each of a batch with another of it, the targets in the same shares (mixup, cutmix)."""
+"""Mixup and CutMix: mix each image of a batch with another one, and the targets in the same proportion."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 NAMES = ("none", "mixup", "cutmix", "both")
 MIXUP = 0.8
-"""Both parameters of the Beta distribution of mixup's share, and so of cutmix's below: DeiT's recipe, which also
-chooses between the two by an even coin for each batch (Touvron et al. 2020, arXiv 2012.12877, table 9)."""
+"""Alpha of the Beta(alpha, alpha) distribution of mixup; CUTMIX is that of CutMix. Both are DeiT's, whose recipe also
+picks one of the two per batch with probability 0.5 (Touvron et al. 2020, arXiv 2012.12877, table 9)."""
 CUTMIX = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """Mixed images (N, C, S, S); which image each was mixed with, (N,) long; how much of each is its own, in [0, 1].
+    """Mixed images (N, C, S, S), the index of each partner (N,) int64, and the share of the original image in [0, 1].
 
     The loss is share * loss(outputs, targets) + (1 - share) * loss(outputs, targets[partner]).
     """
@@ -28,36 +28,36 @@ class Mixed:
 
 
 def mix(images: Tensor, how: str, chance: torch.Generator) -> Mixed:
-    """Mix a batch of normalised images (N, C, S, S) by "mixup", "cutmix", or "both": one of them, by a coin.
+    """Apply "mixup", "cutmix" or, for "both", one of the two at random to normalised images (N, C, S, S).
 
-    Whatever is random depends on `chance` alone, a generator of the CPU. `images` are left as they are.
+    All randomness comes from `chance`, a CPU generator. `images` is not modified.
     """
-    # A Beta distribution of torch draws from the global generator only.
-    dice = random.Random(int(torch.randint(2**62, (), generator=chance)))
+    # torch.distributions.Beta samples from the global generator only.
+    rng = random.Random(int(torch.randint(2**62, (), generator=chance)))
     partner = torch.randperm(len(images), generator=chance).to(images.device)
     if how == "both":
-        how = dice.choice(("mixup", "cutmix"))
-    return {"mixup": _mixup, "cutmix": _cutmix}[how](images, partner, dice)
+        how = rng.choice(("mixup", "cutmix"))
+    return {"mixup": _mixup, "cutmix": _cutmix}[how](images, partner, rng)
 
 
-def _mixup(images: Tensor, partner: Tensor, dice: random.Random) -> Mixed:
-    """Blend whole images (Zhang et al. 2017, arXiv 1710.09412)."""
-    share = dice.betavariate(MIXUP, MIXUP)
+def _mixup(images: Tensor, partner: Tensor, rng: random.Random) -> Mixed:
+    """Interpolate whole images (Zhang et al. 2017, arXiv 1710.09412)."""
+    share = rng.betavariate(MIXUP, MIXUP)
     return Mixed(share * images + (1 - share) * images[partner], partner, share)
 
 
-def _cutmix(images: Tensor, partner: Tensor, dice: random.Random) -> Mixed:
-    """Put a box of the partner into each image (Yun et al. 2019, arXiv 1905.04899); what sticks out is cut off."""
+def _cutmix(images: Tensor, partner: Tensor, rng: random.Random) -> Mixed:
+    """Paste a box of the partner, clipped to the image, into each image (Yun et al. 2019, arXiv 1905.04899)."""
     height, width = images.shape[-2:]
-    side = (1 - dice.betavariate(CUTMIX, CUTMIX)) ** 0.5
-    top, bottom = _stretch(height, side, dice)
-    left, right = _stretch(width, side, dice)
+    side = (1 - rng.betavariate(CUTMIX, CUTMIX)) ** 0.5
+    top, bottom = _interval(height, side, rng)
+    left, right = _interval(width, side, rng)
     inputs = images.clone()
     inputs[..., top:bottom, left:right] = images[..., top:bottom, left:right][partner]
     return Mixed(inputs, partner, 1 - (bottom - top) * (right - left) / (height * width))
 
 
-def _stretch(length: int, share: float, dice: random.Random) -> tuple[int, int]:
-    """Draw the begin and end, within `length`, of a stretch that is a share of it around any place."""
-    begin = dice.randrange(length) - int(share * length) // 2
+def _interval(length: int, share: float, rng: random.Random) -> tuple[int, int]:
+    """Sample start and end of an interval of `share * length` with a uniform centre, clipped to `length`."""
+    begin = rng.randrange(length) - int(share * length) // 2
     return max(0, begin), min(length, begin + int(share * length))

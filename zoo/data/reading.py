@@ -1,4 +1,4 @@
-"""Read examples from any kind of data: a folder, a table, a data set of the Hub, or objects in memory."""
+"""Read examples from a folder, a table file, a dataset of the Hub or objects in memory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def read(
     modality: str = "image",
     columns: Columns = ANY_COLUMNS,
 ) -> tuple[Examples, Examples | None]:
-    """Read training examples, and validation examples where the data says which they are.
+    """Read training examples, and validation examples if the data has such a split.
 
     `data` is a folder with a sub-folder per class (or train/ and valid/ folders of that form), a table file,
     "hf:user/dataset", a DataFrame, a datasets.Dataset, a dict of columns, or a sized sequence of (input, label) or of
-    dicts; for text also a text file, a folder of them or a sequence of texts, without labels. Raises DataError naming
-    what is missing, empty or not understood.
+    dicts; for text also, without labels, a text file, a folder of text files or a sequence of texts. Raises DataError
+    if `data` is missing, empty or of another type.
     """
     parts = _parts(data, modality, columns)
     train = parts[next((name for name in TRAIN if name in parts), next(iter(parts)))]()
@@ -37,9 +37,9 @@ def read(
 
 
 def read_one(data: object, *, modality: str = "image", columns: Columns = ANY_COLUMNS) -> Examples:
-    """Read examples to measure on: as `read`, but of data in parts that for testing, else validation, else training.
+    """Read evaluation examples, as `read`: the test split, else validation, else training.
 
-    A part without labels (of a competition, say) gives way to the next that has them.
+    A split without labels, such as the test split of a competition, is skipped if another one has labels.
     """
     parts = _parts(data, modality, columns)
     found: list[Examples] = []
@@ -58,7 +58,7 @@ def read_one(data: object, *, modality: str = "image", columns: Columns = ANY_CO
 
 
 def _parts(data: object, modality: str, columns: Columns) -> Parts:
-    """Return how to read data in its parts: {"train": …} where it has none."""
+    """Return a reader for each split of the data; {"train": …} if it has no splits."""
     if isinstance(data, Examples):
         return {"train": lambda: data}
     if isinstance(data, str) and data.startswith("hf:"):
@@ -71,23 +71,23 @@ def _parts(data: object, modality: str, columns: Columns) -> Parts:
     if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, dict | bytes):
         return {"train": partial(_read_sequence, data, modality, columns)}
     raise DataError(
-        f"data of type {type(data).__name__} is not understood",
-        fix="give a folder with one sub-folder per class, a table, or a list of (input, label) pairs",
+        f"data of type {type(data).__name__} is not supported",
+        fix="pass a folder with one sub-folder per class, a table, or a list of (input, label) pairs",
     )
 
 
 def _check_labels(examples: Examples, modality: str) -> None:
-    """Raise DataError where only some examples have a label; images always need one."""
+    """Raise DataError if only some examples have labels; images always need one."""
     missing = [index for index, label in enumerate(examples.labels) if label is None]
     if missing and (modality == "image" or len(missing) < len(examples)):
         raise DataError(
-            f"label of example {missing[0]} of {examples.origin} is None: it has no label",
-            fix="give it one, or leave the example out",
+            f"label of example {missing[0]} of {examples.origin} is None",
+            fix="add a label, or remove the example",
         )
 
 
 def check_source(data: str | os.PathLike[str]) -> None:
-    """Raise DataError unless `data` is a folder, a table or a text file that is there, or hf:user/dataset."""
+    """Raise DataError unless `data` is an existing folder, table or text file, or hf:user/dataset."""
     from zoo.store import hub_datasets
 
     if str(data).startswith("hf:"):
@@ -98,7 +98,7 @@ def check_source(data: str | os.PathLike[str]) -> None:
 
 def _read_sequence(data: Sized, modality: str, columns: Columns) -> Examples:
     if len(data) == 0:
-        raise DataError("the data holds no examples", fix="give at least two examples of each class")
+        raise DataError("the data has no examples", fix="pass at least two examples of each class")
     origin = f"{len(data):,} examples in memory"
     items = [data[index] for index in range(len(data))]
     if all(isinstance(item, dict) for item in items):
@@ -109,7 +109,7 @@ def _read_sequence(data: Sized, modality: str, columns: Columns) -> Examples:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise DataError(
                 f"example {index} is {type(pair).__name__}, not a pair of (input, label)",
-                fix='give pairs, as in [("robin.jpg", "bird"), …]',
+                fix='pass pairs, as in [("robin.jpg", "bird"), …]',
             )
     labels = [plain_label(label, f"example {index}") for index, (_, label) in enumerate(items)]
     inputs = [item for item, _ in items]

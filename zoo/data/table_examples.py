@@ -1,4 +1,4 @@
-"""Examples of a table: inputs and labels from its columns, checked and converted."""
+"""Convert a table to examples: inputs and labels from its columns, validated and parsed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from zoo.data.examples import Columns, Examples, Lazy, Parts, Unlabelled
 from zoo.data.table import Table, of_dataset
 from zoo.errors import DataError
 
-WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
+INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
 def of_hub(name: str, columns: Columns, modality: str) -> Parts:
-    """Read a data set of the Hub, `hf:user/dataset[/config][@revision]`, by part."""
+    """Load a dataset of the Hub, `hf:user/dataset[/config][@revision]`, by split."""
     from zoo.store import hub_datasets
 
     tables = {part: of_dataset(rows, f"{name}[{part}]") for part, rows in hub_datasets.load(name).items()}
@@ -27,9 +27,9 @@ def of_hub(name: str, columns: Columns, modality: str) -> Parts:
 
 
 def examples(table: Table, columns: Columns, modality: str) -> Examples:
-    """Turn a table into examples; DataError where it is not clear which column is what, or a value is missing."""
+    """Convert a table to examples; raises DataError if the columns are ambiguous or a value is missing."""
     if table.rows == 0:
-        raise DataError(f"{table.origin} has no rows", fix="give a table with a row for each example")
+        raise DataError(f"{table.origin} has no rows", fix="write a table with one row per example")
     chosen = choosing.choose(table, columns, modality)
     taken = [_inputs(table, name, modality) for name in chosen.input]
     inputs = taken[0] if len(taken) == 1 else list(zip(*taken, strict=True))
@@ -43,7 +43,7 @@ def _inputs(table: Table, name: str, modality: str) -> Sequence[Any]:
         return values
     for index, value in enumerate(values):
         if is_missing(value) or (isinstance(value, str) and not value and (table.untyped or modality == "image")):
-            raise DataError(f"{table.where(index)} has nothing in {name}", fix="fill it in, or remove the row")
+            raise DataError(f"{table.where(index)} has no value in {name}", fix="add one, or remove the row")
     if modality == "image":
         return [table.folder / value if isinstance(value, str) else value for value in values]
     return cleaned(_lists(values) if table.untyped else values, table.where)
@@ -53,10 +53,10 @@ def _labels(table: Table, name: str) -> list[Any]:
     values = table.column(name)
     missing = [index for index, value in enumerate(values) if is_missing(value) or _is_empty(value)]
     if len(missing) == table.rows:
-        fix = "name the column that has the labels (label=…, --label), or none: label=''"
-        raise Unlabelled(f"{table.origin} has nothing in {name}, in no row", fix=fix)
+        fix = "name the label column: label=…, --label; without labels: label=''"
+        raise Unlabelled(f"{table.origin} has no values in {name}", fix=fix)
     if missing:
-        raise DataError(f"{table.where(missing[0])} has nothing in {name}", fix="fill it in, or remove the row")
+        raise DataError(f"{table.where(missing[0])} has no value in {name}", fix="add one, or remove the row")
     typed = _typed(values, table, name) if table.untyped else values
     return [plain_label(value, table.where(index)) for index, value in enumerate(typed)]
 
@@ -66,21 +66,21 @@ def _is_empty(value: Any) -> bool:
 
 
 def _typed(labels: Sequence[str], table: Table, name: str) -> Sequence[Any]:
-    """Return texts as whole numbers if all are such, as numbers or as lists likewise; "007" is a code and stays one."""
-    for pattern, kind in ((WHOLE, int), (NUMBER, float)):
+    """Parse strings as int, float or JSON lists if all of them are valid; "007" is a code and stays a string."""
+    for pattern, kind in ((INTEGER, int), (NUMBER, float)):
         if all(pattern.fullmatch(label) for label in labels):
             return [kind(label) for label in labels]
     lists = _lists(labels)
     if lists is labels and all(label.startswith("[") and label.endswith("]") for label in labels):
         raise DataError(
-            f"{table.where(0)} has {labels[0]:.60} in {name}, a list as Python prints it, not as JSON",
+            f"{table.where(0)} has {labels[0]:.60} in {name}, a Python list instead of JSON",
             fix='write the table as JSON lines: frame.to_json("data.jsonl", orient="records", lines=True)',
         )
     return lists
 
 
 def _lists(texts: Sequence[Any]) -> Sequence[Any]:
-    """Return texts as the lists that they are in JSON if all of them are, else as they are."""
+    """Parse strings as JSON lists if all of them are valid, else return them unchanged."""
     if not all(text.startswith("[") and text.endswith("]") for text in texts):
         return texts
     try:
