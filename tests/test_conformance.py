@@ -1,4 +1,4 @@
-"""The conformance kit passes every first-party plugin and the example, and catches a plugin that breaks a rule."""
+"""zoo.testing: the conformance kit passes valid plugins, and every rule catches a plugin that violates it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ SMALL = [entry.name for entry in NATIVE if (entry.params or 0) < 1_000_000 and g
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_small_native_row_keeps_every_rule(name):
+def test_small_native_rows_conform(name):
     kit.check_plugin("native", [name])
 
 
-def test_every_native_row_keeps_the_rules_that_need_no_run():
+def test_native_rows_conform_on_the_meta_device():
     kit.check_plugin("native", run=False)
 
 
-def test_both_pretrained_and_random_rows_are_among_the_small_ones():
+def test_small_native_rows_include_pretrained_and_random_ones():
     assert {bool(registry.find(name).source) for name in SMALL} == {True, False}
 
 
@@ -66,7 +66,7 @@ class Toy(Plugin):
         return Backbone(self.net(), 6, entry.input, self.stages)
 
 
-def test_a_plugin_that_keeps_the_rules_passes():
+def test_a_valid_image_plugin_passes():
     kit.check_plugin(Toy(), [ENTRY])
 
 
@@ -83,12 +83,12 @@ class Words(Toy):
             return Features((tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), tokens, mask)
 
 
-def test_a_text_plugin_that_keeps_the_rules_passes():
+def test_a_valid_text_plugin_passes():
     kit.check_plugin(Words(), [Entry("toy/words", "toy", "text", TextInput((), 16), dim=6, params=600)])
 
 
 def net(**methods):
-    """Return a plugin whose net has other methods, or other parts made by `init`."""
+    """Return a plugin whose net has these methods and whose constructor calls `init`."""
     init = methods.pop("init", None)
 
     def __init__(self):
@@ -103,8 +103,8 @@ def plugin(**attributes):
     return type("Broken", (Toy,), attributes)()
 
 
-def calls(self, entry, files):
-    with pytest.raises(OSError, match="without network"):
+def resolves_host(self, entry, files):
+    with pytest.raises(OSError, match="no network access"):
         socket.create_connection(("127.0.0.1", 9))
     return Toy().build(entry, files)
 
@@ -118,18 +118,18 @@ def meta():
     return torch.empty(0).is_meta
 
 
-def draws(self, x):
+def adds_noise(self, x):
     return Features(self.features(x) + torch.rand(()))
 
 
 NUMBERS = itertools.count()
 
 
-def forgets(self):
+def adds_hidden_state(self):
     self.offset = next(NUMBERS)  # neither parameter nor buffer: not in the state dict
 
 
-def writes(self, x):
+def updates_statistic(self, x):
     self.norm.num_batches_tracked += 1
     return Features(self.features(x))
 
@@ -138,41 +138,53 @@ def detaches(self, x):
     return Features(self.features(x).detach().requires_grad_())
 
 
-def peeks(self, x):
+def subtracts_batch_mean(self, x):
     found = self.features(x)
     return Features(found - found.mean(0))
 
 
-def keeps(self, x):
+def replaces_parameter(self, x):
     self.seen = getattr(self, "seen", 0) + 1
     if torch.is_grad_enabled() and not any(p.requires_grad for p in self.parameters()):
         self.scale = nn.Parameter(self.scale.detach().clone(), requires_grad=False)
     return Features(self.features(x))
 
 
-def scales(self, entry, state, files):
+def modifies_state(self, entry, state, files):
     state["scale"].mul_(2)
     return state
 
 
-def counts(self, entry, state, files):
+def counts_calls(self, entry, state, files):
     self.calls = getattr(self, "calls", 0) + 1
     return state | {"scale": state["scale"] + self.calls}
 
 
-def aims(target):
+def with_lora_target(target):
     return plugin(build=lambda self, entry, files: replace(Toy().build(entry, files), lora_targets=(target,)))
 
 
 BROKEN = {
-    "adapter without a layer": (aims("query"), "adapters have a place", "'query', and there is no such layer"),
-    "adapter on a norm": (aims("norm"), "adapters have a place", "'norm', and it is a BatchNorm2d"),
-    "looks at the others": (net(forward=peeks), "inputs apart", "depend on the other inputs of its batch"),
-    "adapt writes": (plugin(adapt=scales), "adapt is pure", "adapt changed scale|something else the second time"),
-    "adapt counts": (plugin(adapt=counts), "adapt is pure", "something else the second time"),
-    "replaces a parameter": (net(forward=keeps), "a head touches only itself", "a head replaces tensors of the net"),
+    "adapter without a layer": (with_lora_target("query"), "lora_targets are valid", "'query', which is not a layer"),
+    "adapter on a norm": (with_lora_target("norm"), "lora_targets are valid", "'norm', which is a BatchNorm2d"),
+    "batch statistics": (
+        net(forward=subtracts_batch_mean),
+        "independent of the batch",
+        "depend on the rest of the batch",
+    ),
+    "adapt modifies its arguments": (
+        plugin(adapt=modifies_state),
+        "adapt is pure",
+        "adapt changed scale|two calls of adapt differ",
+    ),
+    "adapt depends on earlier calls": (plugin(adapt=counts_calls), "adapt is pure", "two calls of adapt differ"),
+    "replaces a parameter": (
+        net(forward=replaces_parameter),
+        "heads leave the backbone unchanged",
+        "training a head replaces tensors of the backbone",
+    ),
     "raises in build": (plugin(build=lambda self, entry, files: 1 / 0), "builds without network", "ZeroDivisionError"),
-    "asks the network": (plugin(build=calls), "builds without network", "the network was used: 127.0.0.1"),
+    "resolves a host": (plugin(build=resolves_host), "builds without network", "the network was used: 127.0.0.1"),
     "connects": (plugin(build=connects), "builds without network", r"the network was used: \('127.0.0.1', 9\)"),
     "no backbone": (plugin(build=lambda *_: None), "builds without network", "build returned None"),
     "allocates": (
@@ -185,7 +197,7 @@ BROKEN = {
     "stage unknown": (plugin(stages=(*Toy.stages, ("tail",))), "stages cover every parameter once", "tail"),
     "built on meta only": (
         plugin(build=lambda self, entry, files: Toy().build(entry, files) if meta() else None),
-        "takes its weights",
+        "loads its weights",
         "has to return a Backbone, not NoneType",
     ),
     "a bare tensor": (net(forward=Net.features), r"features \(N, D\)", "the net returned Tensor"),
@@ -214,13 +226,21 @@ BROKEN = {
         r"features \(N, D\)",
         "RuntimeError: shape",
     ),
-    "noise in eval mode": (net(forward=draws), "deterministic in eval mode", "two passes in eval mode differ"),
+    "noise in eval mode": (
+        net(forward=adds_noise),
+        "deterministic in eval mode",
+        "two forward passes in eval mode differ",
+    ),
     "detached": (net(forward=detaches), "gradients reach every stage", r"no gradient reaches stage \('stem',\)"),
-    "writes a statistic": (net(forward=writes), "frozen means frozen", "norm.num_batches_tracked changed while frozen"),
-    "forgets a value": (
-        net(init=forgets, forward=lambda self, x: Features(self.features(x) + self.offset)),
+    "updates a statistic": (
+        net(forward=updates_statistic),
+        "frozen backbone is unchanged",
+        "norm.num_batches_tracked changed while frozen",
+    ),
+    "state outside the state dict": (
+        net(init=adds_hidden_state, forward=lambda self, x: Features(self.features(x) + self.offset)),
         "save and load",
-        "features differ after a save and a load",
+        "features differ after saving and loading",
     ),
     "adapt drops a key": (
         plugin(adapt=lambda self, entry, state, files: {k: v for k, v in state.items() if k != "scale"}),
@@ -231,7 +251,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_plugin_that_breaks_a_rule_is_caught_by_it(case):
+def test_a_violated_rule_raises(case):
     broken, rule, message = BROKEN[case]
     with pytest.raises(PluginError, match=f"^plugin 'toy', toy/net, rule '{rule}': .*{message}") as caught:
         kit.check_plugin(broken, [ENTRY])
@@ -239,22 +259,24 @@ def test_a_plugin_that_breaks_a_rule_is_caught_by_it(case):
 
 
 @pytest.mark.parametrize(("key", "value"), [("dim", 7), ("params", 113), ("input", ImageInput(9, (0.5,), (0.5,)))])
-def test_a_row_that_says_another_number_than_the_net_is_caught(key, value):
+def test_a_row_that_differs_from_its_backbone_raises(key, value):
     class Fixed(Toy):
         def build(self, entry, files):
             return super().build(ENTRY, files)
 
-    with pytest.raises(PluginError, match=f"rule 'as listed': {key} is .* in the net and .* in the row") as caught:
+    with pytest.raises(
+        PluginError, match=f"rule 'matches its catalogue row': {key} is .* in the backbone but .* in the row"
+    ) as caught:
         kit.check_plugin(Fixed(), [replace(ENTRY, **{key: value})], run=False)
     assert caught.value.fix.startswith(f"{key} = ")
     assert caught.value.fix.endswith(" in toy.toml")
 
 
-def test_every_rule_has_a_plugin_that_it_catches():
-    caught = {rule.replace("\\", "") for _, rule, _ in BROKEN.values()} | {"as listed"}
-    caught |= set(ALONE)
+def test_every_rule_is_tested():
+    caught = {rule.replace("\\", "") for _, rule, _ in BROKEN.values()} | {"matches its catalogue row"}
+    caught |= set(PROCESS_BROKEN)
     known = {*kit.META_RULES, *kit.RUN_RULES, *kit.PROCESS_RULES}
-    assert caught == {"builds without network", "takes its weights", *known}
+    assert caught == {"builds without network", "loads its weights", *known}
 
 
 ROW = """
@@ -284,57 +306,60 @@ class Fake(Plugin):
 
 plugin = Fake()
 """
-ALONE = {
-    "imported quietly and soon": ("print('hello')\n" + GOOD, "prints at import: 'hello"),
-    "works without other plugins": ("import zoo_timm\n" + GOOD, "not built without the other plugins: .*zoo_timm"),
+PROCESS_BROKEN = {
+    "imports quietly and quickly": ("print('hello')\n" + GOOD, "prints at import: 'hello"),
+    "works without other plugins": (
+        "import zoo_timm\n" + GOOD,
+        "cannot be built without the other plugins: .*zoo_timm",
+    ),
 }
 
 
-@pytest.mark.parametrize("rule", ALONE)
-def test_what_only_a_process_of_its_own_shows_is_caught(distribution, rule):
-    code, said = ALONE[rule]
+@pytest.mark.parametrize("rule", PROCESS_BROKEN)
+def test_a_violated_process_rule_raises(distribution, rule):
+    code, said = PROCESS_BROKEN[rule]
     distribution("fake", code, catalogue=ROW)
     with pytest.raises(PluginError, match=f"plugin 'fake', rule '{rule}': .*{said}"):
         kit.check_plugin("fake")
 
 
-def test_pytest_shows_each_rule_and_the_fix_of_a_broken_one(distribution, tmp_path):
+def test_the_pytest_option_reports_each_rule_and_the_fix_of_a_violated_one(distribution, tmp_path):
     distribution("fake", GOOD.replace('(("top",),)', '(("top",),), lora_targets=("query",)'), catalogue=ROW)
     result = pytest_with("--zoo-plugin", "fake", "-v", cwd=tmp_path)
     count = 2 + len(kit.META_RULES) + len(kit.RUN_RULES) + len(kit.PROCESS_RULES)
     assert f"1 failed, {count - 1} passed" in result.stdout
-    assert "plugin 'fake', fake/net: frozen means frozen PASSED" in result.stdout
-    assert "rule 'adapters have a place': lora_targets names 'query'" in result.stdout
+    assert "plugin 'fake', fake/net: frozen backbone is unchanged PASSED" in result.stdout
+    assert "rule 'lora_targets are valid': lora_targets has 'query'" in result.stdout
     assert "\nfix: " in result.stdout
     assert "Traceback" not in result.stdout
 
 
 def pytest_with(*words, cwd):
-    """Run pytest in a folder without tests, with the distributions of this process."""
+    """Run pytest in a folder without tests, with the sys.path of this process."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "zoo.testing.pytest_plugin", *words]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=300)
 
 
-def test_a_plugin_that_breaks_the_contract_is_caught_before_any_row():
+def test_an_invalid_plugin_raises_before_any_row():
     with pytest.raises(PluginError, match="api is None"):
         kit.check_plugin(plugin(api=None), [ENTRY])
 
 
-def test_an_object_needs_rows():
-    with pytest.raises(PluginError, match="was given without rows") as caught:
+def test_a_plugin_object_needs_rows():
+    with pytest.raises(PluginError, match="needs rows") as caught:
         kit.check_plugin(Toy())
     assert caught.value.fix == "check_plugin(plugin, entries)"
 
 
-def test_a_plugin_without_rows_is_told_to_ship_some(distribution):
+def test_a_plugin_without_rows_raises(distribution):
     distribution("fake")
-    with pytest.raises(PluginError, match="plugin 'fake' lists no rows") as caught:
+    with pytest.raises(PluginError, match="plugin 'fake' has no catalogue rows") as caught:
         kit.check_plugin("fake")
     assert "catalogue.toml" in caught.value.fix
 
 
-def test_a_plugin_with_a_broken_catalogue_is_told_so(distribution):
+def test_a_plugin_with_an_invalid_catalogue_raises(distribution):
     distribution("fake", catalogue="[")
     with pytest.raises(Exception, match=r"catalogue\.toml:1"):
         kit.check_plugin("fake")
@@ -343,5 +368,5 @@ def test_a_plugin_with_a_broken_catalogue_is_told_so(distribution):
 def test_a_row_with_local_weights_is_checked_with_them(tmp_path: Path):
     (tmp_path / "w.safetensors").write_bytes(b"no safetensors")
     row = rows.row_from_entry(ENTRY) | {"source": tmp_path.as_uri(), "files": [{"path": "w.safetensors"}]}
-    with pytest.raises(PluginError, match=r"rule 'takes its weights': .* is damaged: it is no safetensors"):
+    with pytest.raises(PluginError, match=r"rule 'loads its weights': .* is damaged: it is no safetensors"):
         kit.check_plugin(Toy(), [rows.entry_from_row("toy/net", row, catalogue="toy.toml")])

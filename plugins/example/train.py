@@ -1,6 +1,6 @@
-"""Pre-train acme/mixer_nano on the handwritten digits of scikit-learn and ship the weights in the package.
+"""Train acme/mixer_nano on the handwritten digits of scikit-learn and save the weights in the package.
 
-Run once by the author of the plugin: `python train.py`. It prints what the row in catalogue.toml has to say.
+Run once by the author of the plugin: `python train.py`. Prints the values for the row in catalogue.toml.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ WEIGHTS = Path(__file__).parent / "acme_zoo" / "weights" / "model.safetensors"
 
 
 def main() -> None:
-    """Learn from 1,500 digits, measure on the other 297, and copy the weights."""
+    """Train on 1,500 digits, evaluate on the other 297, and copy the weights."""
     data = load_digits()
     images = (data.images * 15.9375).astype("uint8")  # 0 to 16 -> 0 to 255, 8 x 8 pixels
     pairs = list(zip(images, data.target.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""The conformance kit for plugin authors: `check_plugin("acme")` in a plugin's own tests."""
+"""Conformance tests for plugin authors: call `check_plugin("acme")` in the plugin's test suite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["check_plugin", "checks"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the kit when it is first used (PEP 562): pytest loads `zoo.testing.pytest_plugin` at every start."""
+    """Import the kit lazily (PEP 562): every start of pytest imports `zoo.testing.pytest_plugin`."""
     if name not in __all__:
         raise AttributeError(f"module 'zoo.testing' has no attribute {name!r}")
     from zoo.testing import kit

@@ -1,4 +1,4 @@
-"""Rules that need a process of their own: what importing a plugin does, and whether it needs the other plugins."""
+"""Conformance rules that run in a subprocess: import output, import time and independence of other plugins."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from zoo.catalogue import plugins
 from zoo.testing.rules import Broken
 
 SECONDS = 20.0
-"""What an import may take beyond that of torch, with a slow disk and a cold cache."""
-LIMIT = 300.0
+"""Maximum import time in addition to torch; generous, for slow disks and cold caches."""
+TIMEOUT = 300.0
+"""Timeout of a subprocess in seconds."""
 IMPORT = """
 import json, sys, time, torch
 from importlib import import_module
@@ -37,38 +38,38 @@ with torch.device("meta"):
 
 def imports(plugin: plugins.Installed, row: str) -> None:
     """Importing the plugin prints nothing and takes at most SECONDS beyond torch."""
-    done = _python(IMPORT.format(module=plugin.target.partition(":")[0]))
-    if done.returncode:
-        raise Broken(f"cannot be imported: {_last(done.stderr)}", "mend the import")
-    if done.stdout:
-        raise Broken(f"prints at import: {done.stdout[:80]!r}", "print nothing at import: use the logging library")
-    seconds = json.loads(_last(done.stderr))["seconds"]
+    result = _run_python(IMPORT.format(module=plugin.target.partition(":")[0]))
+    if result.returncode:
+        raise Broken(f"cannot be imported: {_last_line(result.stderr)}", "fix the import error")
+    if result.stdout:
+        raise Broken(f"prints at import: {result.stdout[:80]!r}", "print nothing at import: use the logging library")
+    seconds = json.loads(_last_line(result.stderr))["seconds"]
     if seconds > SECONDS:
-        fix = "import heavy libraries inside build, and do no work at import"
+        fix = "import heavy libraries inside build, and run no code at import"
         raise Broken(f"takes {seconds:.0f} seconds to import, more than {SECONDS:g}", fix)
 
 
 def builds(plugin: plugins.Installed, row: str) -> None:
-    """A row is built in a process where the packages of all other plugins are missing."""
+    """A row can be built if the packages of all other plugins cannot be imported."""
     mine = _package(plugin)
     others = {_package(other) for other in plugins.installed().values()} - {mine}
-    done = _python(BUILD.format(others=others, plugin=plugin.name, row=row))
-    if done.returncode:
-        fix = "import no other plugin: name what you need of it as a dependency of your own"
-        raise Broken(f"{row} is not built without the other plugins: {_last(done.stderr)}", fix)
+    result = _run_python(BUILD.format(others=others, plugin=plugin.name, row=row))
+    if result.returncode:
+        fix = "do not import other plugins: declare their dependencies as your own"
+        raise Broken(f"{row} cannot be built without the other plugins: {_last_line(result.stderr)}", fix)
 
 
 def _package(plugin: plugins.Installed) -> str:
     return plugin.target.partition(":")[0].partition(".")[0]
 
 
-def _python(code: str) -> subprocess.CompletedProcess[str]:
+def _run_python(code: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(part or "." for part in sys.path)
     command = [sys.executable, "-c", code]
     return subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=LIMIT, check=False
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
 
 
-def _last(text: str) -> str:
-    return (text.strip().splitlines() or ["no word"])[-1]
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no output"])[-1]

@@ -1,6 +1,6 @@
-"""The conformance kit: `check_plugin("acme")` in a plugin's own tests tells whether core can rely on it.
+"""Conformance kit: `check_plugin("acme")` checks that a plugin follows the contract of zoo.plugin.
 
-`pytest --zoo-plugin acme` runs the same as one test for each row and rule, without a test file.
+`pytest --zoo-plugin acme` runs the same checks as one test per row and rule, without a test file.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from zoo.testing.rules import META_RULES, RUN_RULES, Broken, Case, no_network
 from zoo.weights import loader
 
 __all__ = ["META_RULES", "PROCESS_RULES", "RUN_RULES", "Check", "check_plugin", "checks"]
-PROCESS_RULES = {"imported quietly and soon": isolation.imports, "works without other plugins": isolation.builds}
+PROCESS_RULES = {"imports quietly and quickly": isolation.imports, "works without other plugins": isolation.builds}
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One rule for one row (or for the plugin): `hold` raises a PluginError with both names and a fix."""
+    """One rule for one row or for the plugin; `hold` raises PluginError naming plugin, row, rule and fix."""
 
     where: str
     rule: str
     look: Callable[[], object]
 
     def hold(self) -> None:
-        """Look; give whatever goes wrong the names of the plugin, the row and the rule."""
+        """Run the check; any error becomes a PluginError naming plugin, row and rule."""
         with _naming(self.where, self.rule):
             self.look()
 
 
 def check_plugin(plugin: str | Plugin, entries: Iterable[str | Entry] | None = None, *, run: bool = True) -> None:
-    """Check every rule for every row of a plugin, and raise a PluginError that names plugin, row, rule and fix.
+    """Check every rule for every row of a plugin; raises PluginError naming plugin, row, rule and fix.
 
-    plugin   the name it is installed under, or the object
-    entries  only these rows (names or entries); an object that is not installed needs them
-    run      False: check on the meta device only, which costs next to nothing for a large net
+    plugin   name of an installed plugin, or a plugin object
+    entries  rows to check (names or entries), default all; required for an object that is not installed
+    run      False: check on the meta device only, which needs no memory for large models
     """
     for check in checks(plugin, entries, run=run):
         check.hold()
 
 
 def checks(plugin: str | Plugin, entries: Iterable[str | Entry] | None = None, *, run: bool = True) -> Iterator[Check]:
-    """Yield what `check_plugin` checks, one rule of one row after the other."""
+    """Yield the checks of `check_plugin`, row by row and rule by rule."""
     loaded = plugins.load(plugin) if isinstance(plugin, str) else plugins.check(plugin, repr(plugin))
     chosen = _rows(plugin) if entries is None else [registry.find(e) if isinstance(e, str) else e for e in entries]
     if isinstance(plugin, str) and entries is None:
@@ -63,19 +63,19 @@ def checks(plugin: str | Plugin, entries: Iterable[str | Entry] | None = None, *
         yield Check(where, "builds without network", partial(getattr, row, "empty"))
         yield from (Check(where, rule, partial(row.hold_empty, rule)) for rule in META_RULES)
         if run:
-            yield Check(where, "takes its weights", partial(getattr, row, "filled"))
+            yield Check(where, "loads its weights", partial(getattr, row, "filled"))
             yield from (Check(where, rule, partial(row.hold_filled, rule)) for rule in RUN_RULES)
 
 
 class _Row:
-    """A row, whose net is built when the first rule asks for it."""
+    """A row whose backbone is built on first use."""
 
     def __init__(self, plugin: Plugin, entry: Entry) -> None:
         self.plugin, self.entry = plugin, entry
 
     @cached_property
     def empty(self) -> Case:
-        """The net on the meta device, with its files where they are on this machine."""
+        """The backbone on the meta device, with its files if they are stored locally."""
         plugin, entry = self.plugin, self.entry
         local = (entry.source or "").startswith(("file://", "package://")) or store.is_pulled(entry)
         files = store.pull(entry) if local else {}
@@ -87,7 +87,7 @@ class _Row:
 
     @cached_property
     def filled(self) -> Case:
-        """The net with values: its own weights where they are on this machine, else random ones."""
+        """The backbone with its weights if they are stored locally, else with random weights."""
         plugin, entry, files = self.plugin, self.entry, self.empty.files
         with no_network():
             real = loader.load(plugin, entry, files) if files else loader.initialise(plugin, entry, files, seed=0)
@@ -107,18 +107,20 @@ def _naming(where: str, rule: str) -> Iterator[None]:
     except (Broken, ZooError) as error:
         raise PluginError(f"{where}, rule '{rule}': {error.what}", fix=error.fix) from error
     except Exception as error:
-        fix = "mend build, adapt or the net: the traceback shows where"
+        fix = "fix build, adapt or forward: see the traceback"
         raise PluginError(f"{where}, rule '{rule}': {type(error).__name__}: {error}", fix=fix) from error
 
 
 def _rows(plugin: str | Plugin) -> list[Entry]:
     if not isinstance(plugin, str):
-        raise PluginError(f"{plugin!r} was given without rows", fix="check_plugin(plugin, entries)")
+        raise PluginError(
+            f"{plugin!r} needs rows: only installed plugins have a catalogue", fix="check_plugin(plugin, entries)"
+        )
     if problem := registry.problems().get(plugin):
         raise problem
     chosen = registry.search(plugin=plugin)
     if not chosen:
         raise PluginError(
-            f"plugin '{plugin}' lists no rows", fix="ship catalogue.toml in the plugin's top-level package"
+            f"plugin '{plugin}' has no catalogue rows", fix="ship catalogue.toml in the plugin's top-level package"
         )
     return chosen

@@ -1,4 +1,4 @@
-"""`pytest --zoo-plugin acme`: the conformance kit as one test for each row and rule. Without the option it is idle."""
+"""Pytest plugin: `pytest --zoo-plugin acme` runs the conformance kit as one test per row and rule."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
+    """Add --zoo-plugin and --zoo-meta."""
     group = parser.getgroup("zoo", "plugins of zoo")
-    group.addoption("--zoo-plugin", action="append", default=[], metavar="NAME", help="check an installed plugin")
-    group.addoption("--zoo-meta", action="store_true", help="check on the meta device only: large nets cost nothing")
+    group.addoption("--zoo-plugin", action="append", default=[], metavar="NAME", help="check an installed zoo plugin")
+    group.addoption("--zoo-meta", action="store_true", help="check on the meta device only")
 
 
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add a test for each rule and row of the plugins that were asked for."""
+    """Add a test per row and rule of the plugins named by --zoo-plugin."""
     for name in config.getoption("zoo_plugin"):
         from zoo.testing.kit import checks
 
@@ -28,10 +28,10 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 class Conformance(pytest.Item):
-    """A rule of the contract, for a row."""
+    """A test of one rule for one row."""
 
     def __init__(self, *, check: Check, **given: object) -> None:
-        super().__init__(**given)  # type: ignore[arg-type]  # pytest's own
+        super().__init__(**given)  # type: ignore[arg-type]  # pytest's arguments
         self.check: Callable[[], None] = check.hold
 
     def runtest(self) -> None:
@@ -39,7 +39,7 @@ class Conformance(pytest.Item):
         self.check()
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
-        """Return what is broken and its fix, without a traceback where the kit explains it."""
+        """Return the problem and its fix, without a traceback if the kit raised the error."""
         from zoo.errors import ZooError
         from zoo.testing.rules import Broken
 

@@ -1,4 +1,4 @@
-"""The rules of the contract, each a function that looks at a case and raises Broken when it does not hold."""
+"""Conformance rules: functions that check one backbone and raise Broken with the problem and its fix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zoo.weights import loader, safetensors_file
 
 
 class Broken(Exception):
-    """A rule does not hold: what was seen, and the edit that mends it."""
+    """A rule is violated: `what` was observed, and the edit that fixes it."""
 
     def __init__(self, what: str, fix: str) -> None:
         super().__init__(what)
@@ -29,7 +29,7 @@ class Broken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a rule looks at: the plugin, a row, its local files, its net on the meta device and (run) on the CPU."""
+    """Arguments of a rule: plugin, row, local files, the backbone on the meta device and, if run, on the CPU."""
 
     plugin: Plugin
     entry: Entry
@@ -39,7 +39,7 @@ class Case:
 
     @property
     def backbone(self) -> Backbone:
-        """The net on the CPU; rules that ask for it are not called without one."""
+        """The backbone on the CPU; only rules of RUN_RULES use it."""
         assert self.real is not None
         return self.real
 
@@ -49,12 +49,12 @@ Rule = Callable[[Case], None]
 
 @contextmanager
 def no_network() -> Iterator[None]:
-    """Refuse connections inside the block, and break the rule if one was tried, even if the plugin went on."""
+    """Block connections, and raise Broken on exit if one was attempted, even if the plugin handled the error."""
     attempts: list[object] = []
 
     def refuse(*args: object, **_: object) -> None:
         attempts.append(next((arg for arg in args if isinstance(arg, str | bytes | tuple)), "?"))  # a host, an address
-        raise OSError("a net is built without network")
+        raise OSError("no network access while building a backbone")
 
     names = patch.object(socket, "getaddrinfo", refuse)
     with names, patch.object(socket.socket, "connect", refuse), patch.object(socket.socket, "connect_ex", refuse):
@@ -64,12 +64,12 @@ def no_network() -> Iterator[None]:
             if not attempts:
                 raise
     if attempts:
-        fix = "list the files the net needs in its row: core fetches them and hands them to build"
+        fix = "list the required files in the row: zoo downloads them and passes them to build"
         raise Broken(f"the network was used: {attempts[0]}", fix)
 
 
 def _inputs(backbone: Backbone, count: int) -> Any:
-    """Return `count` prepared inputs, the same each time: images (N, C, H, W), or token ids and their mask (N, T)."""
+    """Return `count` seeded random inputs: images (N, C, H, W), or token ids and attention mask (N, T)."""
     generator = torch.Generator().manual_seed(count)
     spec = backbone.input
     if isinstance(spec, ImageInput):
@@ -87,20 +87,22 @@ def _pooled(backbone: Backbone, count: int) -> Tensor:
 
 
 def on_meta(case: Case) -> None:
-    """Built inside torch.device("meta"), no parameter holds memory."""
+    """Parameters are on the meta device if built inside torch.device("meta")."""
     for name, parameter in case.empty.module.named_parameters():
         if not parameter.is_meta:
-            raise Broken(f"{name} is on {parameter.device}", "create parameters without device=, and load no weights")
+            raise Broken(
+                f"{name} is on {parameter.device}", "create parameters without device=, and load no weights in build"
+            )
 
 
 def as_listed(case: Case) -> None:
-    """The net has the dim, the parameters and the input of its row."""
+    """The backbone has the dim, the number of parameters and the input of its row."""
     params = sum(parameter.numel() for parameter in case.empty.module.parameters())
     for key, built in (("dim", case.empty.dim), ("params", params), ("input", case.empty.input)):
         listed = getattr(case.entry, key)
         if listed not in (None, built):
             where = case.entry.catalogue or "its row"
-            raise Broken(f"{key} is {built} in the net and {listed} in the row", f"{key} = {built} in {where}")
+            raise Broken(f"{key} is {built} in the backbone but {listed} in the row", f"{key} = {built} in {where}")
 
 
 def stages_cover(case: Case) -> None:
@@ -127,70 +129,72 @@ def features_fit(case: Case) -> None:
 
 
 def deterministic(case: Case) -> None:
-    """In eval mode the same inputs give the same features, bit for bit."""
+    """In eval mode equal inputs give equal features, bit for bit."""
     if not torch.equal(_pooled(case.backbone, 3), _pooled(case.backbone, 3)):
-        raise Broken("two passes in eval mode differ", "let dropout and noise follow self.training")
+        raise Broken("two forward passes in eval mode differ", "disable dropout and noise unless self.training")
 
 
 def apart(case: Case) -> None:
-    """The features of an input are the same whatever else is in the batch, padding of texts included."""
+    """The features of an input do not depend on the rest of the batch or on padding."""
     inputs = _inputs(case.backbone, 3)
     alone: Any
     if isinstance(inputs, Tensor):
         alone = inputs[:1]
     else:
         length = max(1, inputs["input_ids"].shape[1] // 2)
-        inputs["attention_mask"][0, length:] = 0  # the others are longer
+        inputs["attention_mask"][0, length:] = 0  # the first text is padded
         alone = {name: tensor[:1, :length] for name, tensor in inputs.items()}
     with torch.no_grad():
         module = case.backbone.module.eval()
         together, single = module(inputs).pooled[:1], module(alone).pooled
     if not torch.allclose(together, single, rtol=1e-3, atol=1e-4):
-        fix = "normalise within an input only, and leave out of the pooling what the attention mask leaves out"
-        raise Broken("an input's features depend on the other inputs of its batch", fix)
+        fix = "use no batch statistics in eval mode, and exclude padding from attention and pooling"
+        raise Broken("the features of an input depend on the rest of the batch", fix)
 
 
 def gradients_reach(case: Case) -> None:
-    """In train mode a loss on the pooled features gives every stage a gradient."""
+    """In train mode every stage gets a gradient from a loss on the pooled features."""
     module = case.backbone.module.train().requires_grad_(True)
     pooled = module(_inputs(case.backbone, 3)).pooled
     (pooled * torch.randn(pooled.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
     for stage in case.backbone.stages:
         below = [p for name, p in module.named_parameters() if any(f"{name}.".startswith(f"{part}.") for part in stage)]
         if not any(parameter.grad is not None and parameter.grad.any() for parameter in below):
-            fix = "remove detach() and no_grad() from forward, and parameters that it does not use"
+            fix = "remove detach() and no_grad() from forward, and unused parameters from the module"
             raise Broken(f"no gradient reaches stage {stage}", fix)
     module.zero_grad()
 
 
 def frozen_stays(case: Case) -> None:
-    """Frozen, a step leaves parameters and buffers as they are, bit for bit, in eval mode and as core trains."""
+    """A training step does not change a frozen backbone bit for bit, in eval mode and in the mode of finetune."""
     module = case.backbone.module.requires_grad_(False)
     network = Network(module, nn.Linear(case.backbone.dim, 2))
     names = {name for name, _ in module.named_modules()}
     for core in (False, True):
         set_mode(network, names, hold_norms=True, dropout=True) if core else network.eval()
-        _unchanged(case, network, "let forward write to no parameter or buffer while it is frozen")
+        _check_unchanged(case, network, "do not write to parameters or buffers in forward while frozen")
 
 
 def head_apart(case: Case) -> None:
-    """Another head, of another size, leaves every tensor of the backbone as it is and learns from its features."""
+    """Heads of different sizes can be trained on the backbone without changing any of its tensors."""
     module = case.backbone.module.eval().requires_grad_(False)
     before = dict(_tensors(module))
     for labels in (2, 7):
         network = Network(module, nn.Linear(case.backbone.dim, labels))
-        _unchanged(case, network, "keep no state in the net that depends on what is put on it")
+        _check_unchanged(case, network, "keep no state in the backbone that depends on the head")
     if not all(tensor is before[name] for name, tensor in _tensors(module)):
-        raise Broken("a head replaces tensors of the net", "let forward assign no parameter or buffer")
+        raise Broken(
+            "training a head replaces tensors of the backbone", "do not assign parameters or buffers in forward"
+        )
 
 
-def _unchanged(case: Case, network: Network, fix: str) -> None:
-    """Train a head for a step; the backbone has to stay as it is."""
+def _check_unchanged(case: Case, network: Network, fix: str) -> None:
+    """Train the head for a step; raises Broken if the backbone changes."""
     before = {name: tensor.clone() for name, tensor in _tensors(network.backbone)}
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=0.1)
     network(_inputs(case.backbone, 3)).sum().backward()
     if network.head.weight.grad is None:
-        raise Broken("the head gets no gradient", "return features that a head can learn from")
+        raise Broken("the head gets no gradient", "return features that a linear head can be trained on")
     optimizer.step()
     for name, tensor in _tensors(network.backbone):
         if not torch.equal(tensor, before[name]):
@@ -198,45 +202,45 @@ def _unchanged(case: Case, network: Network, fix: str) -> None:
 
 
 def adapts_purely(case: Case) -> None:
-    """adapt gives the same for the same, and leaves what it is given as it is."""
+    """adapt is deterministic and does not modify its arguments."""
     given = case.backbone.module.state_dict()
     copies = {name: tensor.clone() for name, tensor in given.items()}
     first = case.plugin.adapt(case.entry, dict(given), case.files)
-    again = case.plugin.adapt(case.entry, dict(given), case.files)
-    if first.keys() != again.keys() or not all(torch.equal(first[name], again[name]) for name in first):
-        raise Broken("adapt gives something else the second time", "let adapt depend on its arguments alone")
+    second = case.plugin.adapt(case.entry, dict(given), case.files)
+    if first.keys() != second.keys() or not all(torch.equal(first[name], second[name]) for name in first):
+        raise Broken("two calls of adapt differ", "make adapt depend only on its arguments")
     for name, tensor in given.items():
         if not torch.equal(tensor, copies[name]):
-            raise Broken(f"adapt changed {name}", "return new tensors in place of changing those that are given")
+            raise Broken(f"adapt changed {name}", "return new tensors instead of modifying the given ones")
 
 
 def adapters_fit(case: Case) -> None:
-    """Every name in lora_targets is the name, or the end of the names, of layers which adapters can go on."""
+    """Every name in lora_targets is the name, or a suffix of the names, of layers that support LoRA adapters."""
     parts = dict(case.empty.module.named_modules())
     for target in case.empty.lora_targets:
         named = [part for name, part in parts.items() if f".{name}".endswith(f".{target}")]
         unfit = [part for part in named if not isinstance(part, nn.Linear | nn.Conv2d | nn.Conv1d)]
-        unfit = [part for part in unfit if type(part).__name__ != "Conv1D"]  # transformers' linear layer of GPT-2
+        unfit = [part for part in unfit if type(part).__name__ != "Conv1D"]  # the linear layer of GPT-2 in transformers
         if unfit or not named:
-            seen = f"it is a {type(unfit[0]).__name__}" if unfit else "there is no such layer"
-            raise Broken(f"lora_targets names {target!r}, and {seen}", "name linear layers of the net in lora_targets")
+            seen = f"which is a {type(unfit[0]).__name__}" if unfit else "which is not a layer"
+            raise Broken(f"lora_targets has {target!r}, {seen}", "name linear or convolution layers in lora_targets")
 
 
 def round_trip(case: Case) -> None:
-    """The net's own state dict, saved, adapted and loaded strictly into an empty net, gives the same features.
+    """A saved state dict, adapted and loaded strictly into a new backbone, gives the same features.
 
-    Not bit for bit: torch chooses kernels by how a weight lies in memory, and a file's lie as they come.
+    Up to rounding: torch selects kernels by the memory layout of weights, which a file does not preserve.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
         safetensors_file.write_state(path, case.backbone.module.state_dict(), {})
         saved = replace(case.entry, source=Path(folder).as_uri(), files=(File(path.name),))
         others = {name: file for name, file in case.files.items() if not name.endswith(".safetensors")}
-        again = loader.load(case.plugin, saved, {**others, path.name: path})
-        before, after = (_pooled(backbone, 3) for backbone in (case.backbone, again))
+        reloaded = loader.load(case.plugin, saved, {**others, path.name: path})
+        before, after = (_pooled(backbone, 3) for backbone in (case.backbone, reloaded))
         if not torch.allclose(before, after, rtol=1e-4, atol=1e-5):
-            fix = "register what forward needs as parameters and buffers, and let adapt keep the net's own keys"
-            raise Broken("features differ after a save and a load", fix)
+            fix = "register all state of forward as parameters or buffers, and keep the module's own keys in adapt"
+            raise Broken("features differ after saving and loading", fix)
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -246,17 +250,17 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 META_RULES: dict[str, Rule] = {
     "built on the meta device": on_meta,
-    "as listed": as_listed,
+    "matches its catalogue row": as_listed,
     "stages cover every parameter once": stages_cover,
-    "adapters have a place": adapters_fit,
+    "lora_targets are valid": adapters_fit,
 }
 RUN_RULES: dict[str, Rule] = {
     "features (N, D)": features_fit,
     "deterministic in eval mode": deterministic,
-    "inputs apart": apart,
+    "independent of the batch": apart,
     "adapt is pure": adapts_purely,
     "gradients reach every stage": gradients_reach,
-    "frozen means frozen": frozen_stays,
-    "a head touches only itself": head_apart,
+    "frozen backbone is unchanged": frozen_stays,
+    "heads leave the backbone unchanged": head_apart,
     "save and load": round_trip,
 }

@@ -1,4 +1,4 @@
-"""ConvMixer backbones as a plugin of `zoo`: what to build for a catalogue row, and how its parts are called."""
+"""ConvMixer backbones as a zoo plugin: build the backbone of a catalogue row and name its stages."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from zoo.plugin import Backbone, Entry, ImageInput, Plugin
 
 
 class Acme(Plugin):
-    """The plugin behind the names acme/…"""
+    """The plugin of the names acme/…"""
 
     api = 1
 
     def build(self, entry: Entry, files: Mapping[str, Path]) -> Backbone:
-        """Build the empty net of a row; its options are the net's own arguments."""
-        from acme_zoo.net import ConvMixer  # here, because it imports torch: `zoo list` and `zoo plugins` need none
+        """Build the backbone of a row without weights; its options are keyword arguments of the model."""
+        from acme_zoo.net import ConvMixer  # imported here: `zoo list` does not need torch
 
         assert isinstance(entry.input, ImageInput)
         net = ConvMixer(entry.input.channels, **entry.options)

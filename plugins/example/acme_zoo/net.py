@@ -1,4 +1,4 @@
-"""ConvMixer (Trockman and Kolter 2022, arXiv 2201.09792): blocks that mix patches over space, then channels."""
+"""ConvMixer (Trockman and Kolter 2022, arXiv 2201.09792): depthwise and pointwise convolutions on patches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zoo.plugin import Features
 
 
 class Block(nn.Module):
-    """Mix over space with a skip connection (one filter a channel), then over channels: (N, C, H, W) -> the same."""
+    """Depthwise convolution with a skip connection, then a pointwise one: (N, C, H, W) -> the same."""
 
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
@@ -19,14 +19,14 @@ class Block(nn.Module):
         self.channels_norm = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return images or feature maps of the same shape."""
+        """Return feature maps of the same shape."""
         x = x + self.space_norm(F.gelu(self.space(x)))
         mixed: Tensor = self.channels_norm(F.gelu(self.channels(x)))
         return mixed
 
 
 class ConvMixer(nn.Module):
-    """Images (N, channels, H, W) with H and W multiples of `patch` -> Features of `width`, one token a patch."""
+    """Images (N, channels, H, W) with H and W multiples of `patch` -> Features of `width`, one token per patch."""
 
     def __init__(self, channels: int, width: int, depth: int, patch: int, kernel: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class ConvMixer(nn.Module):
         self.blocks = nn.Sequential(*(Block(width, kernel) for _ in range(depth)))
 
     def forward(self, images: Tensor) -> Features:
-        """Return one vector an image, and one a patch."""
+        """Return one feature vector per image and one token per patch."""
         x = self.blocks(self.stem(images))  # (N, channels, H, W) -> (N, D, H / patch, W / patch)
         tokens = x.flatten(2).transpose(1, 2)  # -> (N, T, D)
         return Features(pooled=tokens.mean(1), tokens=tokens)
