@@ -1,4 +1,4 @@
-"""The native nets equal torchvision's, their plain twins differ by the skips alone, and each row tells the truth."""
+"""zoo_native: features equal torchvision, plain nets lack only the shortcuts, rows match their models."""
 
 from __future__ import annotations
 
@@ -45,35 +45,35 @@ def images(size=32, channels=3):
 
 
 def convolutions(net: nn.Module) -> dict[str, torch.Size]:
-    """Shapes of the convolutions that are not on a shortcut."""
+    """Return the weight shapes of all convolutions except those of shortcuts."""
     modules = net.named_modules()
     return {n: m.weight.shape for n, m in modules if isinstance(m, nn.Conv2d) and "downsample" not in n}
 
 
 @pytest.mark.parametrize("name", PARITY["NAMES"])
-def test_features_equal_torchvisions_on_the_same_random_weights(name):
+def test_features_equal_torchvision_on_random_weights(name):
     error, between_images = PARITY["compare"](name)
     assert error <= 1e-5
-    assert between_images > 0.1  # the features do depend on the image
+    assert between_images > 0.1  # features depend on the image
 
 
 @pytest.mark.parametrize("dilation", PARITY["DILATIONS"])
-def test_dilated_features_equal_torchvisions(dilation):
+def test_dilated_features_equal_torchvision(dilation):
     assert PARITY["compare"]("resnet50", dilation=dilation)[0] <= 1e-5
 
 
-def test_features_equal_torchvisions_in_training_mode():
+def test_features_equal_torchvision_in_training_mode():
     assert PARITY["compare"]("resnet18", train=True)[0] <= 1e-5
 
 
-def test_the_random_weights_would_show_a_wrong_dilation(monkeypatch):
+def test_parity_fails_without_dilation(monkeypatch):
     plain = resnet.conv
     monkeypatch.setattr(resnet, "conv", lambda i, o, size, stride=1, dilation=1, groups=1: plain(i, o, size, stride))
     assert PARITY["compare"]("resnet50", dilation=(False, True, True))[0] > 1e-3
 
 
 @pytest.mark.parametrize("arch", ["resnet34", "resnet50", "resnet20"])
-def test_dilation_gives_the_same_features_at_twice_the_resolution(arch):
+def test_dilation_doubles_the_resolution_of_the_same_features(arch):
     stages = len(ARCHITECTURES[arch].blocks)
     coarse = build(arch).module.eval()
     fine = build(arch, dilation=[False] * (stages - 2) + [True]).module.eval()
@@ -88,24 +88,24 @@ def test_dilation_gives_the_same_features_at_twice_the_resolution(arch):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet20", "resnet56"])
-def test_the_number_in_a_name_counts_its_convolutions_and_the_head(name):
+def test_the_depth_in_a_name_is_the_number_of_layers(name):
     assert len(convolutions(empty(name).module)) + 1 == int(name.removeprefix("resnet"))
 
 
 @pytest.mark.parametrize("name", SKIP)
-def test_a_plain_twin_has_the_same_convolutions_and_no_shortcut(name):
+def test_a_plain_net_has_the_same_convolutions_and_no_shortcut(name):
     plain = empty(plain_name(name)).module
     assert convolutions(plain) == convolutions(empty(name).module)
     assert not any("downsample" in key for key, _ in plain.named_modules())
 
 
-def test_a_plain_block_adds_nothing_to_its_branch():
+def test_a_plain_block_has_no_residual_connection():
     block = build("plain20").module.layer1[0].eval()
     nn.init.zeros_(block.bn2.weight)
     assert not block(torch.rand(1, 16, 4, 4)).any()
 
 
-def test_a_block_adds_its_branch_to_its_input():
+def test_a_residual_block_adds_its_input():
     block = build("resnet20").module.layer1[0].eval()
     nn.init.zeros_(block.bn2.weight)
     nn.init.constant_(block.bn2.bias, 0.25)
@@ -113,19 +113,19 @@ def test_a_block_adds_its_branch_to_its_input():
     torch.testing.assert_close(block(x), x + 0.25)
 
 
-def test_the_shortcut_without_parameters_takes_every_second_pixel_and_adds_channels_of_zeros():
+def test_pad_shortcut_subsamples_and_pads_channels_with_zeros():
     x = torch.arange(16.0).reshape(1, 1, 4, 4)
     y = PadShortcut(extra=2, stride=2)(x)
     assert y[0].tolist() == [[[0, 2], [8, 10]], [[0, 0], [0, 0]], [[0, 0], [0, 0]]]
 
 
-def test_shortcuts_have_parameters_in_the_large_nets_alone():
+def test_only_large_nets_have_projection_shortcuts():
     assert not any("downsample" in key for key in empty("resnet20").module.state_dict())
     assert "layer2.0.downsample.0.weight" in empty("resnet18").module.state_dict()
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
-def test_zero_init_starts_every_block_as_its_shortcut(arch):
+def test_zero_init_makes_every_block_its_shortcut(arch):
     net = build(arch, zero_init=True).module.eval()
     x = torch.rand(1, net.layer1[0].conv1.in_channels, 4, 4)
     for name in net.layers:
@@ -136,7 +136,7 @@ def test_zero_init_starts_every_block_as_its_shortcut(arch):
             x = y
 
 
-def test_a_net_starts_with_hes_weights_and_batchnorm_at_one_and_zero():
+def test_initialisation_is_kaiming_normal_and_default_batchnorm():
     net = build("resnet18").module
     conv = net.layer3[1].conv1
     assert conv.weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.02)
@@ -146,7 +146,7 @@ def test_a_net_starts_with_hes_weights_and_batchnorm_at_one_and_zero():
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet20"])
 @pytest.mark.parametrize("channels", [1, 3, 5])
-def test_a_net_takes_as_many_channels_as_its_input_has(arch, channels):
+def test_the_stem_has_the_channels_of_the_input(arch, channels):
     backbone = build(arch, mean=(0.5,) * channels)
     assert backbone.module(images(channels=channels)).pooled.shape == (2, backbone.dim)
 
@@ -164,7 +164,7 @@ def test_width_scales_a_small_net():
         ("plain20", [0.0000497, 0.0112061, 0.0007664, 0.0145169], 0.561811),
     ],
 )
-def test_a_seeded_net_gives_the_golden_numbers(arch, first, total):
+def test_seeded_features_equal_the_golden_numbers(arch, first, total):
     torch.manual_seed(0)
     net = build(arch).module.eval()
     with torch.no_grad():
@@ -174,7 +174,7 @@ def test_a_seeded_net_gives_the_golden_numbers(arch, first, total):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_stages_run_from_stem_to_last_layer_and_hold_each_parameter_once(name):
+def test_stages_are_ordered_and_cover_every_parameter_once(name):
     backbone = empty(name)
     assert backbone.stages[0] == ("conv1", "bn1")
     assert [stage for (stage,) in backbone.stages[1:]] == [f"layer{i + 1}" for i in range(len(backbone.stages) - 1)]
@@ -183,19 +183,19 @@ def test_the_stages_run_from_stem_to_last_layer_and_hold_each_parameter_once(nam
         assert sum(key.startswith(f"{part}.") for part in parts) == 1
 
 
-def test_adapters_go_on_the_ungrouped_convolutions_of_the_blocks():
+def test_lora_targets_are_the_ungrouped_convolutions_of_the_blocks():
     targets = empty("resnext50_32x4d").lora_targets
     assert "layer1.0.conv1" in targets
     assert "layer2.0.downsample.0" in targets
     assert not {"conv1", "layer1.0.conv2", "layer1.0.bn1"} & set(targets)
 
 
-def test_adapt_drops_the_head_and_nothing_else():
+def test_adapt_drops_only_the_classifier():
     state = dict.fromkeys(["conv1.weight", "fc.weight", "fc.bias", "fc2.weight"], torch.zeros(1))
     assert set(plugin.adapt(ROWS[0], state, {})) == {"conv1.weight", "fc2.weight"}
 
 
-def test_adapt_gives_an_old_file_the_counters_that_batchnorm_had_not_then():
+def test_adapt_adds_missing_batchnorm_counters():
     net = build("resnet14").module
     net.bn1.num_batches_tracked += 7
     old = {key: tensor for key, tensor in net.state_dict().items() if not key.startswith("layer1.0.bn1.num")}
@@ -205,7 +205,7 @@ def test_adapt_gives_an_old_file_the_counters_that_batchnorm_had_not_then():
 
 
 @pytest.mark.parametrize("entry", ROWS, ids=lambda entry: entry.name)
-def test_a_row_builds_with_the_dim_and_the_parameters_it_lists(entry):
+def test_dim_and_params_of_a_row_are_those_of_its_model(entry):
     with torch.device("meta"):
         backbone = plugin.build(entry, {})
     assert backbone.dim == entry.dim
@@ -222,15 +222,15 @@ def test_every_architecture_has_a_row():
         ({"arch": "resnet19"}, "arch = 'resnet19' is unknown; nearest: resnet"),
         ({}, "arch = '' is unknown; nearest: resnet18, resnet34"),
         ({"arch": "resnet18", "widht": 8}, "option 'widht' is unknown; nearest: width"),
-        ({"arch": "resnet20", "width": 0}, "width = 0 is not a whole number above 0"),
-        ({"arch": "resnet20", "width": True}, "width = True is not a whole number above 0"),
-        ({"arch": "resnet50", "dilation": [True]}, "dilation = [True] is not a list of 3 times true or false"),
-        ({"arch": "resnet20", "dilation": [0, 1]}, "dilation = [0, 1] is not a list of 2 times true or false"),
+        ({"arch": "resnet20", "width": 0}, "width = 0 is not a positive integer"),
+        ({"arch": "resnet20", "width": True}, "width = True is not a positive integer"),
+        ({"arch": "resnet50", "dilation": [True]}, "dilation = [True] is not a list of 3 booleans"),
+        ({"arch": "resnet20", "dilation": [0, 1]}, "dilation = [0, 1] is not a list of 2 booleans"),
         ({"arch": "resnet20", "zero_init": 1}, "zero_init = 1 is not true or false"),
         ({"arch": "plain20", "zero_init": True}, "zero_init = True makes plain20 return zeros for every image"),
     ],
 )
-def test_a_wrong_option_is_named_with_what_is_allowed(options, what):
+def test_an_invalid_option_raises_with_the_valid_values(options, what):
     entry = replace(ROWS[0], name="native/mine", options=options, catalogue="zoo.toml")
     with pytest.raises(PluginError) as caught:
         plugin.build(entry, {})
@@ -238,18 +238,18 @@ def test_a_wrong_option_is_named_with_what_is_allowed(options, what):
     assert caught.value.fix.endswith(', in ["native/mine"] in zoo.toml')
 
 
-def test_a_text_row_is_refused():
+def test_a_text_row_raises():
     entry = replace(ROWS[0], input=TextInput(("tokenizer.json",), 128))
     with pytest.raises(PluginError, match="takes images, not text"):
         plugin.build(entry, {})
 
 
-def test_a_plain_net_with_zero_init_would_indeed_return_zeros():
+def test_a_plain_net_with_zero_init_returns_zeros():
     net = ResNet(replace(ARCHITECTURES["plain20"], zero_init=True)).eval()
     assert not net(images()).pooled.any()
 
 
-def test_the_page_on_skip_connections_shows_the_code_of_the_net():
+def test_code_in_the_skip_connection_docs_is_that_of_resnet():
     page = (ROOT / "docs/skip-connections.md").read_text()
     source = Path(resnet.__file__).read_text()
     shown = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""The timm plugin: timm's files and features, whatever the family, the image size, the channels and the classifier."""
+"""zoo_timm: features and checkpoints equal timm for every family, image size, number of channels and classifier."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ FAMILIES = [
 
 
 def entry(name: str, **changes) -> Entry:
-    """Return the row of a name, its input's fields changed too: size=…, mean=…"""
+    """Return the row of a name with changed fields, those of its input included: size=…, mean=…"""
     row = registry.find(f"timm/{name}")
     spec = {key: changes.pop(key) for key in ("size", "mean", "std") if key in changes}
     return replace(row, dim=None, params=None, **changes, input=replace(row.input, **spec))
 
 
 def random_net(name: str, **settings) -> nn.Module:
-    """Return timm's own net with weights that are nowhere constant."""
+    """Return timm's model with random values in all weights."""
     torch.manual_seed(0)
     net = timm.create_model(name, **settings).eval()
     for key, tensor in net.state_dict().items():
@@ -74,7 +74,7 @@ def random_net(name: str, **settings) -> nn.Module:
 
 
 def local(row: Entry, state: dict[str, Tensor], folder: Path) -> tuple[Entry, dict[str, Path]]:
-    """Return a row for weights in a file, and the file."""
+    """Save weights to a file; return a row for them and the file."""
     save_file(state, folder / "model.safetensors")
     row = replace(row, source=folder.as_uri(), files=(File("model.safetensors"),))
     return row, {"model.safetensors": folder / "model.safetensors"}
@@ -98,7 +98,7 @@ def pooled(net: nn.Module, pixels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_every_tiny_net_of_timm_loads_from_its_repository_with_timms_features(monkeypatch):
+def test_test_models_load_from_the_hub_with_the_features_of_timm(monkeypatch):
     theirs = {name: random_net(name) for name in TINY}
     served = {f"timm/{name}": {"model.safetensors": save(net.state_dict())} for name, net in theirs.items()}
     with Hub(served) as hub:
@@ -111,33 +111,33 @@ def test_every_tiny_net_of_timm_loads_from_its_repository_with_timms_features(mo
     assert len(TINY) == 13
 
 
-def test_the_conformance_kit_passes():
+def test_timm_rows_conform():
     check_plugin("timm", [replace(registry.find(f"timm/{name}"), source=None, files=()) for name in TINY[::3]])
     check_plugin("timm", [f"timm/{name}" for name in FAMILIES[::6]], run=False)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("missing", "1 missing: blocks.3.norm1.bias"),
         ("extra", "1 not in the net: blocks.9.norm1.bias"),
         ("shape", r"1 of another shape: blocks.3.norm1.bias \(3,\), the net has \(64,\)"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(change, said, tmp_path):
+def test_a_checkpoint_with_missing_extra_or_reshaped_keys_raises(change, message, tmp_path):
     state = random_net("test_vit").state_dict()
     tensor = state.pop("blocks.3.norm1.bias")
     if change != "missing":
         state["blocks.3.norm1.bias"] = tensor[:3].clone() if change == "shape" else tensor
     if change == "extra":
         state["blocks.9.norm1.bias"] = tensor.clone()
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         load(entry("test_vit.r160_in1k"), state, tmp_path)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["test_vit.r160_in1k", "test_vit3.r160_in1k", "test_resnet.r160_in1k"])
-def test_another_image_size_resizes_what_depends_on_it(name, tmp_path):
+def test_another_image_size_resizes_position_embeddings_as_timm(name, tmp_path):
     state = random_net(name).state_dict()
     ours = load(entry(name, size=96), state, tmp_path)
     file = {"file": str(tmp_path / "model.safetensors")}
@@ -149,7 +149,7 @@ def test_another_image_size_resizes_what_depends_on_it(name, tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize("channels", [1, 4])
 @pytest.mark.parametrize("name", ["test_vit.r160_in1k", "test_efficientnet.r160_in1k", "convnextv2_atto.fcmae_ft_in1k"])
-def test_the_first_layer_is_fitted_to_the_channels(name, channels, tmp_path):
+def test_the_first_layer_is_adapted_to_the_channels_as_in_timm(name, channels, tmp_path):
     mean = (0.5,) * channels
     state = random_net(name).state_dict()
     ours = load(entry(name, mean=mean, std=mean), state, tmp_path)
@@ -160,17 +160,17 @@ def test_the_first_layer_is_fitted_to_the_channels(name, channels, tmp_path):
     torch.testing.assert_close(pooled(ours, images(160, channels)), theirs(images(160, channels)))
 
 
-def test_channels_that_the_first_layer_cannot_be_fitted_to_are_refused():
+def test_channels_the_first_layer_cannot_be_adapted_to_raise():
     name = "naflexvit_base_patch16_gap.e300_s576_in1k"
     with reading.shapes_only():
         state = timm.create_model(name).state_dict()
-    with pytest.raises(PluginError, match="cannot be fitted to 1 channels"):
+    with pytest.raises(PluginError, match="cannot be adapted to 1 channels"):
         plugin.adapt(entry(name, mean=(0.5,), std=(0.5,)), state, {})
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["test_vit.r160_in1k", "test_byobnet.r160_in1k", "test_convnext.r160_in1k"])
-def test_the_classifier_gives_timms_logits_with_imagenets_names(name):
+def test_the_classifier_gives_the_logits_of_timm_with_imagenet_names(name):
     net = random_net(name)
     found = plugin.classifier(entry(name), net.state_dict(), {})
     features = net.forward_head(net.forward_features(images(160)), pre_logits=True)
@@ -185,22 +185,22 @@ def test_the_classifier_gives_timms_logits_with_imagenets_names(name):
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("levit_128s.fb_dist_in1k", {}),  # two of them
+        ("levit_128s.fb_dist_in1k", {}),  # two classifiers
         ("efficientvit_m0.r224_in1k", {}),  # with a BatchNorm before it
-        ("caformer_s18.sail_in1k", {}),  # of two layers
-        ("vit_base_patch32_clip_224.openai", {}),  # to an embedding shared with texts
-        ("hiera_tiny_224.mae", {}),  # none
-        ("test_resnet.r160_in1k", {"source": "hf://someone/else"}),  # of other classes, for all that is known
+        ("caformer_s18.sail_in1k", {}),  # two layers
+        ("vit_base_patch32_clip_224.openai", {}),  # CLIP embedding
+        ("hiera_tiny_224.mae", {}),  # no classifier
+        ("test_resnet.r160_in1k", {"source": "hf://someone/else"}),  # unknown classes
     ],
 )
-def test_what_is_no_linear_classifier_of_imagenet_is_none(name, changes):
+def test_classifier_is_none_unless_it_is_a_linear_imagenet_classifier(name, changes):
     with reading.shapes_only():
         state = timm.create_model(name).state_dict()
     assert plugin.classifier(entry(name, **changes), state, {}) is None
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_has_stages_that_cover_it_and_adapters_where_forward_goes(name):
+def test_stages_cover_a_family_and_lora_targets_are_called_in_forward(name):
     backbone = built(name)  # core checks the stages
     assert 2 <= len(backbone.stages) <= 42
     first = backbone.stages[0]
@@ -214,11 +214,11 @@ def test_a_family_has_stages_that_cover_it_and_adapters_where_forward_goes(name)
     features = net(torch.empty(2, 3, size, size, device="meta"))
     assert features.pooled.shape == (2, backbone.dim)
     assert set(backbone.lora_targets) <= called
-    assert backbone.lora_targets or name.startswith("nf_")  # standardises its weights: a sum of two is another thing
+    assert backbone.lora_targets or name.startswith("nf_")  # weight standardisation: LoRA does not apply
 
 
 @pytest.mark.parametrize("name", ["vit_base_patch16_siglip_224.webli", "resnet18.a1_in1k", "pit_ti_224.in1k"])
-def test_stages_go_from_the_stem_to_the_last_part(name):
+def test_stages_are_ordered_from_stem_to_head(name):
     stages = built(name).stages
     last = {"vit": "attn_pool", "res": "layer4", "pit": "norm"}[name[:3]]
     stem = {"vit": "patch_embed", "res": "conv1", "pit": "patch_embed"}[name[:3]]
@@ -229,7 +229,7 @@ def test_stages_go_from_the_stem_to_the_last_part(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_file_of_the_whole_net_loses_its_classifier_and_nothing_else(name):
+def test_adapt_drops_only_the_classifier(name):
     with reading.shapes_only():
         whole = timm.create_model(name)
     state = plugin.adapt(entry(name), whole.state_dict(), {})
@@ -248,7 +248,7 @@ def test_a_file_of_the_whole_net_loses_its_classifier_and_nothing_else(name):
         "tresnet_m.miil_in1k",
     ],
 )
-def test_buffers_that_no_file_holds_are_filled_without_building_the_net_twice(name):
+def test_non_persistent_buffers_are_filled_on_the_meta_device(name):
     net = built(name).module
     assert not loader._needs_values(net)
     saved = net.state_dict().keys()
@@ -260,7 +260,7 @@ def test_buffers_that_no_file_holds_are_filled_without_building_the_net_twice(na
 
 
 @torch.no_grad()
-def test_attention_biases_are_never_those_of_earlier_weights(tmp_path):
+def test_attention_bias_caches_follow_changed_weights(tmp_path):
     net = load(entry("levit_128s.fb_dist_in1k"), random_net("levit_128s").state_dict(), tmp_path)
     first = pooled(net, images(224))
     state = net.state_dict()
@@ -271,7 +271,7 @@ def test_attention_biases_are_never_those_of_earlier_weights(tmp_path):
 
 
 @torch.no_grad()
-def test_a_norm_that_a_family_of_files_lacks_is_the_identity(tmp_path):
+def test_a_norm_missing_from_a_checkpoint_is_the_identity(tmp_path):
     state = random_net("convnextv2_atto.fcmae").state_dict()
     state = {key: tensor for key, tensor in state.items() if not key.startswith("head.")}
     net = load(entry("convnextv2_atto.fcmae"), state, tmp_path)
@@ -279,34 +279,34 @@ def test_a_norm_that_a_family_of_files_lacks_is_the_identity(tmp_path):
     assert not net.head.norm.bias.any()
 
 
-def test_keys_that_nothing_uses_are_dropped_from_the_families_known_for_them():
+def test_unused_keys_are_dropped_for_non_strict_families():
     with reading.shapes_only():
         state = timm.create_model("dla34").state_dict()
     spare = {"level3.project.0.weight": torch.zeros(1)}
     assert plugin.adapt(entry("dla34.in1k"), state | spare, {}).keys() == built("dla34.in1k").module.state_dict().keys()
 
 
-def test_names_of_other_projects_are_translated_as_timm_does():
+def test_keys_of_other_projects_are_converted_by_timms_filters():
     name = "vit_small_patch14_dinov2.lvd142m"
     wanted = built(name).module.state_dict()
     theirs = {**wanted, "mask_token": torch.zeros(1, 384)}
     assert plugin.adapt(entry(name), theirs, {}).keys() == wanted.keys()
 
 
-def test_a_net_that_another_thread_loads_meanwhile_gets_its_weights(tmp_path):
+def test_other_threads_still_load_weights_while_recording(tmp_path):
     net = random_net("test_resnet")
     save_file(net.state_dict(), tmp_path / "model.safetensors")
     overlay, loaded = {"file": str(tmp_path / "model.safetensors")}, []
 
-    def elsewhere():
+    def load_in_thread():
         loaded.append(timm.create_model("test_resnet", pretrained=True, pretrained_cfg_overlay=overlay))
 
-    with reading._instead_of_loading() as asked:
-        thread = threading.Thread(target=elsewhere)
+    with reading._record_loading() as recorded:
+        thread = threading.Thread(target=load_in_thread)
         thread.start()
         thread.join()
     assert torch.equal(loaded[0].conv1[0].weight, net.conv1[0].weight)
-    assert not asked
+    assert not recorded
     assert _builder.load_pretrained.__module__ == "timm.models._builder"
 
 
@@ -316,25 +316,25 @@ def test_a_net_that_another_thread_loads_meanwhile_gets_its_weights(tmp_path):
         ({"options": {"arch": "resnet19"}}, "arch = 'resnet19' is unknown to timm .*; nearest: resnet18"),
         ({"options": {"arch": "resnet18.a9_in1k"}}, r"arch = 'resnet18.a9_in1k' is unknown .* nearest: resnet18\.a"),
         ({"options": {}}, "arch = '' is unknown to timm"),
-        ({"options": {"arch": "resnet18", "args": {"pretrained": True}}}, "args may .* not fetch weights: pretrained"),
+        ({"options": {"arch": "resnet18", "args": {"pretrained": True}}}, "args cannot load weights: pretrained"),
         ({"options": {"arch": "resnet18", "size": 3}}, "option 'size' is unknown; known: arch, args"),
         ({"options": {"arch": "resnet18", "args": {"x": 1}}}, "timm .* cannot build resnet18 for 3 x 160 px: .*'x'"),
     ],
 )
-def test_a_row_that_describes_no_net_is_told_why(changes, what):
+def test_an_invalid_row_raises_with_the_reason(changes, what):
     with pytest.raises(PluginError, match=what) as caught:
         plugin.build(entry("test_resnet.r160_in1k", **changes), {})
     assert '["timm/test_resnet.r160_in1k"] in ' in caught.value.fix
 
 
-def test_a_text_row_is_refused():
+def test_a_text_row_raises():
     row = replace(entry("test_resnet.r160_in1k"), input=TextInput(("tokenizer.json",), 128))
     with pytest.raises(PluginError, match="takes images, not text"):
         plugin.build(row, {})
 
 
 @torch.no_grad()
-def test_arguments_of_a_row_reach_timm(tmp_path):
+def test_args_of_a_row_are_passed_to_timm(tmp_path):
     row = entry("test_vit.r160_in1k", options={"arch": "test_vit", "args": {"global_pool": "avg", "fc_norm": False}})
     state = random_net("test_vit").state_dict()
     ours = load(row, state, tmp_path)

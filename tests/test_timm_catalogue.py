@@ -1,4 +1,4 @@
-"""The catalogue of the timm plugin: every name, what is said of it, and rows for names that are not in it."""
+"""The catalogue of zoo_timm: its names, fields and metrics, and rows for names and repositories outside of it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ SAMPLE = [
 ]
 
 
-def test_the_catalogue_lists_every_name_whose_weights_can_be_read_safely():
+def test_the_catalogue_lists_every_name_with_safetensors():
     listed = {name.removeprefix("timm/") for name in rows.read_catalogue(CATALOGUE)}
     others = {n for n in timm.list_models(pretrained=True) if not timm.get_pretrained_cfg(n).hf_hub_id}
     assert listed == set(timm.list_models(pretrained=True)) - others
     assert len(others) == 19
 
 
-def test_every_row_says_what_it_is_and_where_it_is():
+def test_every_row_is_complete():
     for row in registry.search(plugin="timm"):
         assert row.source.startswith("hf://"), row.name
         assert (row.files, row.tasks) == ((File("model.safetensors"),), ("classify", "multilabel", "regress"))
@@ -50,14 +50,14 @@ def test_every_row_says_what_it_is_and_where_it_is():
 
 
 @pytest.mark.parametrize("name", SAMPLE)
-def test_the_tool_makes_the_committed_rows(name):
+def test_refresh_catalogue_reproduces_the_committed_rows(name):
     committed = dict(rows.read_catalogue(CATALOGUE)[f"timm/{name}"])
     measured = committed.pop("metrics", {})
     assert REFRESH["row"](name, {}, {}) == committed
     assert set(measured) <= {"imagenet_top1", "gmacs"}
 
 
-def test_the_tables_of_timm_count_for_the_input_of_a_row_alone(tmp_path):
+def test_timm_result_tables_apply_only_to_the_input_of_a_row(tmp_path):
     header = "model,img_size,top1,crop_pct,interpolation\n"
     (tmp_path / "x-results-imagenet.csv").write_text(header + "resnet18.a1_in1k,224,71.5,0.950,bicubic\n")
     found = REFRESH["table"](tmp_path, "*results-imagenet.csv", "img_size")
@@ -69,7 +69,7 @@ def test_the_tables_of_timm_count_for_the_input_of_a_row_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tag", "said"),
+    ("tag", "expected"),
     [
         ("a1_in1k", "ImageNet-1k"),
         ("sw_in12k_ft_in1k", "ImageNet-12k → ImageNet-1k"),
@@ -83,27 +83,27 @@ def test_the_tables_of_timm_count_for_the_input_of_a_row_alone(tmp_path):
         ("", None),
     ],
 )
-def test_a_tag_says_what_a_net_was_trained_on(tag, said):
-    assert pretrained_on(tag) == said
+def test_pretraining_datasets_are_parsed_from_a_tag(tag, expected):
+    assert pretrained_on(tag) == expected
 
 
 def nowhere(source: str):
     raise AssertionError(f"looked at {source}")
 
 
-def test_a_name_that_timm_does_not_know_is_none_of_ours():
+def test_an_unknown_name_resolves_to_none():
     assert plugin.resolve("resnet18", nowhere) is None
     assert plugin.resolve("resnet18.a9_in1k", nowhere) is None
 
 
-def test_weights_that_are_no_safetensors_file_are_not_loaded_and_it_says_why():
-    with pytest.raises(NameNotFound, match=r"only as https://\S+\.pth, which is no \.safetensors file") as caught:
+def test_weights_without_safetensors_raise_name_not_found():
+    with pytest.raises(NameNotFound, match=r"only as https://\S+\.pth, which is not a \.safetensors file") as caught:
         plugin.resolve("gcvit_tiny.in1k", nowhere)
     assert "zoo.toml" in caught.value.fix
 
 
 def repository(folder: Path, config: dict) -> Callable:
-    """Return a `look` that shows a repository with a net of timm's, as push_to_hf_hub() makes it."""
+    """Return a `look` function for a repository as created by push_to_hf_hub()."""
     (folder / "config.json").write_text(json.dumps(config))
 
     files = {name: File(name) for name in ("config.json", "model.safetensors", "README.md")}
@@ -111,16 +111,19 @@ def repository(folder: Path, config: dict) -> Callable:
     return lambda source: found if source == "hf://someone/birds" else nowhere(source)
 
 
-def test_a_repository_in_timms_format_gets_a_row(tmp_path):
+def test_a_repository_in_timm_format_resolves_to_a_row(tmp_path):
     described = {"input_size": [3, 160, 160], "mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2], "license": "mit"}
     config = {"architecture": "test_vit", "num_classes": 7, "pretrained_cfg": described, "model_args": {"depth": 2}}
     row = plugin.resolve("someone/birds", repository(tmp_path, config))
     assert (row.name, row.source, row.license) == ("timm/someone/birds", "hf://someone/birds", "mit")
     assert row.input == ImageInput(160, (0.4, 0.4, 0.4), (0.2, 0.2, 0.2), "bicubic", 0.875)
     assert row.options == {"arch": "test_vit", "args": {"depth": 2}}
-    assert [file.path for file in row.files] == ["config.json", "model.safetensors"]  # looked at again without network
+    assert [file.path for file in row.files] == [
+        "config.json",
+        "model.safetensors",
+    ]  # config.json is needed to resolve the row offline
     assert len(loader._build(plugin, row, {}, "meta").module.blocks) == 2
 
 
-def test_a_repository_of_another_kind_gets_none(tmp_path):
+def test_another_repository_resolves_to_none(tmp_path):
     assert plugin.resolve("someone/birds", repository(tmp_path, {"model_type": "bert"})) is None

@@ -1,4 +1,4 @@
-"""Residual nets in code of our own, and their plain twins without skips: the names native/…"""
+"""Native ResNets and plain nets without skip connections: the names native/…"""
 
 from zoo_native.plugin import plugin
 

@@ -1,4 +1,4 @@
-"""The plugin behind the names native/…: from the options of a row to an empty net and the names of its parts."""
+"""The plugin of the names native/…: build ResNets from the options of a row."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
     from zoo_native.resnet import Architecture
 
 OPTIONS = ("arch", "width", "dilation", "zero_init")
-"""What a row may set: the fields of `Architecture` of these names, and which one they start from."""
+"""Valid options of a row: the base architecture `arch`, and overrides of fields of `Architecture`."""
 
 
 class Native(Plugin):
-    """Residual nets in code of our own; their parameters have torchvision's names."""
+    """ResNets with the parameter names of torchvision."""
 
     api = 1
 
     def build(self, entry: Entry, files: Mapping[str, Path]) -> Backbone:
-        """Build the empty net of a row; PluginError if its options make no net."""
+        """Build the model of a row without weights; raises PluginError for invalid options."""
         from torch import nn
 
         from zoo_native.resnet import ResNet
 
         if not isinstance(entry.input, ImageInput):
-            raise _error(entry, "takes images, not text", "give input a size, a mean and a std")
+            raise _error(entry, "takes images, not text", "set size, mean and std of input")
         net = ResNet(_architecture(entry), entry.input.channels)
         blocks = (item for item in net.named_modules() if item[0].startswith("layer"))
-        # No adapters on grouped convolutions: a low rank would have to be a multiple of the 32 or 64 groups.
+        # No LoRA on grouped convolutions: the rank would have to be a multiple of the 32 or 64 groups.
         targets = (name for name, module in blocks if isinstance(module, nn.Conv2d) and module.groups == 1)
         stages = (("conv1", "bn1"), *((layer,) for layer in net.layers))
         return Backbone(net, net.dim, entry.input, stages, lora_targets=tuple(targets))
 
     def adapt(self, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]) -> dict[str, Tensor]:
-        """Drop the head of the pre-training; every other key is the module's own.
+        """Drop the pretrained classifier; all other keys are unchanged.
 
-        Files from before BatchNorm counted its steps get counters of 0: nothing reads them.
+        Old files without num_batches_tracked get a buffer of 0, which is not used.
         """
         import torch
 
@@ -53,7 +53,7 @@ class Native(Plugin):
 
 
 def _architecture(entry: Entry) -> Architecture:
-    """Return the architecture that a row's options describe, each of them checked."""
+    """Return the architecture of a row after validating its options."""
     from zoo_native.resnet import ARCHITECTURES
 
     options = dict(entry.options)
@@ -66,20 +66,20 @@ def _architecture(entry: Entry) -> Architecture:
     arch = ARCHITECTURES[name]
     for option, (rule, holds) in _rules(len(arch.blocks) - 1).items():
         if option in options and not holds(options[option]):
-            raise _error(entry, f"{option} = {options[option]!r} is not {rule}", f"make {option} {rule}")
+            raise _error(entry, f"{option} = {options[option]!r} is not {rule}", f"set {option} to {rule}")
     if options.get("zero_init") and not arch.skip:
-        what = f"zero_init = True makes {name} return zeros for every image: it has no skips to carry the signal"
-        raise _error(entry, what, "delete zero_init")
+        what = f"zero_init = True makes {name} return zeros for every image: it has no skip connections"
+        raise _error(entry, what, "remove zero_init")
     if "dilation" in options:
         options["dilation"] = tuple(options["dilation"])
     return replace(arch, **options)
 
 
 def _rules(gaps: int) -> dict[str, tuple[str, Callable[[Any], bool]]]:
-    """Return what each option has to be, in words and as a test; `gaps` stages come after the first."""
-    flags = f"a list of {gaps} times true or false, one for each stage after the first"
+    """Return option -> (description, predicate); `gaps` is the number of stages after the first."""
+    flags = f"a list of {gaps} booleans, one per stage after the first"
     return {
-        "width": ("a whole number above 0", lambda v: type(v) is int and v > 0),
+        "width": ("a positive integer", lambda v: type(v) is int and v > 0),
         "dilation": (flags, lambda v: isinstance(v, list | tuple) and [type(flag) for flag in v] == [bool] * gaps),
         "zero_init": ("true or false", lambda v: type(v) is bool),
     }
@@ -88,7 +88,7 @@ def _rules(gaps: int) -> dict[str, tuple[str, Callable[[Any], bool]]]:
 def _unknown(entry: Entry, what: str, name: str, known: Iterable[str]) -> PluginError:
     names = list(known)
     nearest = ", ".join(get_close_matches(name, names, n=3, cutoff=0.4) or names)
-    return _error(entry, f"{what} is unknown; nearest: {nearest}", f"write one of {nearest}")
+    return _error(entry, f"{what} is unknown; nearest: {nearest}", f"use one of {nearest}")
 
 
 def _error(entry: Entry, what: str, edit: str) -> PluginError:

@@ -1,8 +1,8 @@
-"""Residual nets: ResNet, ResNeXt and Wide ResNet for photos, He's small nets for small images, and plain twins.
+"""ResNet, ResNeXt and Wide ResNet, CIFAR ResNets for small images, and plain variants without skip connections.
 
-The idea (He et al. 2015, arXiv 1512.03385): let a block learn the *change* F(x) of its input, y = x + F(x). A block
-that has nothing to add learns F = 0, and the gradient dy/dx = 1 + F'(x) always has a way through: see
-docs/skip-connections.md. Parameters are named as in torchvision, so that its weights fit.
+A block learns the residual F(x) of its output y = x + F(x) (He et al. 2015, arXiv 1512.03385): the identity is F = 0,
+and the gradient dy/dx = 1 + F'(x) does not vanish with depth; see docs/skip-connections.md. Parameter names are those
+of torchvision, so its weights can be loaded.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from zoo.plugin import Features
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What sets one net apart from another.
+    """Hyperparameters of a ResNet.
 
-    blocks       residual blocks in each stage; every stage after the first halves the image and doubles the width
-    bottleneck   blocks of 1x1, 3x3, 1x1 convolutions whose output is 4 times as wide, instead of two 3x3
+    blocks       residual blocks per stage; every stage after the first halves the resolution and doubles the width
+    bottleneck   blocks of 1x1, 3x3 and 1x1 convolutions with 4-fold expansion, instead of two 3x3
     width        channels of the stem and of the first stage
     groups       groups of the 3x3 convolution of a bottleneck (ResNeXt, arXiv 1611.05431)
-    group_width  channels of a group where width is 64 (ResNeXt; Wide ResNet has 128, arXiv 1605.07146)
-    small        for images of about 32 pixels: a 3x3 stem and shortcuts without parameters (section 4.2)
-    skip         False: the plain twin, the same convolutions without shortcuts
-    dilation     for each stage after the first: dilate its convolutions instead of halving the image
-    zero_init    start every block as the identity, by a last BatchNorm of weight 0 (arXiv 1706.02677, section 5.1)
+    group_width  channels per group at width 64 (ResNeXt; Wide ResNet has 128, arXiv 1605.07146)
+    small        CIFAR variant for images of about 32 pixels: 3x3 stem, parameter-free shortcuts (section 4.2)
+    skip         False: plain net, the same convolutions without shortcuts
+    dilation     per stage after the first: dilate its convolutions instead of halving the resolution
+    zero_init    zero-initialise the last BatchNorm of every block (arXiv 1706.02677, section 5.1)
     """
 
     blocks: tuple[int, ...]
@@ -58,22 +58,22 @@ _SKIP = {
 
 
 def plain_name(name: str) -> str:
-    """Return what the plain twin is called: plain50 for resnet50, plainnext50_32x4d for resnext50_32x4d."""
+    """Return the name of the plain variant: plain50 for resnet50, plainnext50_32x4d for resnext50_32x4d."""
     return name.replace("resnet", "plain").replace("resnext", "plainnext")
 
 
 ARCHITECTURES = _SKIP | {plain_name(name): replace(arch, skip=False) for name, arch in _SKIP.items()}
-"""Every net by name, each followed (after all others) by its plain twin."""
+"""Architecture by name: all residual nets, then their plain variants."""
 
 
 def conv(inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
-    """Return a convolution that keeps height and width (but for the stride); BatchNorm follows, so it has no bias."""
+    """Return a convolution with same padding (up to the stride), without bias because BatchNorm follows."""
     padding = dilation * (size // 2)
     return nn.Conv2d(inputs, outputs, size, stride, padding, dilation, groups, bias=False)
 
 
 class PadShortcut(nn.Module):
-    """The shortcut without parameters (option A): take every stride-th pixel, add channels of zeros."""
+    """Parameter-free shortcut (option A): subsample by the stride and pad channels with zeros."""
 
     def __init__(self, extra: int, stride: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class PadShortcut(nn.Module):
 
 
 def shortcut(arch: Architecture, inputs: int, outputs: int, stride: int) -> nn.Module | None:
-    """Return the way around a block: the identity wherever shapes agree, None in a plain net."""
+    """Return the shortcut of a block: the identity if shapes agree, None in a plain net."""
     if not arch.skip:
         return None
     if stride == 1 and inputs == outputs:
@@ -96,7 +96,7 @@ def shortcut(arch: Architecture, inputs: int, outputs: int, stride: int) -> nn.M
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the skip around them."""
+    """Two 3x3 convolutions with a skip connection."""
 
     expansion = 1
 
@@ -116,9 +116,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 1x1 convolution to few channels, a 3x3 among them, a 1x1 to many, and the skip around the three.
+    """1x1 reduction, 3x3 convolution and 1x1 expansion with a skip connection.
 
-    The stride sits in the 3x3 ("v1.5", as torchvision): in the first 1x1 it would drop 3 of 4 pixels unseen.
+    The stride is in the 3x3 ("v1.5", as in torchvision): in the first 1x1 it would discard 3 of 4 pixels.
     """
 
     expansion = 4
@@ -143,7 +143,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images (N, channels, H, W) -> Features with pooled (N, dim): a stem, stages of blocks, the mean over the image.
+    """Images (N, channels, H, W) -> Features with pooled (N, dim): stem, stages of blocks, global average pooling.
 
     The submodules are conv1 and bn1 (the stem), then layer1, layer2, … (the stages, named in `layers`).
     """
@@ -167,7 +167,7 @@ class ResNet(nn.Module):
         self._initialise(arch.zero_init)
 
     def forward(self, images: Tensor) -> Features:
-        """Return the mean over the image of the last stage's channels."""
+        """Return the global average of the last feature map."""
         x = F.relu(self.bn1(self.conv1(images)))  # (N, channels, H, W) -> (N, width, H, W), H / 2 for large images
         if not self.small:
             x = F.max_pool2d(x, 3, stride=2, padding=1)  # -> (N, width, H / 4, W / 4)
@@ -176,9 +176,9 @@ class ResNet(nn.Module):
         return Features(pooled=x.mean((2, 3)))  # (N, dim, h, w) -> (N, dim)
 
     def _initialise(self, zero_init: bool) -> None:
-        """Draw He's normal weights (arXiv 1502.01852), which keep the size of a signal that passes ReLUs.
+        """Initialise convolutions by Kaiming normal, fan-out mode (arXiv 1502.01852).
 
-        BatchNorm starts as torch makes it: weight 1, bias 0.
+        BatchNorm keeps the default of torch: weight 1, bias 0.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

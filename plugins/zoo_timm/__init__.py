@@ -1,4 +1,4 @@
-"""Every pretrained image model of timm: the names timm/…"""
+"""All pretrained image models of timm: the names timm/…"""
 
 from zoo_timm.plugin import plugin
 

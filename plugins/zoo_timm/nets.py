@@ -1,4 +1,4 @@
-"""timm's nets as a backbone is wanted: built from a row, returning Features, with the names of their parts."""
+"""timm models as backbones: build from a row, return Features, group parameters into stages."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from zoo.errors import PluginError
 from zoo.plugin import Entry, Features, ImageInput
 
 OPTIONS = ("arch", "args")
-"""What a row may set: the net by timm's name, with a tag or without, and keyword arguments for its constructor."""
-FETCHING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
-"""Arguments of timm that say where weights come from: a row says it with source and files, and core fetches them."""
+"""Valid options of a row: the timm model name, with or without a tag, and keyword arguments of the model."""
+LOADING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+"""Arguments of timm for loading weights, which a row must express by source and files instead."""
 
 
 def create(entry: Entry, **settings: Any) -> nn.Module:
-    """Return the net of a row as timm makes it, for the size and the channels of the row's input.
+    """Create the timm model of a row for the size and channels of its input.
 
-    Raises PluginError, with what is allowed, if the row describes no net.
+    Raises PluginError with the valid values if the row is invalid.
     """
     if not isinstance(entry.input, ImageInput):
-        raise _error(entry, "takes images, not text", "give input a size, a mean and a std")
-    if pretrained_cfg(entry).fixed_input_size:  # made for one size, to which loading resizes its position embeddings
+        raise _error(entry, "takes images, not text", "set size, mean and std of input")
+    if pretrained_cfg(entry).fixed_input_size:  # loading resizes the position embeddings to img_size
         settings["img_size"] = (entry.input.size, entry.input.size)
     settings["in_chans"] = entry.input.channels
     try:
@@ -42,18 +42,16 @@ def create(entry: Entry, **settings: Any) -> nn.Module:
 
 
 def pretrained_cfg(entry: Entry) -> PretrainedCfg:
-    """Return what timm knows about the weights of a row's net, after a look at the row's options."""
+    """Return timm's pretrained configuration of a row, after validating the options of the row."""
     for option in entry.options:
         if option not in OPTIONS:
-            raise _error(entry, f"option {option!r} is unknown; known: {', '.join(OPTIONS)}", f"delete {option}")
-    if fetching := sorted({*FETCHING} & {*entry.options.get("args", {})}):
-        raise _error(
-            entry, f"args may describe a net, not fetch weights: {', '.join(fetching)}", "use source and files"
-        )
+            raise _error(entry, f"option {option!r} is unknown; known: {', '.join(OPTIONS)}", f"remove {option}")
+    if forbidden := sorted({*LOADING} & {*entry.options.get("args", {})}):
+        raise _error(entry, f"args cannot load weights: {', '.join(forbidden)}", "use source and files")
     name = str(entry.options.get("arch", ""))
     try:
         cfg = models.get_pretrained_cfg(name) if models.is_model(name) else None
-    except RuntimeError:  # a net it knows, with a tag that it does not
+    except RuntimeError:  # known model, unknown tag
         cfg = None
     if cfg is None:
         known = timm.list_models() + timm.list_models(pretrained=True)
@@ -64,28 +62,28 @@ def pretrained_cfg(entry: Entry) -> PretrainedCfg:
 
 
 def returning_features(net: nn.Module) -> nn.Module:
-    """Make a net without classifier return Features; its parts keep their names, so timm reads our files and we its."""
-    kind, ending = type(net), _Pooling if hasattr(net, "reset_classifier") else _Encoder
+    """Make a model without classifier return Features, keeping the parameter names of timm."""
+    kind, ending = type(net), _PooledFeatures if hasattr(net, "reset_classifier") else _TokenFeatures
     net.__class__ = type(kind.__name__, (ending, kind), {})
     return net
 
 
-class _Pooling(nn.Module):
-    """A net that ends in one vector an image, what its classifier would see; transformers have tokens too."""
+class _PooledFeatures(nn.Module):
+    """A model that ends in pooled features, the input of its classifier; transformers return tokens too."""
 
     forward_features: Callable[[Tensor], Any]
     forward_head: Callable[[Any], Tensor]
 
     def forward(self, images: Tensor) -> Features:
-        """Map images (N, C, H, W) to pooled (N, D), and tokens (N, T, D) where the net has them."""
+        """Map images (N, C, H, W) to pooled (N, D), and tokens (N, T, D) of a transformer."""
         x = self.forward_features(images)
         pooled = self.forward_head(x)
         is_tokens = isinstance(x, Tensor) and x.ndim == 3 and x.shape[2] == pooled.shape[1]
         return Features(pooled.float(), x if is_tokens else None)
 
 
-class _Encoder(nn.Module):
-    """A net that ends in tokens for a language model: their mean is the vector of an image."""
+class _TokenFeatures(nn.Module):
+    """A vision encoder of a language model, which ends in tokens: pooled is their mean."""
 
     def forward(self, images: Tensor) -> Features:
         """Map images (N, C, H, W) to tokens (N, T, D) and their mean (N, D)."""
@@ -94,16 +92,16 @@ class _Encoder(nn.Module):
 
 
 def dim(net: nn.Module) -> int:
-    """Return the length D of the features that a net without classifier ends in."""
+    """Return the dimension D of the pooled features."""
     length: Any = net.head_hidden_size
     return int(length)
 
 
 def fill_buffers(net: nn.Module) -> None:
-    """Give a net on the meta device the values that are in no file: position indices, rotary frequencies, masks.
+    """Initialise non-persistent buffers of a model on the meta device: position indices, rotary frequencies, masks.
 
-    To compute them timm asks parameters for their device, so the whole net is given memory for as long as that takes;
-    a page of memory that nobody touches costs nothing.
+    timm computes them on the device of the parameters, so the model is moved to uninitialised CPU memory meanwhile;
+    memory pages that are never written are not allocated.
     """
     saved = net.state_dict().keys()
     if not any(buffer.is_meta and name not in saved for name, buffer in net.named_buffers()):
@@ -119,41 +117,41 @@ def fill_buffers(net: nn.Module) -> None:
 
 
 def forget_caches(net: nn.Module) -> None:
-    """Keep a net from using the attention biases of earlier weights, which timm keeps for as long as it only infers."""
+    """Clear cached attention biases before each forward pass: timm's eval mode cache ignores changed weights."""
     for module in net.modules():
         if hasattr(module, "attention_bias_cache"):
-            module.register_forward_pre_hook(_forget)
+            module.register_forward_pre_hook(_clear_cache)
 
 
-def _forget(module: nn.Module, args: object) -> None:
+def _clear_cache(module: nn.Module, args: object) -> None:
     cache: Any = module.attention_bias_cache
     cache.clear()
 
 
 def stages(net: nn.Module) -> tuple[tuple[str, ...], ...]:
-    """Return the names of a net's parts from input to output, grouped as timm does it for layer-wise learning rates."""
-    numbers = _numbers(net)
+    """Return the module names of each stage from input to output, grouped as for timm's layer-wise learning rates."""
+    numbers = _stage_indices(net)
     found: dict[int, list[str]] = {number: [] for number in sorted(set(numbers.values()))}
-    for number, name in _parts(net, "", numbers):
+    for number, name in _stage_modules(net, "", numbers):
         found[number].append(name)
     return tuple(tuple(names) for names in found.values())
 
 
-def _numbers(net: nn.Module) -> Mapping[str, int]:
-    """Return the number of its stage for each parameter."""
+def _stage_indices(net: nn.Module) -> Mapping[str, int]:
+    """Map each parameter name to its stage index."""
     matcher: Any = getattr(net, "group_matcher", None)
     try:
         groups = matcher and matcher(coarse=True)
-    except AssertionError:  # what RDNet has
+    except AssertionError:  # raised by RDNet
         groups = None
     if groups is None:
-        return _numbers_in_order(net)
+        return _stages_by_order(net)
     numbers: Mapping[str, int] = models.group_parameters(net, groups, reverse=True)
     return numbers
 
 
-def _numbers_in_order(net: nn.Module) -> Mapping[str, int]:
-    """Count a net's parts in the order it names them, each part of a sequence alone; what hangs loose is the first."""
+def _stages_by_order(net: nn.Module) -> Mapping[str, int]:
+    """Map parameters to stages by order of child modules, each item of a sequence alone; direct ones are in stage 0."""
     parts = []
     for name, child in net.named_children():
         sequence = isinstance(child, nn.Sequential | nn.ModuleList)
@@ -162,10 +160,10 @@ def _numbers_in_order(net: nn.Module) -> Mapping[str, int]:
     return {name: next((i for i, part in enumerate(parts) if name.startswith(part)), 0) for name in names}
 
 
-def _parts(module: nn.Module, prefix: str, numbers: Mapping[str, int]) -> Iterator[tuple[int, str]]:
-    """Yield (stage, name) of the largest parts of a module that are in one stage as a whole."""
+def _stage_modules(module: nn.Module, prefix: str, numbers: Mapping[str, int]) -> Iterator[tuple[int, str]]:
+    """Yield (stage, name) of the largest submodules that lie in one stage."""
     for name, _ in module.named_parameters(prefix.rstrip("."), recurse=False):
-        if name in numbers:  # a tied parameter has one name only
+        if name in numbers:  # tied parameters are listed once
             yield numbers[name], name
     for own, child in module.named_children():
         name = f"{prefix}{own}"
@@ -173,14 +171,14 @@ def _parts(module: nn.Module, prefix: str, numbers: Mapping[str, int]) -> Iterat
         if len(inside) == 1:
             yield inside.pop(), name
         elif inside:
-            yield from _parts(child, f"{name}.", numbers)
+            yield from _stage_modules(child, f"{name}.", numbers)
 
 
 def lora_targets(net: nn.Module, stem: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the linear layers and ungrouped convolutions after the stem that an adapter can stand in for.
+    """Return the linear layers and ungrouped convolutions after the stem that LoRA adapters can wrap.
 
-    Left out are subclasses of timm's own, which do more than their weights say (standardise them, pad the image), and
-    a `qkv` whose attention has its biases apart: it takes the weight from the layer and never calls it.
+    Excluded are timm's subclasses with other semantics (weight standardisation, same padding), and `qkv` layers of
+    attention with separate biases, which uses the weight without calling the layer.
     """
     targets = []
     for name, module in net.named_modules():
@@ -198,7 +196,7 @@ def _error(entry: Entry, what: str, edit: str) -> PluginError:
 
 
 def attention(net: nn.Module) -> Callable[[str], None] | None:
-    """Return what switches between torch's fused attention and plain products, None for a net without the choice."""
+    """Return a function that switches between fused SDPA and eager attention; None if the model has no such option."""
     able = [part for part in net.modules() if getattr(part, "fused_attn", False) is True]
 
     def switch(how: str) -> None:

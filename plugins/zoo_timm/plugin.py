@@ -1,4 +1,4 @@
-"""The plugin behind the names timm/…: it finds timm's nets by their rows, and reads timm's files."""
+"""The plugin of the names timm/…: build timm models from catalogue rows and load timm weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class Timm(Plugin):
-    """The image models of timm; importing that costs seconds, so each method does it when it is called."""
+    """Image models of timm, which each method imports lazily because that takes seconds."""
 
     api = 1
 
     def build(self, entry: Entry, files: Mapping[str, Path]) -> Backbone:
-        """Build the empty net of a row, without its classifier; PluginError if the row describes no net."""
+        """Build the model of a row without weights and classifier; raises PluginError for an invalid row."""
         from zoo_timm import nets
 
         net = nets.create(entry, num_classes=0)
@@ -36,19 +36,19 @@ class Timm(Plugin):
         )
 
     def adapt(self, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]) -> dict[str, Tensor]:
-        """Read a file as timm does, and drop its classifier."""
+        """Convert a checkpoint as timm does, and drop its classifier."""
         from zoo_timm import reading
 
         return reading.adapt(entry, state)
 
     def resolve(self, name: str, look: Callable[[str], Repository]) -> Entry | None:
-        """Return a row for a name that timm knows and the catalogue does not, or for a repository in timm's format."""
+        """Return a row for a pretrained timm name missing from the catalogue, or for a repository in timm format."""
         from zoo_timm import entries
 
         return entries.in_repository(name, look) if "/" in name else entries.pretrained(name)
 
     def classifier(self, entry: Entry, state: Mapping[str, Tensor], files: Mapping[str, Path]) -> Classifier | None:
-        """Return the ImageNet classifier in a file of timm's own, if that is one linear layer."""
+        """Return the ImageNet classifier of an official timm checkpoint, if it is one linear layer."""
         from zoo_timm import reading
 
         return reading.classifier(entry, state)

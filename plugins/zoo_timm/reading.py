@@ -1,4 +1,4 @@
-"""timm's rules for reading a weight file, followed in a way that lets the result be loaded strictly."""
+"""Convert checkpoints by timm's own filters, so that they can be loaded with strict=True."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _PATCHING = Lock()
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How timm reads files for a row.
+    """timm's loading rules for a row.
 
-    net      the row's net with its classifier, shapes only
-    renamed  gives a file the keys and the shapes of `net`: other projects' names, position embeddings, patches
-    strict   False: timm knows that files of this family lack a norm, or hold keys that nothing uses
+    net      model with classifier, on the meta device
+    renamed  checkpoint filter: converts keys of other projects, resizes position and patch embeddings
+    strict   False: checkpoints of this family may lack a norm or have unused keys
     """
 
     net: nn.Module
@@ -38,37 +38,37 @@ class Reader:
 
 
 def reader(entry: Entry) -> Reader:
-    """Return how timm would read a file into the net of a row, which is built to find that out."""
-    with shapes_only(), _instead_of_loading() as asked:
+    """Return timm's loading rules for a row, captured while it creates the model."""
+    with shapes_only(), _record_loading() as recorded:
         net = nets.create(entry, pretrained=True)
-    family = asked["filter_fn"]
+    family = recorded["filter_fn"]
     if family is None:
-        return Reader(net, lambda state: state, asked["strict"])
+        return Reader(net, lambda state: state, recorded["strict"])
     more = (net,) if len(signature(family).parameters) > 1 else ()
-    return Reader(net, lambda state: family(state, *more), asked["strict"])
+    return Reader(net, lambda state: family(state, *more), recorded["strict"])
 
 
 def adapt(entry: Entry, state: State) -> State:
-    """Return a file's tensors under the keys of the row's net, without those of its classifier."""
+    """Convert a checkpoint to the keys of the row's model, without the classifier."""
     found = reader(entry)
     state = found.renamed(dict(state))
     _adapt_stem(entry, found.net, state)
     heads = head_keys(found.net)
     state = {key: tensor for key, tensor in state.items() if key not in heads}
-    return state if found.strict else _allowed_for(found.net, state)
+    return state if found.strict else _match_keys(found.net, state)
 
 
 def head_keys(net: nn.Module) -> set[str]:
-    """Take the classifier off a net, and return the keys that went with it."""
+    """Remove the classifier of a model and return its state dict keys."""
     before = net.state_dict().keys()
-    reset: Any = getattr(net, "reset_classifier", None)  # encoders of language models have no classifier
+    reset: Any = getattr(net, "reset_classifier", None)  # vision encoders of language models have none
     if reset:
         reset(0)
     return before - net.state_dict().keys()
 
 
 def classifier(entry: Entry, state: Mapping[str, Tensor]) -> Classifier | None:
-    """Return the ImageNet classifier in a file of timm's own: one linear layer on the pooled features, or None."""
+    """Return the ImageNet classifier of an official timm checkpoint; None unless it is one linear layer."""
     cfg = nets.pretrained_cfg(entry)
     subset = data.infer_imagenet_subset({"num_classes": cfg.num_classes})
     source = (entry.source or "").partition("@")[0]
@@ -85,7 +85,7 @@ def classifier(entry: Entry, state: Mapping[str, Tensor]) -> Classifier | None:
 
 
 def _adapt_stem(entry: Entry, net: nn.Module, state: State) -> None:
-    """Fit the first convolutions to the channels of the input: grey sums the colours, more channels repeat them."""
+    """Adapt the first convolutions to the input channels: sum RGB weights for grey, repeat them for more channels."""
     assert isinstance(entry.input, ImageInput)
     stems = models.get_model_traits(net).get("first_conv") or ()
     for name in (stems,) if isinstance(stems, str) else stems:
@@ -96,13 +96,13 @@ def _adapt_stem(entry: Entry, net: nn.Module, state: State) -> None:
             base = nets.pretrained_cfg(entry).input_size[0]
             state[key] = models.adapt_input_conv(entry.input.channels, state[key], base_chans=base)
         except (NotImplementedError, AssertionError) as error:
-            what = f"{entry.name}: the first layer of this net cannot be fitted to {entry.input.channels} channels"
-            fix = f"give its input a mean and a std of {base} channels, and such images"
+            what = f"{entry.name}: the first layer cannot be adapted to {entry.input.channels} channels"
+            fix = f"set mean and std of its input to {base} channels"
             raise PluginError(what, fix=fix) from error
 
 
-def _allowed_for(net: nn.Module, state: State) -> State:
-    """Drop what the net has no key for, and start norms that the file lacks as the identity, as timm does."""
+def _match_keys(net: nn.Module, state: State) -> State:
+    """Drop unexpected keys and initialise missing LayerNorms to the identity, as timm does."""
     wanted = net.state_dict()
     kept = {key: tensor for key, tensor in state.items() if key in wanted}
     for key in wanted.keys() - kept.keys():
@@ -113,38 +113,38 @@ def _allowed_for(net: nn.Module, state: State) -> State:
 
 
 @contextmanager
-def _instead_of_loading() -> Iterator[dict[str, Any]]:
-    """Keep what timm would load a file with: it tells this function of its builder and nobody else.
+def _record_loading() -> Iterator[dict[str, Any]]:
+    """Patch timm's load_pretrained to record its arguments instead of loading.
 
-    A net that another thread loads meanwhile is loaded.
+    Other threads still load their weights.
     """
-    asked: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
     thread = get_ident()
 
-    def keep(net: nn.Module, **settings: Any) -> None:
+    def intercept(net: nn.Module, **settings: Any) -> None:
         if get_ident() == thread:
-            asked.update(settings)
+            recorded.update(settings)
         else:
             load(net, **settings)
 
     with _PATCHING:
         load = _builder.load_pretrained
-        _builder.load_pretrained = keep
+        _builder.load_pretrained = intercept
         try:
-            yield asked
+            yield recorded
         finally:
             _builder.load_pretrained = load
 
 
 @contextmanager
 def shapes_only() -> Iterator[None]:
-    """Make nets without values inside the block: next to no time, no memory."""
-    with torch.device("meta"), _NoValues():
+    """Create models on the meta device and skip initialisation: fast and without memory."""
+    with torch.device("meta"), _SkipInit():
         yield
 
 
-class _NoValues(TorchFunctionMode):
-    """Leaves out what would change the values of a tensor that has none: drawing them is most of building a net."""
+class _SkipInit(TorchFunctionMode):
+    """Skip in-place operations on meta tensors: initialisation takes most of the time of building a model."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""What the tag of a timm name says about the pre-training: sw_in12k_ft_in1k is ImageNet-12k → ImageNet-1k."""
+"""Parse pretraining datasets from the tag of a timm name: sw_in12k_ft_in1k is ImageNet-12k → ImageNet-1k."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DATA = {
     "in21k": "ImageNet-21k",
     "inw21k": "ImageNet-21k (winter)",
     "in22k": "ImageNet-22k",
-    "ns_jft_in1k": "ImageNet-1k + JFT-300M",  # a noisy student learns from both at once
+    "ns_jft_in1k": "ImageNet-1k + JFT-300M",  # noisy student: trained on both at once
     "laion400m": "LAION-400M",
     "laion2b": "LAION-2B",
     "laiona": "LAION-A",
@@ -41,11 +41,11 @@ DATA = {
     "fcmae": "ImageNet-1k",
     "dino": "ImageNet-1k",
 }
-"""Every data set that tags name, by the word for it in a tag; three methods were only ever published on one."""
+"""Dataset by its word in a tag; mae, fcmae and dino are methods that were only trained on ImageNet-1k."""
 WORD = re.compile(rf"(?:^|_)({'|'.join(sorted(DATA, key=len, reverse=True))})(?=_|$)")
 
 
 def pretrained_on(tag: str) -> str | None:
-    """Return the data sets that a tag names in the order they were used, or None if it names none."""
+    """Return the datasets named by a tag in order of training; None if it names none."""
     found = [DATA[word] for word in WORD.findall(tag)]
     return " → ".join(name for name, _ in groupby(found)) or None
