@@ -1,4 +1,4 @@
-"""Tiny pictures and nets for the tests: classes that a net can tell apart, in a second."""
+"""Tiny separable images and tiny catalogue rows for tests that train in a second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ options = {{ arch = "resnet14", width = 4 }}
 
 
 def array(colour: str, seed: int, size: tuple[int, int] = (16, 16)) -> np.ndarray:
-    """Return a noisy picture (H, W, 3) uint8 of a colour."""
+    """Return a noisy image (H, W, 3) uint8 of a colour."""
     noise = np.random.default_rng(seed).normal(0, 25, (*size, 3))
     return np.clip(noise + COLOURS[colour], 0, 255).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""zoo_hf, texts: every family through the real Hub client, equal to transformers' own model, head and generation."""
+"""zoo_hf text models: features, heads and generation of every family equal those of transformers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from zoo.errors import PluginError, StoreError
 from zoo.testing import kit
 from zoo.weights import loader
 
-HALVED = ("t5", "mt5", "bart")
-MODELLED = [kind for kind in tiny.TEXT if kind not in HALVED]
+ENCODER_ONLY = ("t5", "mt5", "bart")
+WITH_LM_HEAD = [kind for kind in tiny.TEXT if kind not in ENCODER_ONLY]
 DECODERS = (
     *("gpt2", "opt", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
     *("mixtral", "mamba", "xlnet"),
@@ -27,14 +27,14 @@ DECODERS = (
 
 
 def reference(kind):
-    """Return transformers' own model without a head."""
+    """Return the transformers model without a head."""
     whole = tiny.model(kind)
     below = getattr(whole, whole.base_model_prefix, whole)
-    return below.encoder if kind in HALVED else below
+    return below.encoder if kind in ENCODER_ONLY else below
 
 
 @pytest.mark.parametrize("kind", tiny.TEXT)
-def test_features_equal_those_of_transformers(kind, serve):
+def test_features_equal_transformers(kind, serve):
     serve(net=tiny.repository(kind))
     model = zoo.load("hf/tiny/net", "cpu")
     batch = tiny.batch()
@@ -48,7 +48,7 @@ def test_features_equal_those_of_transformers(kind, serve):
     torch.testing.assert_close(found.pooled, torch.stack(last if kind in DECODERS else mean), atol=1e-5, rtol=0)
     assert ("causal-lm" in model.entry.tasks, "masked-lm" in model.entry.tasks) == (
         kind in DECODERS,
-        kind in MODELLED and kind not in DECODERS,
+        kind in WITH_LM_HEAD and kind not in DECODERS,
     )
 
 
@@ -58,8 +58,8 @@ def with_head(kind):
     return loader.load(plugins.load("hf"), entry, store.pull(entry))
 
 
-@pytest.mark.parametrize("kind", MODELLED)
-def test_the_language_head_gives_the_logits_of_transformers(kind, serve):
+@pytest.mark.parametrize("kind", WITH_LM_HEAD)
+def test_language_modelling_logits_equal_transformers(kind, serve):
     serve(net=tiny.repository(kind))
     backbone = with_head(kind)
     backbone.module.eval()
@@ -73,7 +73,7 @@ def test_the_language_head_gives_the_logits_of_transformers(kind, serve):
 
 
 @pytest.mark.parametrize("kind", DECODERS)
-def test_generation_equals_that_of_transformers_whatever_the_crowd(kind, serve):
+def test_batched_generation_equals_transformers_without_padding(kind, serve):
     serve(net=tiny.repository(kind))
     backbone = with_head(kind)
     backbone.module.eval()
@@ -88,14 +88,14 @@ def test_generation_equals_that_of_transformers_whatever_the_crowd(kind, serve):
 
 
 @pytest.mark.parametrize("kind", tiny.TEXT)
-def test_a_family_keeps_the_contract(kind, serve):
+def test_text_families_conform(kind, serve):
     serve(net=tiny.repository(kind))
     zoo.pull("hf/tiny/net")
     kit.check_plugin("hf", ["hf/tiny/net"])
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "roberta", "deberta-v2"])
-def test_a_checkpoint_without_a_head_loads_as_well(kind, serve):
+def test_checkpoints_with_and_without_a_head_give_equal_features(kind, serve):
     bare = tiny.files(reference(kind), text=True)
     serve(net=bare, whole=tiny.repository(kind))
     one, other = zoo.load("hf/tiny/net", "cpu"), zoo.load("hf/tiny/whole", "cpu")
@@ -103,7 +103,7 @@ def test_a_checkpoint_without_a_head_loads_as_well(kind, serve):
     assert torch.equal(one.embed(texts), other.embed(texts))
 
 
-def test_shards_and_half_precision(serve):
+def test_sharded_and_half_precision_checkpoints_load_as_float32(serve):
     whole = tiny.model("bert")
     parts = tiny.files(whole, text=True, max_shard_size="20KB")
     assert sum(name.endswith(".safetensors") for name in parts) > 1
@@ -129,7 +129,7 @@ def test_shards_and_half_precision(serve):
         ),
     ],
 )
-def test_texts_are_pooled_as_sentence_transformers_says(mode, expected, serve):
+def test_pooling_modes_of_sentence_transformers(mode, expected, serve):
     pooling = json.dumps({"word_embedding_dimension": 32, f"pooling_mode_{mode}": True}).encode()
     serve(net={**tiny.repository("bert"), "1_Pooling/config.json": pooling})
     batch = tiny.batch()
@@ -139,7 +139,7 @@ def test_texts_are_pooled_as_sentence_transformers_says(mode, expected, serve):
         torch.testing.assert_close(pooled, expected(tokens[mask]), atol=1e-5, rtol=0)
 
 
-def test_the_longest_input_is_the_least_that_anything_says(serve):
+def test_max_length_is_the_minimum_of_all_limits(serve):
     sentence = json.dumps({"max_seq_length": 40}).encode()
     limited = {**tiny.repository("bert"), "sentence_bert_config.json": sentence}
     serve(bert=tiny.repository("bert"), roberta=tiny.repository("roberta"), limited=limited)
@@ -151,7 +151,7 @@ LIMITED = [kind for kind in tiny.TEXT if kind not in ("t5", "mt5", "mamba", "xln
 
 
 @pytest.mark.parametrize("kind", LIMITED)
-def test_a_net_takes_the_longest_input_and_counts_every_position(kind, serve):
+def test_models_accept_inputs_of_max_length(kind, serve):
     serve(net=tiny.repository(kind))
     model = zoo.load("hf/tiny/net", "cpu")
     longest = model.entry.input.max_length
@@ -163,10 +163,10 @@ def test_a_net_takes_the_longest_input_and_counts_every_position(kind, serve):
 
 
 ROBERTAS = ("roberta", "xlm-roberta", "camembert", "longformer")
-"""Their first position is that of padding."""
+"""Families whose positions start after the padding id."""
 
 
-def test_the_classifier_of_a_decoder_reads_its_last_token(serve):
+def test_a_decoder_classifier_gives_the_logits_of_transformers(serve):
     from transformers import LlamaForSequenceClassification
 
     torch.manual_seed(0)
@@ -182,7 +182,7 @@ def test_the_classifier_of_a_decoder_reads_its_last_token(serve):
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
 
-def test_an_encoders_classifier_reads_something_else(serve):
+def test_an_encoder_classifier_is_none(serve):
     from transformers import BertForSequenceClassification
 
     whole = BertForSequenceClassification(tiny.config("bert", num_labels=2, id2label={0: "good", 1: "bad"}))
@@ -192,7 +192,7 @@ def test_an_encoders_classifier_reads_something_else(serve):
     assert zoo.load("hf/tiny/net", "cpu").embed("the film").shape == (1, 32)
 
 
-def test_what_was_pulled_needs_no_request(serve, monkeypatch):
+def test_a_pulled_model_loads_without_requests(serve, monkeypatch):
     hub = serve(net=tiny.repository("bert"))
     first = zoo.load("hf/tiny/net", "cpu").embed("the film")
     asked = len(hub.requests)
@@ -202,7 +202,7 @@ def test_what_was_pulled_needs_no_request(serve, monkeypatch):
     assert len(hub.requests) == asked
 
 
-def test_a_revision_is_another_backbone(serve):
+def test_a_revision_is_a_separate_backbone(serve):
     other = AutoModel.from_config(tiny.config("bert"))
     hub = serve(net=tiny.repository("bert"))
     hub.repos["tiny/net@old"] = tiny.files(other, text=True)
@@ -223,9 +223,12 @@ def changed(kind, **values):
 @pytest.mark.parametrize(
     ("repo", "message"),
     [
-        (without("bert", "config.json"), "holds no config.json"),
-        ({**without("bert", "model.safetensors"), "pytorch_model.bin": b"x"}, r"has pytorch_model.bin, which may hold"),
-        (without("bert", "model.safetensors"), "has no weights at all"),
+        (without("bert", "config.json"), "has no config.json"),
+        (
+            {**without("bert", "model.safetensors"), "pytorch_model.bin": b"x"},
+            r"has pytorch_model.bin, which may contain",
+        ),
+        (without("bert", "model.safetensors"), "has no weights"),
         (changed("bert", model_type="owl"), "no architecture 'owl'"),
         (
             changed("bert", model_type="owl", auto_map={"AutoModel": "owl.Owl"}),
@@ -234,19 +237,19 @@ def changed(kind, **values):
         ({**tiny.repository("bert"), "config.json": b"{"}, "config.json of hf/tiny/net cannot be read"),
     ],
 )
-def test_a_repository_that_cannot_be_used_is_told(repo, message, serve):
+def test_an_unusable_repository_raises(repo, message, serve):
     serve(net=repo)
     with pytest.raises(PluginError, match=message):
         zoo.load("hf/tiny/net", "cpu")
 
 
-def test_a_repository_that_is_not_there_is_told(serve):
+def test_a_missing_repository_raises(serve):
     serve()
     with pytest.raises(StoreError, match="has no repository tiny/net"):
         zoo.load("hf/tiny/net", "cpu")
 
 
-def test_weights_of_more_layers_than_the_configuration_names_are_refused(serve):
+def test_weights_of_extra_layers_raise(serve):
     serve(net=changed("bert", num_hidden_layers=1))
     with pytest.raises(zoo.ZooError, match="not in the net"):
         zoo.load("hf/tiny/net", "cpu")

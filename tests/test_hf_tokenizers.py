@@ -1,4 +1,4 @@
-"""zoo_hf, tokenizers: the same numbers as transformers' own, for every family, whichever files a repository holds."""
+"""zoo_hf tokenizers: token ids equal transformers for every family and every set of tokenizer files."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
 @cache
-def pieces() -> dict[str, int]:
-    """Return a vocabulary of word pieces."""
+def wordpiece() -> dict[str, int]:
+    """Return a WordPiece vocabulary."""
     made = Fast(models.WordPiece(unk_token="[UNK]"))
     made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     made.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=120, special_tokens=BERT))
@@ -33,7 +33,7 @@ def pieces() -> dict[str, int]:
 
 @cache
 def pairs(*special: str, spaces: str = "bytes") -> dict[str, Any]:
-    """Return the vocabulary and the merges of a byte-pair encoding."""
+    """Return vocabulary and merges of a BPE model."""
     made = Fast(models.BPE())
     byte_level = spaces == "bytes"
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False) if byte_level else pre_tokenizers.Metaspace()
@@ -45,7 +45,7 @@ def pairs(*special: str, spaces: str = "bytes") -> dict[str, Any]:
 
 @cache
 def unigrams(*special: str, unknown: str = "<unk>") -> dict[str, Any]:
-    """Return the vocabulary of a unigram model with the log-probabilities."""
+    """Return the vocabulary of a unigram model with log-probabilities."""
     made = Fast(models.Unigram())
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(vocab_size=100, special_tokens=list(special), unk_token=unknown)
@@ -57,9 +57,9 @@ GPT = ("<|endoftext|>",)
 LLAMA = ("<unk>", "<s>", "</s>")
 GEMMA = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
 CASES = {
-    "bert": ("BertTokenizer", lambda: {"vocab": pieces()}),
-    "distilbert": ("DistilBertTokenizer", lambda: {"vocab": pieces(), "do_lower_case": False}),
-    "electra": ("ElectraTokenizer", lambda: {"vocab": pieces()}),
+    "bert": ("BertTokenizer", lambda: {"vocab": wordpiece()}),
+    "distilbert": ("DistilBertTokenizer", lambda: {"vocab": wordpiece(), "do_lower_case": False}),
+    "electra": ("ElectraTokenizer", lambda: {"vocab": wordpiece()}),
     "roberta": ("RobertaTokenizer", lambda: pairs(*ROBERTA)),
     "longformer": ("RobertaTokenizer", lambda: {**pairs(*ROBERTA), "add_prefix_space": True}),
     "gpt2": ("GPT2Tokenizer", lambda: pairs(*GPT)),
@@ -77,7 +77,7 @@ CASES = {
 
 
 def saved(kind: str, folder: Path) -> dict[str, Path]:
-    """Save a family's own tokenizer beside a configuration; returns the files by name."""
+    """Save the tokenizer of a family and a configuration; returns the files by name."""
     name, arguments = CASES[kind]
     getattr(transformers, name)(**arguments()).save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": kind}))
@@ -93,21 +93,21 @@ def check_equal(found: Tokenizer, reference: Any) -> None:
         assert found.fast.encode(text).ids == reference(text)["input_ids"]
         both, pair = reference(text, "the dog"), found.fast.encode(text, "the dog")
         assert pair.ids == both["input_ids"]
-        assert pair.type_ids == both.get("token_type_ids", pair.type_ids)  # a family without types gives none
+        assert pair.type_ids == both.get("token_type_ids", pair.type_ids)  # not all families have token types
     assert found.mask == reference.mask_token_id
     assert found.end == (reference.sep_token_id if reference.eos_token_id is None else reference.eos_token_id)
     assert found.pad == (found.end if reference.pad_token_id is None else reference.pad_token_id)
 
 
 @pytest.mark.parametrize("kind", CASES)
-def test_texts_and_pairs_become_the_numbers_that_transformers_gives(kind, tmp_path):
+def test_token_ids_equal_transformers(kind, tmp_path):
     files = saved(kind, tmp_path)
     check_equal(ours(files), transformers.AutoTokenizer.from_pretrained(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "gpt2", "t5", "albert"])
-def test_special_tokens_that_no_file_names_are_the_familys(kind, tmp_path):
-    """The repositories of BERT, RoBERTa and GPT-2 name none."""
+def test_default_special_tokens_are_those_of_the_family(kind, tmp_path):
+    """The repositories of BERT, RoBERTa and GPT-2 list no special tokens."""
     files = saved(kind, tmp_path)
     reference = transformers.AutoTokenizer.from_pretrained(tmp_path)
     files["tokenizer_config.json"].write_text('{"model_max_length": 512}')
@@ -120,7 +120,7 @@ def test_special_tokens_that_no_file_names_are_the_familys(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "gpt2"])
-def test_a_slow_tokenizer_is_made_fast(kind, tmp_path):
+def test_slow_tokenizer_files_are_converted(kind, tmp_path):
     vocabulary = CASES[kind][1]()
     if kind == "bert":
         lines = sorted(vocabulary["vocab"], key=vocabulary["vocab"].get)
@@ -143,7 +143,7 @@ def test_a_slow_tokenizer_is_made_fast(kind, tmp_path):
         ({}, (0, None)),
     ],
 )
-def test_padding_is_the_first_of_what_there_is_and_nothing_is_added(roles, expected, tmp_path):
+def test_the_padding_token_falls_back_to_eos_unk_and_0(roles, expected, tmp_path):
     files = saved("bert", tmp_path)
     files["config.json"].write_text('{"model_type": "llama"}')
     files["tokenizer_config.json"].write_text(json.dumps({**roles, "tokenizer_class": "PreTrainedTokenizerFast"}))
@@ -151,18 +151,18 @@ def test_padding_is_the_first_of_what_there_is_and_nothing_is_added(roles, expec
     assert (found.pad, found.end) == expected
 
 
-def test_a_token_beyond_the_nets_vocabulary_is_not_used(tmp_path):
+def test_special_tokens_outside_the_model_vocabulary_are_ignored(tmp_path):
     found = inputs.tokenizer("hf/tiny/net", saved("bert", tmp_path), 4)
     assert (found.pad, found.mask, found.end) == (0, None, 3)
 
 
-def test_a_tokenizer_that_cannot_be_made_is_told(tmp_path):
+def test_an_invalid_tokenizer_raises(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(PluginError, match=r"hf/tiny/net: it has no tokenizer: none of tokenizer\.json, vocab\.txt"):
+    with pytest.raises(PluginError, match=r"hf/tiny/net has no tokenizer: none of tokenizer\.json, vocab\.txt"):
         ours({path.name: path for path in tmp_path.iterdir()})
     (tmp_path / "vocab.json").write_text("{}")
-    with pytest.raises(PluginError, match="hf/tiny/net: its tokenizer has no words"):
+    with pytest.raises(PluginError, match="hf/tiny/net: the tokenizer has an empty vocabulary"):
         ours({path.name: path for path in tmp_path.iterdir()})
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
-    with pytest.raises(PluginError, match="hf/tiny/net: its tokenizer cannot be made"):
+    with pytest.raises(PluginError, match="hf/tiny/net: cannot load the tokenizer"):
         ours({path.name: path for path in tmp_path.iterdir()})

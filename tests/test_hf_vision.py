@@ -1,4 +1,4 @@
-"""zoo_hf, images: every family through the real Hub client, equal to what transformers' own classifier reads."""
+"""zoo_hf image models: features, preprocessing and classifiers of every family equal those of transformers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from zoo.testing import kit
 from zoo.weights import loader
 
 TOWERS = ("dinov3_vit", "siglip_vision_model", "clip_vision_model")
-CLASSIFIED = [kind for kind in tiny.VISION if kind not in (*TOWERS, "vit_mae")]
-BLUE_FIRST = ("mobilevit", "mobilevitv2")
-TWINS = ("mobilevitv2", "pvt_v2", "dinov2_with_registers", "vit_msn", "convnextv2", "swinv2")
-"""Built of the same parts as another."""
+WITH_CLASSIFIER = [kind for kind in tiny.VISION if kind not in (*TOWERS, "vit_mae")]
+BGR = ("mobilevit", "mobilevitv2")
+VARIANTS = ("mobilevitv2", "pvt_v2", "dinov2_with_registers", "vit_msn", "convnextv2", "swinv2")
+"""Families with the same layers as another one."""
 
 
 def images(entry, count=2):
@@ -31,8 +31,8 @@ def images(entry, count=2):
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("kind", CLASSIFIED)
-def test_pooled_features_are_what_the_familys_own_classifier_reads(kind, serve):
+@pytest.mark.parametrize("kind", WITH_CLASSIFIER)
+def test_pooled_features_are_the_input_of_the_classifier(kind, serve):
     serve(net=tiny.repository(kind))
     model = zoo.load("hf/tiny/net", "cpu")
     inputs = images(model.entry)
@@ -40,23 +40,23 @@ def test_pooled_features_are_what_the_familys_own_classifier_reads(kind, serve):
     head = getattr(whole, "classifier", None) or whole.head
     with torch.no_grad():
         pooled = model.backbone.module(inputs).pooled
-        expected = whole(inputs.flip(1) if kind in BLUE_FIRST else inputs).logits
+        expected = whole(inputs.flip(1) if kind in BGR else inputs).logits
         found = head(pooled[:, :, None, None] if kind in ("resnet", "regnet") else pooled)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_a_masked_autoencoder_sees_the_whole_image(serve):
+def test_a_masked_autoencoder_is_not_masked(serve):
     serve(net=tiny.repository("vit_mae"))
     model = zoo.load("hf/tiny/net", "cpu")
     whole = tiny.model("vit_mae")
-    whole.config.mask_ratio = 0.0  # transformers shuffles the patches all the same, which the first token does not see
+    whole.config.mask_ratio = 0.0  # patches are still shuffled, which does not change the class token
     with torch.no_grad():
         expected = whole(images(model.entry)).last_hidden_state[:, 0]
         torch.testing.assert_close(model.backbone.module(images(model.entry)).pooled, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", TOWERS)
-def test_a_tower_gives_its_pooler_output(kind, serve):
+def test_pooled_features_of_a_vision_tower_are_its_pooler_output(kind, serve):
     serve(net=tiny.repository(kind))
     model = zoo.load("hf/tiny/net", "cpu")
     with torch.no_grad():
@@ -64,15 +64,15 @@ def test_a_tower_gives_its_pooler_output(kind, serve):
         torch.testing.assert_close(model.backbone.module(images(model.entry)).pooled, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in tiny.VISION if kind not in TWINS])
-def test_a_family_keeps_the_contract(kind, serve):
+@pytest.mark.parametrize("kind", [kind for kind in tiny.VISION if kind not in VARIANTS])
+def test_vision_families_conform(kind, serve):
     serve(net=tiny.repository(kind))
     zoo.pull("hf/tiny/net")
     kit.check_plugin("hf", ["hf/tiny/net"])
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
-def test_the_image_half_of_an_image_and_text_model(kind, serve):
+def test_a_dual_encoder_is_loaded_as_its_vision_model(kind, serve):
     from transformers import CONFIG_MAPPING, AutoModel
 
     text = tiny.WORDS | {"projection_dim": 16}
@@ -87,7 +87,7 @@ def test_the_image_half_of_an_image_and_text_model(kind, serve):
 
 
 def of(kind, **values):
-    """Return a preprocessor_config.json for a kind of preprocessor."""
+    """Return a preprocessor_config.json of an image processor class."""
     return {"image_processor_type": f"{kind}ImageProcessor", **values}
 
 
@@ -112,8 +112,8 @@ PREPROCESSORS = {
 
 
 @pytest.mark.parametrize("case", PREPROCESSORS)
-def test_an_image_is_prepared_as_the_repositorys_preprocessor_does(case, serve):
-    """Each family has its own way, and its own values for what a file does not say."""
+def test_preprocessing_equals_the_image_processor(case, serve):
+    """Families differ in preprocessing and in defaults for missing values."""
     from transformers import AutoImageProcessor
 
     values = PREPROCESSORS[case]
@@ -125,13 +125,13 @@ def test_an_image_is_prepared_as_the_repositorys_preprocessor_does(case, serve):
     Path("preprocessor_config.json").write_text(json.dumps(values))
     expected = AutoImageProcessor.from_pretrained(".")(image, return_tensors="pt")["pixel_values"]
     if case == "MobileViT":
-        expected = expected.flip(1)  # its net does that here
+        expected = expected.flip(1)  # the backbone flips channels itself
     scale = expected.abs().max()
     assert found.shape == expected.shape
     assert (found - expected).abs().mean() < 0.01 * scale
 
 
-def test_channels_are_swapped_for_a_net_that_saw_blue_first(serve):
+def test_channels_are_flipped_for_bgr_models(serve):
     values = of("MobileViT", size={"shortest_edge": 32}, crop_size=32)
     plain = {**values, "do_flip_channel_order": False}
     serve(
@@ -147,7 +147,7 @@ def test_channels_are_swapped_for_a_net_that_saw_blue_first(serve):
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("vit", (32, 1.0)), ("levit", (64, 0.875)), ("convnext", (32, 0.875))])
-def test_without_a_preprocessor_the_net_says_the_size(kind, expected, serve):
+def test_without_a_preprocessor_the_size_is_that_of_the_model(kind, expected, serve):
     files = dict(tiny.repository(kind))
     del files["preprocessor_config.json"]
     serve(net=files)
@@ -155,13 +155,13 @@ def test_without_a_preprocessor_the_net_says_the_size(kind, expected, serve):
     assert (found.size, pytest.approx(found.crop, abs=0.01)) == expected
 
 
-def test_a_grey_net_takes_one_channel(serve):
+def test_a_grey_model_takes_one_channel(serve):
     whole = tiny.model_class(config := tiny.config("vit", num_channels=1))(config)
     serve(net=tiny.files(whole, text=False))
     assert registry.find("hf/tiny/net").input.channels == 1
 
 
-def test_labels_the_classifier_knows_start_its_head(serve, capsys):
+def test_the_head_is_initialised_from_the_classifier_for_known_labels(serve, capsys):
     whole = tiny.model("vit", labels=4)
     whole.config.id2label = {0: "red, crimson", 1: "owl", 2: "blue", 3: "green"}
     serve(net=tiny.files(whole, text=False))
@@ -176,7 +176,7 @@ def test_labels_the_classifier_knows_start_its_head(serve, capsys):
     assert other.metrics
 
 
-def test_a_saved_model_needs_no_hub(serve, monkeypatch, tmp_path):
+def test_a_saved_model_loads_offline(serve, monkeypatch, tmp_path):
     serve(net=tiny.repository("convnext"))
     model = zoo.load("hf/tiny/net", "cpu").finetune(pictures.pairs(4), out=tmp_path / "saved")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -192,7 +192,7 @@ def classifier(name="hf/tiny/net"):
 
 
 @pytest.mark.parametrize("kind", ["vit", "dinov2", "swin", "resnet"])
-def test_the_classifier_in_a_file_gives_the_logits_of_transformers(kind, serve):
+def test_the_classifier_of_a_checkpoint_gives_the_logits_of_transformers(kind, serve):
     whole = tiny.model(kind, labels=3)
     whole.config.id2label = {0: "owl, bubo", 1: "cat", 2: "dog"}
     serve(net=tiny.files(whole, text=False))
@@ -203,11 +203,11 @@ def test_the_classifier_in_a_file_gives_the_logits_of_transformers(kind, serve):
         torch.testing.assert_close(logits, whole(images(model.entry)).logits, atol=1e-5, rtol=0)
 
 
-def test_a_classifier_on_other_features_or_of_nameless_classes_is_none(serve):
+def test_a_classifier_on_other_features_or_without_class_names_is_none(serve):
     from transformers import CLIPConfig, CLIPForImageClassification
 
     text = tiny.WORDS | {"projection_dim": 16}
     clip = CLIPConfig(text_config=text, vision_config=tiny.PATCHES, projection_dim=16, id2label={0: "owl", 1: "cat"})
     serve(net=tiny.files(CLIPForImageClassification(clip), text=False), vit=tiny.repository("vit"))
-    assert classifier() is None  # CLIP's reads the mean of the patches
+    assert classifier() is None  # CLIP's classifier uses the mean of the patches
     assert classifier("hf/tiny/vit") is None  # LABEL_0, LABEL_1

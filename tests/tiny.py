@@ -1,4 +1,4 @@
-"""Tiny random models of real architectures, as the repositories a Hub would hold: files by path."""
+"""Tiny random models of real architectures, saved as Hub repositories: files by path."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ VISION: dict[str, dict[str, Any]] = {
     "siglip_vision_model": PATCHES,
     "clip_vision_model": PATCHES,
 }
-"""Kind -> what its configuration sets."""
+"""model_type -> configuration values."""
 IMAGE = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "resample": 3}
 
 
@@ -129,7 +129,7 @@ def config(kind: str, **more: Any) -> Any:
 
 
 def model_class(made: Any) -> Any:
-    """Return the class that a repository of this kind is usually saved with: the head of its pre-training, or none."""
+    """Return the class that repositories are usually saved with: the pretraining head, or the base model."""
     from transformers.models.auto import modeling_auto as auto
 
     heads = (

@@ -1,4 +1,4 @@
-"""A tiny tokenizer for the tests, a tiny plugin for texts, and texts that a net can tell apart."""
+"""A tiny word tokenizer, a tiny text plugin, and separable labelled texts for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def fast(words: tuple[str, ...] = GOOD + BAD + PLAIN) -> Fast:
-    """Return a tokenizer of whole words that puts [CLS] and [SEP] around a text."""
+    """Return a word-level tokenizer that adds [CLS] and [SEP]."""
     vocabulary = {word: number for number, word in enumerate((*SPECIAL, *words))}
     made = Fast(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=20))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -26,12 +26,12 @@ def fast(words: tuple[str, ...] = GOOD + BAD + PLAIN) -> Fast:
 
 
 def tokenizer() -> Tokenizer:
-    """Return it as a plugin would."""
+    """Return the tokenizer as plugins do."""
     return Tokenizer(fast(), pad=0, mask=4, end=3)
 
 
 def reviews(count: int = 40, seed: int = 0) -> list[tuple[str, str]]:
-    """Return (text, label) pairs: reviews with a good or a bad word among plain ones, of 3 to 12 words."""
+    """Return (text, label) pairs: reviews of 3 to 12 words, one of them good or bad."""
     chance = random.Random(seed)
     found = []
     for number in range(count):
@@ -50,7 +50,7 @@ from torch import nn
 from zoo.plugin import Backbone, Classifier, Features, Plugin
 
 class Net(nn.Module):
-    """Embeds words and mixes each with the mean of those before it; pooled is the mean over the text."""
+    """Embed words and mix each with the mean of the words up to it; pooled is the mean over the text."""
 
     def __init__(self, size, dim, head):
         super().__init__()
@@ -98,7 +98,7 @@ SOURCE
 
 
 def pretrained(install, folder) -> str:
-    """Install the plugin with weights in `folder`, and return the name of its row."""
+    """Install the plugin with weights in `folder` and return the name of its row."""
     import torch
     from safetensors.torch import save_file
 

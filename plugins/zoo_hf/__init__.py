@@ -1,4 +1,4 @@
-"""Vision and text models of the Hugging Face Hub, in the architectures of the transformers library."""
+"""Image and text models of the Hugging Face Hub with transformers architectures."""
 
 from zoo_hf.plugin import plugin
 

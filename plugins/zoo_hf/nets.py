@@ -1,4 +1,4 @@
-"""Models of transformers as modules that return Features, and the names of their parts."""
+"""transformers models as backbones: modules that return Features, heads, pooling, stages and LoRA targets."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from zoo_hf import configs
 
 
 def empty(make: Callable[[], Any]) -> Any:
-    """Make a net where core wants it: parameters without memory inside `torch.device("meta")`, else with values.
+    """Create a model: on the meta device inside `torch.device("meta")`, else initialised.
 
-    Buffers that no weight file holds (rotary frequencies, position tables) have values either way: transformers knows
-    how to fill them, and leaves alone the modules that are marked as filled.
+    Non-persistent buffers (rotary frequencies, position tables) are initialised in both cases, by initialize_weights of
+    transformers, which skips modules marked with _is_hf_initialized.
     """
     net = make()
     if torch.empty(0).device.type != "meta":
@@ -37,13 +37,13 @@ def empty(make: Callable[[], Any]) -> Any:
     for module in modules:
         del module._is_hf_initialized
         for name, parameter in module.named_parameters(recurse=False):
-            if not parameter.is_meta:  # XLNet's are made without asking where
+            if not parameter.is_meta:  # XLNet ignores the default device
                 setattr(module, name, nn.Parameter(parameter.to("meta")))
     return net
 
 
 def base_class(config: Any, modality: str) -> Any:
-    """Return the class of the model without a head; of an encoder and decoder for texts, the encoder if it has one."""
+    """Return the model class without a head; of a text encoder-decoder the encoder class, if there is one."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING as ENCODERS
 
     if modality == "text" and config.is_encoder_decoder and type(config) in ENCODERS:
@@ -52,7 +52,7 @@ def base_class(config: Any, modality: str) -> Any:
 
 
 def base(config: Any, modality: str) -> Any:
-    """Make the model without a head: without a pooler that only pre-training reads, of texts the encoder alone."""
+    """Create the model without a head, without a pooler used only in pretraining, and without a text decoder."""
     kind = base_class(config, modality)
     if "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
         return kind(config, add_pooling_layer=config.model_type in POOLED)
@@ -60,7 +60,7 @@ def base(config: Any, modality: str) -> Any:
     if modality == "text" and config.is_encoder_decoder and hasattr(net, "decoder"):
         del net.decoder
     if modality == "text" and getattr(net, "pooler", None) is not None:
-        net.pooler = nn.Identity()  # SqueezeBERT calls it
+        net.pooler = nn.Identity()  # called by SqueezeBERT
     return net
 
 
@@ -68,11 +68,11 @@ POOLED = (
     *("beit", "data2vec-vision", "swin", "swinv2", "donut-swin", "focalnet", "hiera", "dinat"),
     *("mobilenet_v1", "mobilenet_v2"),
 )
-"""Families whose image classifiers read the pooler: it averages, and has next to no weights."""
+"""Families whose image classifiers use the pooler, an average with almost no weights."""
 
 
 class Vision(nn.Module):
-    """Maps images (N, C, H, W) to what the family's own image classifier reads, and to tokens where it has them."""
+    """Map images (N, C, H, W) to the input of the family's image classifier, and to tokens of a transformer."""
 
     def __init__(self, net: nn.Module, config: Any, blue_first: bool = False) -> None:
         super().__init__()
@@ -86,19 +86,19 @@ class Vision(nn.Module):
         found = self.net(pixel_values=images.flip(1) if self.blue_first else images)
         hidden = found.last_hidden_state
         tokens = hidden if hidden.ndim == 3 else None
-        if self.kind.startswith("dinov2"):  # its classifier reads the first token beside the mean of the patches
+        if self.kind.startswith("dinov2"):  # class token and mean of the patches, as in its classifier
             patches = hidden[:, 1 + self.registers :].mean(1)
             return Features(torch.cat([hidden[:, 0], patches], 1).float())  # (N, 2 D)
         pooled = getattr(found, "pooler_output", None)
         if pooled is None:
-            pooled = hidden[:, 0] if hidden.ndim == 3 and self.kind not in AVERAGED else _mean(hidden)
+            pooled = hidden[:, 0] if hidden.ndim == 3 and self.kind not in MEAN_POOLED else _mean(hidden)
         return Features(pooled.flatten(1).float(), None if tokens is None else tokens.float())
 
 
 def width(module: Vision, config: Any, shape: tuple[int, ...]) -> int:
-    """Return the length of the pooled features of images of a shape (N, C, H, W).
+    """Return the dimension of the pooled features for images of a shape (N, C, H, W).
 
-    Transformers say it; other nets are run where nothing is computed.
+    From the configuration of a transformer; other models run a forward pass on the meta device.
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING as CLASSIFIED
 
@@ -110,14 +110,14 @@ def width(module: Vision, config: Any, shape: tuple[int, ...]) -> int:
     return int(features.pooled.shape[1])
 
 
-AVERAGED = ("levit", "pvt_v2", "ijepa")
-"""Families of tokens without a first one to read: their classifiers average."""
+MEAN_POOLED = ("levit", "pvt_v2", "ijepa")
+"""Families without a class token, whose classifiers average the tokens."""
 
 
 def classifiers(config: Any, modality: str, pooled_otherwise: bool) -> tuple[str, ...]:
-    """Return how a family calls the classifier on the pooled features that are returned here; () if it has none.
+    """Return the module names of a linear classifier on the pooled features; () if the family has none.
 
-    PoolFormer's follows a norm of its own, those of encoders of texts a layer more, and CLIP's another pooling.
+    Excluded are PoolFormer (an extra norm), text encoders (an extra layer) and CLIP (another pooling).
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING as CLASSIFIED
 
@@ -127,12 +127,12 @@ def classifiers(config: Any, modality: str, pooled_otherwise: bool) -> tuple[str
 
 
 def _mean(hidden: Tensor) -> Tensor:
-    """Average over tokens (N, T, D) or places (N, D, H, W)."""
+    """Average over tokens (N, T, D) or positions (N, D, H, W)."""
     return hidden.mean(1) if hidden.ndim == 3 else hidden.mean((2, 3))
 
 
 class Text(nn.Module):
-    """Maps token tensors (N, T) to tokens (N, T, D), pooled by the ways in `pooling`, one beside the other."""
+    """Map token tensors (N, T) to tokens (N, T, D), pooled by the modes in `pooling`, concatenated."""
 
     def __init__(self, net: Any, pooling: Sequence[str], takes: frozenset[str]) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class Text(nn.Module):
         return Features(pooled, tokens, mask)
 
 
-def _first(tokens: Tensor, mask: Tensor) -> Tensor:
+def _cls(tokens: Tensor, mask: Tensor) -> Tensor:
     return tokens[:, 0]
 
 
@@ -159,46 +159,46 @@ def _last(tokens: Tensor, mask: Tensor) -> Tensor:
     return tokens[torch.arange(len(tokens), device=tokens.device), ends]
 
 
-def _average(tokens: Tensor, mask: Tensor) -> Tensor:
+def _masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
     return (tokens * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
-def _largest(tokens: Tensor, mask: Tensor) -> Tensor:
+def _max(tokens: Tensor, mask: Tensor) -> Tensor:
     return tokens.masked_fill(~mask[:, :, None], -1e9).amax(1)
 
 
-def _rooted(tokens: Tensor, mask: Tensor) -> Tensor:
+def _mean_sqrt_length(tokens: Tensor, mask: Tensor) -> Tensor:
     return (tokens * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1).sqrt()
 
 
-def _rising(tokens: Tensor, mask: Tensor) -> Tensor:
+def _weighted_mean(tokens: Tensor, mask: Tensor) -> Tensor:
     weights = mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)
     return (tokens * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
 
 
 POOL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cls_token": _first,
-    "max_tokens": _largest,
-    "mean_tokens": _average,
-    "mean_sqrt_len_tokens": _rooted,
-    "weightedmean_tokens": _rising,
+    "cls_token": _cls,
+    "max_tokens": _max,
+    "mean_tokens": _masked_mean,
+    "mean_sqrt_len_tokens": _mean_sqrt_length,
+    "weightedmean_tokens": _weighted_mean,
     "lasttoken": _last,
 }
-"""The ways to pool that sentence-transformers writes as pooling_mode_… into 1_Pooling/config.json."""
+"""Pooling modes of sentence-transformers: pooling_mode_… in 1_Pooling/config.json."""
 
 
 def pooling(config: Any, sentence: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return how tokens are pooled: as the repository says, else the last one of a decoder and the mean of an encoder.
+    """Return the pooling modes of a repository; default: last token of a decoder, mean of an encoder.
 
-    The first token of an encoder that was only pre-trained holds little until it is fine-tuned (Reimers and Gurevych
-    2019, arXiv 1908.10084, table 1), so a frozen backbone does better with the mean.
+    The class token of a pretrained encoder is a poor sentence embedding without fine-tuning (Reimers and Gurevych 2019,
+    arXiv 1908.10084, table 1), so the mean suits a frozen backbone better.
     """
     named = tuple(how for how in POOL if sentence.get(f"pooling_mode_{how}"))
     return named or (("lasttoken",) if configs.decodes(config) else ("mean_tokens",))
 
 
-class _Hidden:
-    """What a model returns: its last hidden state, first when unpacked, and None for all else that heads pass on."""
+class _Output:
+    """Model output with a last hidden state, also at index 0; every other attribute is None."""
 
     def __init__(self, hidden: Tensor | None) -> None:
         self.last_hidden_state = hidden
@@ -210,8 +210,8 @@ class _Hidden:
         return (self.last_hidden_state,)[index]
 
 
-class _Given(nn.Module):
-    """Stands in for the model below a head, and returns the hidden states it was given."""
+class _StoredHidden(nn.Module):
+    """Placeholder for the base model below a head: returns stored hidden states."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -219,27 +219,27 @@ class _Given(nn.Module):
         self.hidden: Tensor | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return _Hidden(self.hidden)
+        return _Output(self.hidden)
 
     @property
     def decoder(self) -> nn.Module:
-        """Itself: OPT's head asks the decoder inside its model."""
+        """Itself: the head of OPT calls model.decoder."""
         return self
 
 
 class LanguageHead(nn.Module):
-    """The head that a family models language with: its own class, around hidden states instead of the model below."""
+    """Language modelling head: the model class of the family with its base model replaced by given hidden states."""
 
     def __init__(self, full: Any) -> None:
         super().__init__()
         self.full = full
         self.below = full.base_model_prefix
-        setattr(full, self.below, _Given(full.config))
+        setattr(full, self.below, _StoredHidden(full.config))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (…, D) to logits (…, V)."""
         stub = getattr(self.full, self.below)
-        flat = tokens.reshape(1, -1, tokens.shape[-1])  # heads see each token by itself
+        flat = tokens.reshape(1, -1, tokens.shape[-1])  # heads are applied per token
         stub.hidden = flat
         ids = torch.zeros(flat.shape[:2], dtype=torch.long, device=flat.device)
         try:
@@ -250,7 +250,7 @@ class LanguageHead(nn.Module):
 
     @contextmanager
     def whole(self, net: nn.Module) -> Iterator[Any]:
-        """Give back the whole model inside the block: with `net` below the head."""
+        """Yield the full model, with `net` as its base model, inside the block."""
         stub = getattr(self.full, self.below)
         setattr(self.full, self.below, net)
         try:
@@ -262,10 +262,10 @@ class LanguageHead(nn.Module):
 def generate(
     net: nn.Module, head: LanguageHead, pad: int, inputs: Mapping[str, Tensor], new: int, temperature: float
 ) -> Tensor:
-    """Go on with prompts padded on the right, (N, T) -> (N, T + new); the prompts come back padded on the left."""
+    """Generate `new` tokens for right-padded prompts: (N, T) -> left-padded prompts with new tokens (N, T + new)."""
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     shifts = (mask.shape[1] - mask.sum(1))[:, None]
-    places = (torch.arange(mask.shape[1], device=ids.device) - shifts) % mask.shape[1]  # rotate padding to the left
+    places = (torch.arange(mask.shape[1], device=ids.device) - shifts) % mask.shape[1]  # move padding to the left
     ids, mask = ids.gather(1, places), mask.gather(1, places)
     options: dict[str, Any] = {"do_sample": temperature > 0, "max_new_tokens": new, "pad_token_id": pad}
     if temperature > 0:
@@ -276,9 +276,9 @@ def generate(
 
 
 def stages(net: nn.Module, prefix: str) -> tuple[tuple[str, ...], ...]:
-    """Return names of parts from input to output: what comes before the layers, each layer, and what comes after.
+    """Return the stages from input to output: parameters before the layers, each layer, parameters after them.
 
-    The layers are the members of the module list that holds most of the parameters.
+    The layers are the items of the ModuleList with most parameters.
     """
     lists = {name: part for name, part in net.named_modules() if isinstance(part, nn.ModuleList)}
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in lists.items()}
@@ -294,7 +294,7 @@ def stages(net: nn.Module, prefix: str) -> tuple[tuple[str, ...], ...]:
 
 
 def lora_targets(net: nn.Module, prefix: str) -> tuple[str, ...]:
-    """Return the linear layers of a transformer (GPT-2's are Conv1D), or the ungrouped convolutions of a CNN."""
+    """Return the linear layers of a transformer (Conv1D in GPT-2), or the ungrouped convolutions of a CNN."""
     from transformers.pytorch_utils import Conv1D
 
     def named(*kinds: type[nn.Module]) -> tuple[str, ...]:
@@ -310,7 +310,7 @@ def lora_targets(net: nn.Module, prefix: str) -> tuple[str, ...]:
 
 
 def attention(net: Any) -> Callable[[str], None] | None:
-    """Return what switches between torch's fused attention and plain products, None for a net without the choice."""
+    """Return a function that switches between fused SDPA and eager attention; None if the model has no such option."""
     if net.config._attn_implementation != "sdpa":
         return None
 

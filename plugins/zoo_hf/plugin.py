@@ -1,4 +1,4 @@
-"""The plugin behind the names hf/org/repo: any repository of the Hub whose architecture transformers knows."""
+"""The plugin of the names hf/org/repo: Hub repositories with architectures of transformers."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PREPROCESSOR, POOLING = "preprocessor_config.json", "1_Pooling/config.json"
 SENTENCE = "sentence_bert_config.json"
-OWN = ("net.", "lm_head.full.")
-"""How the names of the modules that this plugin builds begin."""
-ANY = ("classify", "multilabel", "regress")
+ZOO_PREFIXES = ("net.", "lm_head.full.")
+"""Prefixes of state dict keys saved by zoo."""
+TASKS = ("classify", "multilabel", "regress")
 
 
 class HuggingFace(Plugin):
-    """Models of transformers: images by what their own classifiers read, texts pooled as their repository says."""
+    """Models of transformers: image features are the input of their classifiers, texts are pooled by their config."""
 
     api = 1
 
     def build(self, entry: Entry, files: Mapping[str, Path]) -> Backbone:
-        """Build the empty net of a row from its config.json; PluginError if transformers has no such architecture."""
+        """Build the model of a row without weights; raises PluginError if transformers lacks its architecture."""
         config = _config(entry, files)
         build = _image if entry.modality == "image" else _text
         return build(entry, files, config)
 
     def adapt(self, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]) -> dict[str, Tensor]:
-        """Give a checkpoint's tensors the names of the module, whichever head it was saved with."""
-        if all(name.startswith(OWN) for name in state):
+        """Convert a checkpoint with any head to the keys of the module."""
+        if all(name.startswith(ZOO_PREFIXES) for name in state):
             return state
         import torch
 
@@ -55,7 +55,7 @@ class HuggingFace(Plugin):
         }
 
     def classifier(self, entry: Entry, state: Mapping[str, Tensor], files: Mapping[str, Path]) -> Classifier | None:
-        """Return the classifier in a file, if it is one linear layer on what is pooled here, for classes with names."""
+        """Return the classifier of a checkpoint, if it is a linear layer on the pooled features with named classes."""
         import torch
 
         from zoo_hf import nets
@@ -74,14 +74,14 @@ class HuggingFace(Plugin):
         return Classifier(tuple(tuple(part.strip() for part in label.split(",")) for label in labels), weight, bias)
 
     def resolve(self, name: str, look: Callable[[str], Repository]) -> Entry | None:
-        """Return the row of a repository, org/repo, by what it holds and what its small files say.
+        """Return a row for a repository, org/repo, from its file list and configuration files.
 
-        Raises PluginError for one without safetensors, without config.json, or of an unknown architecture.
+        Raises PluginError if it has no safetensors or config.json, or an unknown architecture.
         """
         source = f"hf://{name}"
         found = look(source)
         if CONFIG not in found.files:
-            raise PluginError(f"hf/{name} holds no {CONFIG}: it is no model of transformers", fix="zoo list hf/")
+            raise PluginError(f"hf/{name} has no {CONFIG}: it is not a transformers model", fix="zoo list hf/")
         small = (CONFIG, PREPROCESSOR, POOLING, SENTENCE, "tokenizer_config.json", INDEX)
         read = found.fetch(*(path for path in small if path in found.files))
         values = configs.read(read[CONFIG], f"{CONFIG} of hf/{name}")
@@ -91,7 +91,7 @@ class HuggingFace(Plugin):
         files = tuple(found.files[path] for path in (*weights, *others) if path in found.files)
         config = configs.make(f"hf/{name}", values, modality)
         spec = _input(f"hf/{name}", config, modality, files, read)
-        tasks = ANY if modality == "image" else (*ANY, "tag", *_language_tasks(config, POOLING in found.files))
+        tasks = TASKS if modality == "image" else (*TASKS, "tag", *_language_tasks(config, POOLING in found.files))
         return Entry(f"hf/{name}", "hf", modality, spec, source=source, files=files, tasks=tasks)
 
 
@@ -103,10 +103,10 @@ def _weights(name: str, files: Mapping[str, File], read: Mapping[str, Path]) -> 
         shards = sorted(set(configs.read(read[INDEX]).get("weight_map", {}).values()))
         return [*shards, INDEX]
     legacy = [path for path in files if path.endswith((".bin", ".h5", ".msgpack", ".pth"))]
-    has = f"it has {', '.join(legacy[:3])}, which may hold code" if legacy else "it has no weights at all"
+    has = f"it has {', '.join(legacy[:3])}, which may contain code" if legacy else "it has no weights"
     raise PluginError(
         f"hf/{name} has no {WEIGHTS}: {has}",
-        fix="choose a repository with safetensors, or convert a copy of it: zoo convert, and a row in zoo.toml",
+        fix="choose a repository with safetensors, or convert the weights (zoo convert) and add a row to zoo.toml",
     )
 
 
@@ -124,7 +124,7 @@ def _input(
 def _config(entry: Entry, files: Mapping[str, Path]) -> Any:
     if CONFIG not in files:
         what = f"{entry.name}: {CONFIG} is not among its files"
-        raise PluginError(what, fix=f'add {{ path = "{CONFIG}" }} to files of its row')
+        raise PluginError(what, fix=f'add {{ path = "{CONFIG}" }} to files in its row')
     return configs.make(entry.name, configs.read(files[CONFIG], f"{CONFIG} of {entry.name}"), entry.modality)
 
 
@@ -132,15 +132,15 @@ def _image(entry: Entry, files: Mapping[str, Path], config: Any) -> Backbone:
     from zoo_hf import nets
 
     if not isinstance(entry.input, ImageInput):
-        raise PluginError(f"{entry.name}: its row has no input of images", fix="give input a size, a mean and a std")
+        raise PluginError(f"{entry.name}: its row has no image input", fix="set size, mean and std of input")
     made = inputs.preprocessor(entry.name, config, configs.read(files.get(PREPROCESSOR)))
     net = nets.empty(partial(nets.base, config, "image"))
     module = nets.Vision(net, config, inputs.is_blue_first(made))
     shape = (1, entry.input.channels, entry.input.size, entry.input.size)
     try:
         dim = entry.dim or nets.width(module, config, shape)
-    except Exception as error:  # detectors, segmenters and the like, each in its own way
-        what = f"{entry.name}: {config.model_type} makes no features of one image: {error}"
+    except Exception as error:  # detectors, segmenters etc. fail in different ways
+        what = f"{entry.name}: {config.model_type} cannot extract features of a single image: {error}"
         raise PluginError(what, fix=configs.ANOTHER) from error
     return Backbone(
         module,
@@ -160,7 +160,7 @@ def _text(entry: Entry, files: Mapping[str, Path], config: Any) -> Backbone:
     full: Any = nets.empty(partial(_language_model, config, entry)) if _has_lm_head(entry) else None
     net = nets.empty(partial(nets.base, config, "text")) if full is None else getattr(full, full.base_model_prefix)
     takes = {"input_ids", "attention_mask"}
-    if getattr(config, "type_vocab_size", 0) > 1:  # GPT-2 takes types as well, and would add words for them
+    if getattr(config, "type_vocab_size", 0) > 1:  # GPT-2 would use token_type_ids as tokens
         takes.add("token_type_ids")
     module = nets.Text(net, pooling, frozenset(takes))
     dim = _width(config) * len(pooling)
@@ -171,7 +171,7 @@ def _text(entry: Entry, files: Mapping[str, Path], config: Any) -> Backbone:
     known = {name for name, _ in net.named_parameters(prefix="net")}
     own = tuple(name for name, _ in module.named_parameters() if name not in known)
     stages = (*parts[0][:-1], (*parts[0][-1], *own))
-    go_on = partial(nets.generate, net, module.lm_head, made.pad) if configs.decodes(config) else None
+    generate_fn = partial(nets.generate, net, module.lm_head, made.pad) if configs.decodes(config) else None
     return Backbone(
         module,
         dim,
@@ -180,7 +180,7 @@ def _text(entry: Entry, files: Mapping[str, Path], config: Any) -> Backbone:
         parts[1],
         tokenizer=made,
         lm_head=module.lm_head,
-        generate=go_on,
+        generate=generate_fn,
         attention=nets.attention(net),
     )
 
@@ -194,9 +194,9 @@ def _has_lm_head(entry: Entry) -> bool:
 
 
 def _language_tasks(config: Any, embeds: bool) -> tuple[str, ...]:
-    """Return the language-modelling task whose head a repository holds, by what it was saved from.
+    """Return the language modelling task of a repository, from the architecture it was saved with.
 
-    A bare model (BertModel) may have it all the same; one that embeds sentences or was fine-tuned has lost it.
+    A base model (BertModel) may include the head; sentence embedding and fine-tuned models do not.
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
@@ -209,12 +209,12 @@ def _language_tasks(config: Any, embeds: bool) -> tuple[str, ...]:
 
 
 def _language_model(config: Any, entry: Entry) -> Any:
-    """Make the model with the head it was pretrained with; PluginError for a family without one."""
+    """Create the model with its language modelling head; raises PluginError if the family has none."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     mapping = MODEL_FOR_CAUSAL_LM_MAPPING if configs.decodes(config) else MODEL_FOR_MASKED_LM_MAPPING
     if type(config) not in mapping:
-        raise PluginError(f"{entry.name}: its family has no language-modelling head", fix='task="classify"')
+        raise PluginError(f"{entry.name}: {config.model_type} has no language modelling head", fix='task="classify"')
     made: Any = mapping[type(config)]
     return made(config)
 

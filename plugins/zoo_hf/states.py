@@ -1,4 +1,4 @@
-"""From the keys of a weight file to those of the module: prefixes, old names, heads that are not wanted."""
+"""Convert checkpoint keys to those of a transformers model: prefixes, old names and unused heads."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from torch import Tensor, nn
 
 State = dict[str, Tensor]
-TABLES = re.compile(r"(position_ids|inv_freq|attn\.masked_bias|attn\.bias|relative_position_index)$")
-"""Buffers that older versions saved, and that a net makes itself."""
+COMPUTED_BUFFERS = re.compile(r"(position_ids|inv_freq|attn\.masked_bias|attn\.bias|relative_position_index)$")
+"""Buffers saved by older versions of transformers, now computed by the model."""
 
 
 def adapt(model: nn.Module, state: Mapping[str, Tensor]) -> State:
-    """Return the tensors of a checkpoint under the names of a model of transformers, without heads it does not have.
+    """Convert a checkpoint to the keys of a transformers model, dropping heads that the model lacks.
 
-    What has no place in the model stays where its name begins like a part of it: the strict load then tells.
-    A checkpoint that needs more than a new prefix goes through the conversions of transformers itself.
+    Unexpected keys within a submodule of the model are kept, so that the strict load reports them. Checkpoints that
+    need more than another prefix are converted by from_pretrained.
     """
     wanted = model.state_dict().keys()
     plain = _renamed(model, state)
@@ -31,7 +31,7 @@ def adapt(model: nn.Module, state: Mapping[str, Tensor]) -> State:
 
 
 def _renamed(model: nn.Module, state: Mapping[str, Tensor]) -> State:
-    """Give keys of older checkpoints the names that transformers has now, by its own table."""
+    """Rename keys of older checkpoints by the conversion mapping of transformers."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming, apply_renamings
 
@@ -41,7 +41,7 @@ def _renamed(model: nn.Module, state: Mapping[str, Tensor]) -> State:
 
 
 def _fitting(state: Mapping[str, Tensor], model: nn.Module, prefix: str) -> State:
-    """Take the prefix off (or put it on, for a model with a head), and leave out what belongs to other heads."""
+    """Remove the base model prefix, or add it for a model with a head, and drop other heads."""
     wanted = model.state_dict().keys()
     parts = {name.partition(".")[0] for name in wanted}
     kept: State = {}
@@ -50,16 +50,16 @@ def _fitting(state: Mapping[str, Tensor], model: nn.Module, prefix: str) -> Stat
         place = next((option for option in (name, bare, prefix + name) if option in wanted), None)
         if place is not None:
             kept[place] = tensor
-        elif bare.partition(".")[0] in parts and not TABLES.search(name):
+        elif bare.partition(".")[0] in parts and not COMPUTED_BUFFERS.search(name):
             kept[bare] = tensor
     return kept
 
 
 def _tied(model: nn.Module, missing: Any) -> bool:
-    """Tell whether all that is missing is tied to something that is not."""
+    """Return whether all missing parameters are tied to present ones."""
     named = dict(model.state_dict(keep_vars=True))
-    there = {id(tensor) for name, tensor in named.items() if name not in missing}
-    return all(id(named[name]) in there for name in missing)
+    loaded = {id(tensor) for name, tensor in named.items() if name not in missing}
+    return all(id(named[name]) in loaded for name in missing)
 
 
 def _no_pooler(model: nn.Module) -> bool:
@@ -67,30 +67,30 @@ def _no_pooler(model: nn.Module) -> bool:
 
 
 def _converted(model: nn.Module, state: Mapping[str, Tensor]) -> State | None:
-    """Load a checkpoint as transformers does, and return what it holds then, without what was missing."""
+    """Load a checkpoint by from_pretrained and return its state dict without missing keys; None if shapes differ."""
     kind: Any = type(model)
     takes = inspect.signature(kind.__init__).parameters
     options = {"add_pooling_layer": False} if "add_pooling_layer" in takes and _no_pooler(model) else {}
-    with _no_bar():
-        made, told = kind.from_pretrained(
+    with _no_progress_bar():
+        made, info = kind.from_pretrained(
             None, config=model.config, state_dict=dict(state), output_loading_info=True, dtype="float32", **options
         )
-    if told.get("mismatched_keys"):
+    if info.get("mismatched_keys"):
         return None
-    missing = set(told["missing_keys"])
+    missing = set(info["missing_keys"])
     return {name: tensor for name, tensor in made.state_dict().items() if name not in missing}
 
 
 @contextmanager
-def _no_bar() -> Iterator[None]:
-    """Keep transformers from drawing a bar inside the block."""
+def _no_progress_bar() -> Iterator[None]:
+    """Disable the progress bars of transformers inside the block."""
     from transformers import utils
 
     logging: Any = utils.logging
-    drawn = logging.is_progress_bar_enabled()
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if drawn:
+        if enabled:
             logging.enable_progress_bar()
