@@ -1,4 +1,4 @@
-"""Write the generated parts of the docs from the code; with --check, fail when they are out of date."""
+"""Generate docs/cli.md and the recipe in docs/finetuning.md; with --check, fail if they are out of date."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def commands() -> str:
-    """Return docs/cli.md: the help of every command."""
+    """Return the text of docs/cli.md: the help of every command."""
     parts = ["# Commands\n\nGenerated from the commands' own help by `python tools/docs.py`.\n", _help()]
     parts += [f"## zoo {name}\n\n{_help(name)}" for name in COMMANDS]
     return "\n".join(parts)
@@ -28,7 +28,7 @@ def _help(*command: str) -> str:
 
 
 def recipe(page: str) -> str:
-    """Return docs/finetuning.md with the fields of the recipe and their defaults between its markers."""
+    """Return docs/finetuning.md with recipe fields and defaults inserted between its markers."""
     fields = "\n".join(
         f"{name} = {field.default!r}".replace("'", '"') for name, field in Recipe.__dataclass_fields__.items()
     )

@@ -1,8 +1,8 @@
-"""Check the loop on a large real set: resnet20 from scratch on the 60,000 images of Fashion-MNIST.
+"""Train resnet20 from scratch on the 60,000 images of Fashion-MNIST to check the training loop.
 
     python tools/fashion_mnist.py --epochs 15 --seed 0
 
-The accuracy on the 10,000 test images is printed after every epoch; the result is that of the last one, not the best.
+Prints the accuracy on the 10,000 test images after every epoch; the result is that of the last epoch, not the best.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 import own_row
 import real_data
 
-# He et al. 2015 (arXiv 1512.03385), section 4.2: SGD at 0.1 with mirrored and shifted images; one cosine for its steps.
+# He et al. 2015 (arXiv 1512.03385), section 4.2: SGD at 0.1, flips and shifts; a cosine schedule instead of steps.
 RECIPE = {
     "strategy": "scratch",
     "optimizer": "sgd",
@@ -29,7 +29,7 @@ RECIPE = {
 
 
 def main() -> int:
-    """Train, and print the accuracy by epoch."""
+    """Train and print the accuracy per epoch."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)

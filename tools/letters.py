@@ -1,11 +1,11 @@
-"""A labelled set of letters, drawn from open fonts so that they look like small scans of handwriting.
+"""Synthetic letter dataset: letters of open fonts, distorted to look like small scans of handwriting.
 
     python tools/letters.py --train 208000 --held 10400 --seed 0       # cached as .npz
 
-52 classes (A-Z, a-z), 28 px grey, white ink on black. Each letter of each font is drawn once, as the signed distance
-to its outline: a distance can be warped smoothly, and the pen made thicker or thinner by adding to it. An image is
-then one warp, one pen, and for most of them a scan at 7 to 10 px enlarged to 28 px again. The held-out images come
-from font families that no training image comes from.
+52 classes (A-Z, a-z), 28 px grey, white on black. Each letter of each font is rendered once as a signed distance
+field, which can be warped smoothly and whose stroke width changes by adding a constant. An image is a random warp and
+stroke width and, mostly, a downscale to 7 to 10 px followed by an upscale to 28 px. Held-out images use other font
+families than training images.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from torch.nn import functional
 LETTERS = string.ascii_uppercase + string.ascii_lowercase
 SIZE = 28
 CANVAS, BOX = 64, 44
-"""A letter's longer side is BOX px on a square of CANVAS px."""
+"""The longer side of a letter is BOX px on a square canvas of CANVAS px."""
 STEP = 8
-"""Distances are stored as int8 in 1 / STEP px of the canvas."""
+"""Distances are int8 in units of 1 / STEP canvas px."""
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """The letters of one font: distances int8 (52, CANVAS, CANVAS), positive inside, and which of them it has."""
+    """Letters of a font: signed distances int8 (52, CANVAS, CANVAS), positive inside, and a mask of its letters."""
 
     family: str
     distances: np.ndarray
@@ -46,10 +46,10 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class Hand:
-    """How far an image may be from its font; angles in radians, lengths in parts of the image's side.
+    """Ranges of the random distortions; angles in radians, lengths as fractions of the image side.
 
-    The defaults were chosen by looking at scikit-learn's digits and probing nets on them (docs/log.md): an accuracy
-    on those digits is therefore not one on data that nobody looked at.
+    The defaults were tuned on scikit-learn's digits (docs/log.md), so accuracies on those digits are not on unseen
+    data.
     """
 
     fill: tuple[float, float] = (0.85, 1.1)
@@ -67,7 +67,7 @@ class Hand:
 
 @dataclass(frozen=True, slots=True)
 class Letters:
-    """Images uint8 (N, 28, 28) with labels uint8 (N,), indices into LETTERS; the held-out ones from unseen fonts."""
+    """Images uint8 (N, 28, 28) and labels uint8 (N,), indices into LETTERS; held-out ones are of unseen fonts."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -78,7 +78,7 @@ class Letters:
 
 
 def load(train: int, held: int, seed: int) -> Letters:
-    """Return the set, from the cache or drawn now from all fonts of `real_data.fonts()`."""
+    """Return the dataset, from the cache or generated from all fonts of `real_data.fonts()`."""
     import real_data
 
     hand = Hand()
@@ -98,13 +98,13 @@ def load(train: int, held: int, seed: int) -> Letters:
 
 
 def read_face(path: Path) -> Face | None:
-    """Draw the letters of a font file; None if it cannot be read, or draws fewer than 20 different letters."""
+    """Render the letters of a font file; None if it is unreadable or has fewer than 20 different letters."""
     try:
         font = ImageFont.truetype(str(path), 96)
         family = font.getname()[0] or path.stem
         missing = font.getmask("\U000f1234").getbbox(), bytes(font.getmask("\U000f1234"))
         masks = [font.getmask(letter, mode="L") for letter in LETTERS]
-    except (OSError, ValueError, SystemError):  # FreeType refuses the file, or one of its letters
+    except (OSError, ValueError, SystemError):  # FreeType rejects the file or a glyph
         return None
     drawn = [np.array(mask, np.uint8).reshape(mask.size[::-1]) if mask.getbbox() else None for mask in masks]
     has = np.array(
@@ -117,7 +117,7 @@ def read_face(path: Path) -> Face | None:
 
 
 def distance(ink: np.ndarray) -> np.ndarray:
-    """Return int8 (CANVAS, CANVAS), the distance to the outline of a drawing uint8 (h, w), fitted into BOX."""
+    """Return the signed distance field int8 (CANVAS, CANVAS) of a glyph uint8 (h, w), scaled to BOX."""
     rows, columns = np.flatnonzero(ink.max(1)), np.flatnonzero(ink.max(0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = BOX / max(ink.shape)
@@ -133,17 +133,17 @@ def distance(ink: np.ndarray) -> np.ndarray:
 
 
 def read_faces(paths: Sequence[Path]) -> list[Face]:
-    """Draw the letters of all font files, on all cores, and leave out what does not look like letters."""
+    """Render the letters of all font files on all cores and drop illegible fonts."""
     with multiprocessing.get_context("spawn").Pool() as pool:
         faces = [face for face in pool.imap(read_face, paths, chunksize=8) if face is not None]
     return legible(faces)
 
 
 def legible(faces: Sequence[Face], least: float = 0.3) -> list[Face]:
-    """Keep the faces of which the average letters of all faces recognise `least`, in either case.
+    """Keep fonts with at least a share `least` of letters nearest to the mean letter of all fonts, in either case.
 
-    Symbols, bar codes and other scripts in the place of Latin score near the chance of 1 in 26. Small letters that
-    are nearer to the average capitals are dropped: they are drawn as small capitals.
+    Symbols, bar codes and other scripts score near chance, 1 in 26. Lower-case letters closer to the mean capitals
+    are dropped as small capitals.
     """
     thumbs = np.stack([thumbnails(face) for face in faces])  # (faces, 52, 256)
     has = np.stack([face.has for face in faces])
@@ -159,7 +159,7 @@ def legible(faces: Sequence[Face], least: float = 0.3) -> list[Face]:
 
 
 def thumbnails(face: Face) -> np.ndarray:
-    """Return the letters of a face stretched to 16 x 16 px, each with mean 0 and length 1: float32 (52, 256)."""
+    """Return the letters resized to 16 x 16 px, with mean 0 and norm 1 each: float32 (52, 256)."""
     small = np.zeros((52, 16, 16), np.float32)
     for i in np.flatnonzero(face.has):
         ink = Image.fromarray((face.distances[i] > 0).astype(np.float32))
@@ -169,7 +169,7 @@ def thumbnails(face: Face) -> np.ndarray:
 
 
 def split(faces: Sequence[Face], part: float, rng: np.random.Generator) -> tuple[list[Face], list[Face]]:
-    """Hold out `part` of the groups of faces; a group shares a family name, or letters that look the same."""
+    """Hold out a share `part` of the groups of fonts; fonts of a group share a family name or similar letters."""
     groups = group(faces)
     held = set(rng.permutation(groups.max() + 1)[: round(part * (groups.max() + 1))].tolist())
     train = [face for face, number in zip(faces, groups, strict=True) if number not in held]
@@ -177,7 +177,7 @@ def split(faces: Sequence[Face], part: float, rng: np.random.Generator) -> tuple
 
 
 def group(faces: Sequence[Face], alike: float = 0.97) -> np.ndarray:
-    """Number the faces (fonts,) by group: the same first word of the family's name, or thumbnails `alike` (cosine)."""
+    """Return group indices (fonts,): equal first word of the family name, or thumbnail cosine above `alike`."""
     thumbs = np.stack([thumbnails(face).ravel() for face in faces])
     thumbs /= np.linalg.norm(thumbs, axis=1, keepdims=True)
     words = np.array([face.family.split()[0].lower() for face in faces])
@@ -185,12 +185,12 @@ def group(faces: Sequence[Face], alike: float = 0.97) -> np.ndarray:
 
 
 def draw(faces: Sequence[Face], count: int, seed: int, hand: Hand) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `count` images uint8 (count, 28, 28) and labels uint8 (count,): classes alike often, then families."""
+    """Generate images uint8 (count, 28, 28) and labels uint8 (count,), balanced over classes and font families."""
     rng = np.random.default_rng(seed)
     distances = torch.from_numpy(np.concatenate([face.distances for face in faces]))
     has = np.stack([face.has for face in faces])
     families = np.unique([face.family for face in faces], return_inverse=True)[1]
-    weight = 1 / np.sqrt(np.bincount(families))[families]  # 40 cuts of one family are less news than 40 families
+    weight = 1 / np.sqrt(np.bincount(families))[families]  # down-weights families with many fonts
     labels = rng.permutation(np.arange(count) % 52)
     chosen = np.empty(count, int)
     for label in range(52):
@@ -202,11 +202,13 @@ def draw(faces: Sequence[Face], count: int, seed: int, hand: Hand) -> tuple[np.n
 
 
 def write(distances: Tensor, hand: Hand, rng: np.random.Generator) -> Tensor:
-    """Turn distances (N, CANVAS, CANVAS) into images uint8 (N, 28, 28), each warped, inked and scanned anew."""
+    """Render distance fields (N, CANVAS, CANVAS) as images uint8 (N, 28, 28) with random distortions."""
     count = len(distances)
     halfwidth = distances.flatten(1).amax(1)
     pen = uniform(rng, count, *hand.pen) * BOX
-    pen = torch.maximum(torch.minimum(pen, halfwidth + 3), 0.5 * halfwidth)  # counters stay open, thin strokes whole
+    pen = torch.maximum(
+        torch.minimum(pen, halfwidth + 3), 0.5 * halfwidth
+    )  # keeps counters open and thin strokes connected
     warped = functional.grid_sample(
         distances[:, None], grid(count, hand, rng), padding_mode="border", align_corners=False
     )  # (N, 1, 56, 56)
@@ -223,7 +225,7 @@ def write(distances: Tensor, hand: Hand, rng: np.random.Generator) -> Tensor:
 
 
 def grid(count: int, hand: Hand, rng: np.random.Generator) -> Tensor:
-    """Return where each of 56 x 56 points looks on the canvas, in [-1, 1]: (N, 56, 56, 2)."""
+    """Return random sampling grids (N, 56, 56, 2) in [-1, 1] for grid_sample."""
     angle, slant = uniform(rng, count, -1, 1) * hand.rotation, uniform(rng, count, -1, 1) * hand.slant
     zoom = BOX / CANVAS / uniform(rng, count, *hand.fill)  # the letter fills `fill` of the image's side
     squeeze = torch.exp(uniform(rng, count, -1, 1) * hand.squeeze)
@@ -239,12 +241,12 @@ def grid(count: int, hand: Hand, rng: np.random.Generator) -> Tensor:
 
 
 def uniform(rng: np.random.Generator, count: int, low: float, high: float) -> Tensor:
-    """Return (count,) float32, evenly spread over [low, high)."""
+    """Sample (count,) float32 uniformly from [low, high)."""
     return torch.from_numpy(rng.uniform(low, high, count).astype(np.float32))
 
 
 def main() -> None:
-    """Draw the set, if the cache does not have it, and say what is in it."""
+    """Generate the dataset if it is not cached and print its statistics."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("train", 208_000), ("held", 10_400), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -1,4 +1,4 @@
-"""Load a net from a catalogue row of one's own, as a user would: a zoo.toml in the working folder."""
+"""Load a backbone from a custom catalogue row, by a zoo.toml in a temporary working folder."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import zoo
 
 
 def toml(value: object) -> str:
-    """Write a table of a row, or a value in it, on one line."""
+    """Format a value or an inline table as TOML."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(map(toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)  # texts, numbers, true and false look the same in both
+    return json.dumps(value, ensure_ascii=False)  # JSON strings, numbers and booleans are valid TOML
 
 
 def table(name: str, row: Mapping[str, object]) -> str:
-    """Write a row as a TOML table."""
+    """Format a row as a TOML table."""
     return f'["{name}"]\n' + "".join(f"{key} = {toml(value)}\n" for key, value in row.items())
 
 
 def load(name: str, row: Mapping[str, object]) -> zoo.Model:
-    """Load the net of a row that no catalogue has."""
+    """Load the backbone of a row that is in no catalogue."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         Path("zoo.toml").write_text(table(name, row), encoding="utf-8")
         return zoo.load(name)
 
 
 def grey(arch: str, mean: float, std: float) -> dict[str, object]:
-    """Return the row of a native net for grey images of 28 px, without weights."""
+    """Return the row of a native backbone for grey images of 28 px, without weights."""
     return {
         "modality": "image",
         "license": "mit",

@@ -1,10 +1,10 @@
-"""Pre-train the embedded backbone, a small residual net that knows letters, and write its file and catalogue row.
+"""Pretrain the bundled backbone, a small ResNet, on synthetic letters; write its weights and catalogue row.
 
     python tools/pretrain_embedded.py
     python tools/pretrain_embedded.py --train 20800 --epochs 1 --out /tmp/trial
 
-It trains with zoo's own `finetune(strategy="scratch")` on the letters of tools/letters.py. The accuracy it prints is
-measured once, at the end, on letters of font families that no training letter comes from; no choice is made on them.
+Trains with `finetune(strategy="scratch")` on the letters of tools/letters.py. The printed accuracy is measured once,
+after training, on letters of unseen font families, which are not used for any choice.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import zoo
 NAME = "native/resnet14.letters"
 FILE = "resnet14.letters.safetensors"
 LIMIT = 1_000_000
-"""Largest file, in bytes: it ships with the package."""
+"""Maximum file size in bytes: the file is part of the package."""
 MEAN, STD = 0.3, 0.33
-"""Of the ink of the letters, and nearly of scanned digits: 0.31 and 0.32."""
+"""Pixel statistics of the letters; those of scanned digits are 0.31 and 0.32."""
 WEIGHTS = Path(__file__).resolve().parents[1] / "plugins" / "zoo_native" / "weights"
 RECIPE = {
     "strategy": "scratch",
@@ -34,18 +34,18 @@ RECIPE = {
     "lr": 4e-3,
     "weight_decay": 0.05,
     "label_smoothing": 0.1,
-    "augment": "none",  # the letters are drawn shifted
+    "augment": "none",  # the letters are already shifted randomly
     "precision": "bf16",
 }
 
 
 def pairs(images: object, labels: object) -> list[tuple[object, str]]:
-    """Pair images (28, 28) with the letters they show."""
+    """Return (image (28, 28), letter) pairs."""
     return [(image, letters.LETTERS[label]) for image, label in zip(images, labels, strict=True)]
 
 
 def accuracies(model: zoo.Model, held: list[tuple[object, str]]) -> dict[str, float]:
-    """Return the accuracy in per cent over 52 classes, and over 26 where C is as good as c."""
+    """Return the accuracy in percent over 52 classes, and case-insensitive over 26."""
     found = [prediction.label for prediction in model.predict([image for image, _ in held])]
     truth = [label for _, label in held]
     either = [(a.lower(), b.lower()) for a, b in zip(found, truth, strict=True)]
@@ -56,13 +56,13 @@ def accuracies(model: zoo.Model, held: list[tuple[object, str]]) -> dict[str, fl
 
 
 def share(pairs: object) -> float:
-    """Return how many per cent of the pairs are equal."""
+    """Return the percentage of equal pairs."""
     same = [a == b for a, b in pairs]
     return round(100 * sum(same) / len(same), 2)
 
 
 def write(model: zoo.Model, folder: Path) -> dict[str, object]:
-    """Write the backbone's tensors, in float32 under the module's own names; returns the row's entry for the file."""
+    """Save the backbone as float32 safetensors; return the entry of the file for the row."""
     state = {key: tensor.cpu().contiguous() for key, tensor in model.backbone.module.state_dict().items()}
     content = save(state, {"format": "pt"})
     if len(content) > LIMIT:
@@ -94,10 +94,10 @@ def row(model: zoo.Model, data: letters.Letters, file: dict[str, object], metric
 
 
 def main() -> int:
-    """Train, measure, write the file, print the row."""
+    """Train, evaluate, write the file and print the row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--train", type=int, default=208_000, help="images to draw")
-    parser.add_argument("--held", type=int, default=10_400, help="images of unseen fonts to draw")
+    parser.add_argument("--train", type=int, default=208_000, help="number of training images")
+    parser.add_argument("--held", type=int, default=10_400, help="number of held-out images")
     parser.add_argument("--epochs", type=float, default=6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for the file")

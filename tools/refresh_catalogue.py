@@ -1,10 +1,9 @@
-"""Write the catalogue of the timm plugin: a row for every pretrained name of the installed timm.
+"""Generate the catalogue of the timm plugin: a row per pretrained model of the installed timm.
 
     python tools/refresh_catalogue.py [FOLDER]
 
-FOLDER holds timm's result tables, results-imagenet.csv and benchmark-infer-*.csv (under any prefix): a row gets the
-ImageNet accuracy and the cost that they give for its very input. Names that timm has no .safetensors for are left out
-and printed.
+FOLDER contains timm's result tables, *results-imagenet.csv and *benchmark-infer-*.csv, which add ImageNet accuracy and
+GMACs to rows with the same input. Models without .safetensors are omitted and printed.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Table = Mapping[tuple[str, int], Mapping[str, str]]
 
 
 def table(folder: Path | None, pattern: str, size: str) -> Table:
-    """Return the rows of the CSV file that matches a pattern, by model and image size; none without a folder."""
+    """Return the rows of the CSV file that matches a pattern, by (model, image size); {} without a folder."""
     if folder is None:
         return {}
     (path,) = folder.glob(pattern)
@@ -35,7 +34,7 @@ def table(folder: Path | None, pattern: str, size: str) -> Table:
 
 
 def metrics(entry: Entry, accuracies: Table, costs: Table) -> dict[str, float]:
-    """Return what the tables say of a row: accuracy in percent, 10^9 multiplications an image, both at its input."""
+    """Return top-1 accuracy in percent and GMACs per image of a row, if the tables have its input."""
     image = entry.input
     assert isinstance(image, ImageInput)
     name = entry.name.removeprefix("timm/")
@@ -49,7 +48,7 @@ def metrics(entry: Entry, accuracies: Table, costs: Table) -> dict[str, float]:
 
 
 def row(name: str, accuracies: Table, costs: Table) -> dict[str, object]:
-    """Return the catalogue's row of a pretrained name; NameNotFound if its weights cannot be loaded safely."""
+    """Return the catalogue row of a pretrained name; raises NameNotFound if it has no .safetensors."""
     entry = entries.pretrained(name)
     assert entry is not None
     facts = row_from_entry(entry)
@@ -60,20 +59,22 @@ def row(name: str, accuracies: Table, costs: Table) -> dict[str, object]:
 
 
 def main() -> None:
-    """Write the catalogue, one row a line, and print what was left out."""
+    """Write the catalogue, one row per line, and print omitted names."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     accuracies = table(folder, "*results-imagenet.csv", "img_size")
     costs = table(folder, "*benchmark-infer-*.csv", "infer_img_size")
-    lines, left_out = [], []
+    lines, omitted_names = [], []
     for name in entries.names():
         try:
             line = json.dumps(row(name, accuracies, costs), ensure_ascii=False)
         except NameNotFound:
-            left_out.append(name)
+            omitted_names.append(name)
         else:
             lines.append(f'"timm/{name}": {line}')
     CATALOGUE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    print(f"{CATALOGUE}: {len(lines)} rows; left out, for want of .safetensors: {len(left_out)}", *left_out, sep="\n")
+    print(
+        f"{CATALOGUE}: {len(lines)} rows; omitted without .safetensors: {len(omitted_names)}", *omitted_names, sep="\n"
+    )
 
 
 if __name__ == "__main__":

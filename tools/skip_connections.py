@@ -1,8 +1,8 @@
-"""Show what skips do, on real images: gradients by depth before training, and training curves, with and without them.
+"""Plot the effect of skip connections on Fashion-MNIST: gradient norms by depth, and training curves.
 
     python tools/skip_connections.py [--steps 300] [--seed 0] [--out docs/images/skip-connections.png]
 
-Prints both as Markdown tables and draws both side by side. Without training (--steps 0) it takes seconds, else minutes.
+Prints both as Markdown tables and plots them side by side. Takes seconds without training (--steps 0), else minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 OUT = Path(__file__).parents[1] / "docs/images/skip-connections.png"
 BATCH = 128
-"""Images of the one batch whose gradients are measured."""
+"""Batch size for the gradient norms."""
 TRAINED = ("plain56", "resnet56")
 TEST = 2_000
 STYLE = {
@@ -41,7 +41,7 @@ Curve = list[tuple[int, float]]
 
 
 def gradients(arch: Architecture, images: Tensor, labels: Tensor, seed: int) -> Curve:
-    """Return (layer, norm of the loss's gradient there) for the output of each block, of a net not yet trained.
+    """Return (layer, gradient norm of the loss) at the output of each block of an untrained net.
 
     images (N, 1, H, W) in [-1, 1], labels (N,); the norm is over the whole batch.
     """
@@ -58,7 +58,7 @@ def gradients(arch: Architecture, images: Tensor, labels: Tensor, seed: int) -> 
 
 
 def all_gradients(seed: int) -> dict[str, Curve]:
-    """Return the gradients of every net of the figure on the same real batch."""
+    """Return the gradient norms of every net in the figure on the same batch."""
     pixels, classes, *_ = real_data.fashion_mnist()
     images = torch.from_numpy(pixels[:BATCH]).float().unsqueeze(1) / 127.5 - 1  # (N, 28, 28) -> (N, 1, 28, 28)
     labels = torch.from_numpy(classes[:BATCH]).long()
@@ -68,7 +68,7 @@ def all_gradients(seed: int) -> dict[str, Curve]:
 
 
 def train(name: str, steps: int, batch_size: int, seed: int) -> tuple[Curve, float]:
-    """Train a net from scratch; returns (step, mean training loss since the point before), and its test accuracy."""
+    """Train a net from scratch; return (step, mean training loss since the previous step) and the test accuracy."""
     images, labels, test_images, test_labels = real_data.fashion_mnist()
     model = zoo.load(f"native/{name}").finetune(
         list(zip(images, labels.tolist(), strict=True)),
@@ -85,7 +85,7 @@ def train(name: str, steps: int, batch_size: int, seed: int) -> tuple[Curve, flo
 
 
 def draw(norms: Mapping[str, Curve], losses: Mapping[str, Curve], out: Path) -> None:
-    """Write the figure: gradients on the left, on the right training losses if there are any."""
+    """Save the figure: gradient norms and, if given, training losses."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -119,12 +119,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    """Measure, print and draw what the command line asks for."""
+    """Measure, print the tables and save the figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=300, help="steps of training for each net; 0: no training")
-    parser.add_argument("--batch-size", type=int, default=32, help="images a step")
+    parser.add_argument("--steps", type=int, default=300, help="training steps per net; 0: no training")
+    parser.add_argument("--batch-size", type=int, default=32, help="batch size of training")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=OUT, help="PNG to write")
+    parser.add_argument("--out", type=Path, default=OUT, help="PNG file")
     given = parser.parse_args()
     norms = all_gradients(given.seed)
     rows = [(name, f"{c[0][1]:.3g}", f"{c[-1][1]:.3g}", f"{c[0][1] / c[-1][1]:,.3g}") for name, c in norms.items()]

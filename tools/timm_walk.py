@@ -1,9 +1,9 @@
-"""Look at every row of the timm plugin: does it build, read a file of timm's, and do as timm does?
+"""Validate every row of the timm plugin: build, checkpoint keys, features and logits compared with timm.
 
     python tools/timm_walk.py [SHARD/SHARDS] [PATTERN]
 
-Every net is looked at without values, where a forward pass costs nothing but shapes; the small ones also with random
-weights, on a real input. Prints a JSON document: how many rows were looked at, how, and what is wrong with which.
+Every model is checked on the meta device; small ones also run with random weights on the CPU. Prints a JSON document:
+the number of rows and models checked and run, and the problems by row.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from zoo.plugin import Backbone, Entry, Features, ImageInput
 from zoo.weights import loader
 
 SMALL = 8_000_000
-"""Parameters of the largest net that is run on a real input."""
+"""Maximum number of parameters of models run on the CPU."""
 
 
 def problems(entry: Entry) -> Iterator[str]:
-    """Yield what is wrong with a row: core's own checks, the keys of a file, the features, the names of its parts."""
+    """Yield the problems of a row: dim, params, stages, checkpoint keys, features and LoRA targets."""
     backbone = loader._build(plugin, entry, {}, "meta")  # checks dim and stages
     params = sum(parameter.numel() for parameter in backbone.module.parameters())
     if params != entry.params:
-        yield f"{params} parameters, and {entry.params} in the row"
+        yield f"{params} parameters, but {entry.params} in the row"
     if not 2 <= len(backbone.stages) <= 66:
         yield f"{len(backbone.stages)} stages"
     if loader._needs_values(backbone.module) and not _is_tied(backbone.module):
-        yield "buffers without values"
+        yield "uninitialised buffers"
     if any(hasattr(part, "running_mean") and not isinstance(part, _BatchNorm) for part in backbone.module.modules()):
-        yield "running statistics that are not frozen with the rest"
+        yield "running statistics outside of BatchNorm, which are not frozen"
     yield from _wrong_keys(entry, backbone)
     yield from _wrong_features(entry, backbone)
 
 
 def differences(entry: Entry) -> Iterator[str]:
-    """Yield where a small net with random weights differs from timm's own, on random images."""
+    """Yield differences in features and logits from timm, with random weights and images."""
     assert isinstance(entry.input, ImageInput)
     torch.manual_seed(0)
     with torch.random.fork_rng():
@@ -56,7 +56,7 @@ def differences(entry: Entry) -> Iterator[str]:
     loader._fill(backbone.module, plugin.adapt(entry, dict(state), {}), entry, assign=True)
     own = backbone.module.state_dict()
     if plugin.adapt(entry, dict(own), {}).keys() != own.keys():
-        yield "its own keys are not kept"
+        yield "adapt changes the keys of the module"
     images = torch.randn(2, entry.input.channels, entry.input.size, entry.input.size)
     with torch.inference_mode():
         ours = backbone.module.eval()(images)
@@ -75,7 +75,7 @@ def differences(entry: Entry) -> Iterator[str]:
 
 
 def _wrong_keys(entry: Entry, backbone: Backbone) -> Iterator[str]:
-    """Read what timm would save, shapes only, and compare with the keys of the net."""
+    """Yield differences in keys and shapes between an adapted timm checkpoint and the model."""
     with reading.shapes_only():
         whole = timm.create_model(entry.options["arch"])
     adapted = plugin.adapt(entry, whole.state_dict(), {})
@@ -86,12 +86,12 @@ def _wrong_keys(entry: Entry, backbone: Backbone) -> Iterator[str]:
         yield f"shapes: {shapes[:4]}"
     heads = whole.pretrained_cfg["classifier"] or ()
     tops = {name.partition(".")[0] for name in ((heads,) if isinstance(heads, str) else heads)}
-    if strangers := {key for key in whole.state_dict().keys() - wanted.keys() if key.partition(".")[0] not in tops}:
-        yield f"dropped, and not of the classifier: {sorted(strangers)[:4]}"
+    if unexpected := {key for key in whole.state_dict().keys() - wanted.keys() if key.partition(".")[0] not in tops}:
+        yield f"dropped keys outside of the classifier: {sorted(unexpected)[:4]}"
 
 
 def _wrong_features(entry: Entry, backbone: Backbone) -> Iterator[str]:
-    """Run the net on shapes, and note which parts are called."""
+    """Yield wrong feature shapes on the meta device, and LoRA targets that forward does not call."""
     assert isinstance(entry.input, ImageInput)
     net, called = backbone.module.to("meta").eval(), set()
     for name, part in net.named_modules():
@@ -100,7 +100,7 @@ def _wrong_features(entry: Entry, backbone: Backbone) -> Iterator[str]:
         size = entry.input.size
         features = net(torch.empty(2, entry.input.channels, size, size, device="meta"))
     if not isinstance(features, Features) or tuple(features.pooled.shape) != (2, backbone.dim):
-        yield f"features {tuple(features.pooled.shape)} for a dim of {backbone.dim}"
+        yield f"features {tuple(features.pooled.shape)}, but dim {backbone.dim}"
     tokens: Tensor | None = features.tokens
     if tokens is not None and (tokens.ndim != 3 or (len(tokens), tokens.shape[2]) != (2, backbone.dim)):
         yield f"tokens {tuple(tokens.shape)}"
@@ -113,15 +113,15 @@ def _is_tied(net: nn.Module) -> bool:
 
 
 def _randomised(net: nn.Module) -> dict[str, Tensor]:
-    """Give a net random weights where it starts from constants, so that every tensor shows in what it returns."""
+    """Add noise to all weights, so that every tensor affects the output."""
     for name, tensor in net.state_dict().items():
         if tensor.is_floating_point() and "running_var" not in name:
             tensor.add_(torch.randn(tensor.shape) * 0.02)
     return net.state_dict()
 
 
-def _kind(entry: Entry) -> str:
-    """Return what rows have in common that are the same net for the same images."""
+def _model_key(entry: Entry) -> str:
+    """Return a key that is equal for rows with the same model and input."""
     assert isinstance(entry.input, ImageInput)
     arch, _, tag = entry.options["arch"].partition(".")
     classes = timm.get_pretrained_cfg(entry.options["arch"]).num_classes
@@ -129,17 +129,17 @@ def _kind(entry: Entry) -> str:
 
 
 def main() -> None:
-    """Look at a shard, and print what was found."""
+    """Validate a shard of the rows and print the problems."""
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
     shard, shards = map(int, sys.argv[1].split("/")) if len(sys.argv) > 1 else (0, 1)
     pattern = sys.argv[2] if len(sys.argv) > 2 else "*"
-    kinds: dict[str, list[Entry]] = {}
+    groups: dict[str, list[Entry]] = {}
     for entry in registry.search(plugin="timm"):
         if fnmatchcase(entry.name, f"timm/{pattern}"):
-            kinds.setdefault(_kind(entry), []).append(entry)
+            groups.setdefault(_model_key(entry), []).append(entry)
     found: dict[str, list[str]] = {}
-    chosen = list(kinds.values())[shard::shards]
+    chosen = list(groups.values())[shard::shards]
     run = 0
     for same in chosen:
         try:

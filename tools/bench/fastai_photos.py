@@ -1,9 +1,9 @@
-"""Nine kinds of photos from 142 examples, EfficientNet-Lite0: zoo's default against fastai's `fine_tune(5)`.
+"""Benchmark fine-tuning EfficientNet-Lite0 on 142 photos of nine classes: zoo against fastai's `fine_tune(5)`.
 
 python tools/bench/fastai_photos.py [--seeds 3] [--quick]
 
-Each in a process of its own, imports included. fastai has its default batches of 64: mean accuracy of two draws .745,
-with 16 .735, with 8 .718.
+Each side runs in its own process, imports included. fastai uses its default batch size 64: mean accuracy of two seeds
+.745, with 16 .735, with 8 .718.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ def theirs(given: Given) -> Mapping[str, float]:
     learn, _ = learner(given)
     from fastai.callback.core import Callback
 
-    class Tell(Callback):
-        order = 60  # after the recorder
+    class PrintAccuracy(Callback):
+        order = 60  # runs after Recorder
 
         def after_epoch(self) -> None:
             print(f"epoch {self.epoch} accuracy {self.recorder.values[-1][-1]:.3f}")
 
     with learn.no_bar():
-        learn.fine_tune(1 if given.quick else 5, cbs=Tell())
+        learn.fine_tune(1 if given.quick else 5, cbs=PrintAccuracy())
     return {"accuracy": learn.recorder.values[-1][-1]}
 
 
 def learner(given: Given) -> tuple[Any, float]:
-    """Return fastai's learner as its documentation makes one, with the real weights, and the seconds for its data."""
+    """Return a fastai learner as in its documentation, with pretrained weights, and the seconds to create its data."""
     sys.path.append(str(peers.fastai()))
     from fastai.vision import all as fast
 
@@ -57,7 +57,7 @@ def learner(given: Given) -> tuple[Any, float]:
         item_tfms=fast.Resize(224),
         batch_tfms=fast.aug_transforms(),
     )
-    loaders = block.dataloaders(train + valid, bs=min(64, len(train)))  # 64 is its default
+    loaders = block.dataloaders(train + valid, bs=min(64, len(train)))  # 64: default of fastai
     seconds = time.perf_counter() - start
     name = peers.LITE0.rpartition("/")[2]
     weights = {"file": str(given.work / f"{name}.safetensors")}

@@ -1,8 +1,8 @@
-"""Ten epochs on a frozen backbone: zoo's probe against fastai (photos) and against transformers' Trainer (mails).
+"""Benchmark ten epochs on a frozen backbone: zoo against fastai (photos) and transformers' Trainer (mails).
 
 python tools/bench/frozen.py [--seeds 3] [--quick]
 
-Seconds inside the process: preparing the data and training. Imports, loading and measuring are left out on all sides.
+Times data preparation and training within the process; excludes imports, loading and evaluation on all sides.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SIDES = {
     "photos: fastai": fastai,
     "mails: zoo": partial(ours, name=peers.MINILM),
     "mails: Trainer": partial(trainer.trainer, frozen=True, num_train_epochs=EPOCHS),
-    # A new head hardly moves at the default rate, which is one for whole networks.
+    # The default learning rate is for full fine-tuning, too low for a new head.
     "mails: Trainer, rate 1e-3": partial(trainer.trainer, frozen=True, num_train_epochs=EPOCHS, learning_rate=1e-3),
 }
 

@@ -1,4 +1,4 @@
-"""Load nets from one local safetensors file each: zoo against timm, in one process, in turn."""
+"""Benchmark loading models from a local safetensors file: zoo against timm, alternating in one process."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NETS = {
     "timm": {
         "vit_base_patch16_224": "vit_base_patch16_224.augreg_in1k",
         "resnet50": "resnet50.tv_in1k",
-        # with values that no file holds: position indices, masks, rotary frequencies
+        # with non-persistent buffers: position indices, masks, rotary frequencies
         "swin_base_patch4_window7_224": "swin_base_patch4_window7_224.ms_in1k",
         "eva02_base_patch14_224": "eva02_base_patch14_224.mim_in22k",
     },
 }
-"""Plugin -> arch of the row -> timm's name."""
+"""Plugin -> arch of the row -> timm name."""
 ROW = """
 ["bench/{plugin}-{arch}"]
 plugin = "{plugin}"
@@ -36,7 +36,7 @@ options = {{ arch = "{arch}" }}
 
 
 def main() -> None:
-    """Write random weights once, check that both sides hold them, then time both; a net after the other."""
+    """For each model, save random weights, compare the features of both sides and time them."""
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["ZOO_HOME"] = f"{folder}/store"
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def compare(plugin: str, arch: str, name: str) -> None:
-    """Print the seconds that each side takes for a net, and how far their features are apart."""
+    """Print loading times and the maximum difference of features for a model."""
     import zoo
 
     def ours() -> nn.Module:
@@ -62,7 +62,7 @@ def compare(plugin: str, arch: str, name: str) -> None:
     images = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
         error = float((ours()(images).pooled - theirs()(images)).abs().max())
-    print(f"\n{plugin}/{arch}: largest difference of the features {error:.2e}")
+    print(f"\n{plugin}/{arch}: maximum difference of features {error:.2e}")
     table(alternate({"zoo": ours, "timm": theirs}, ROUNDS), "zoo")
 
 

@@ -1,4 +1,4 @@
-"""Compare every native net with torchvision's on the same random weights: the largest difference of a feature.
+"""Compare native ResNets with torchvision on the same random weights: maximum difference of features.
 
 python tools/bench/parity.py
 """
@@ -26,15 +26,15 @@ NAMES = (
     "wide_resnet50_2",
     "wide_resnet101_2",
 )
-"""Every residual net that torchvision has."""
+"""All ResNets of torchvision."""
 DILATIONS = ((False, False, True), (False, True, True))
 RGB = ImageInput(size=64, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def compare(name: str, *, dilation: tuple[bool, ...] = (False,) * 3, train: bool = False) -> tuple[float, float]:
-    """Return the largest difference between our and their pooled features, and between those of two images.
+    """Return the maximum difference of pooled features between zoo and torchvision, and between two images.
 
-    Weights and BatchNorm statistics are random, and go through the plugin's `adapt` and a strict load.
+    Weights and BatchNorm statistics are random, and loaded strictly by the `adapt` of the plugin.
     """
     entry = Entry(f"native/{name}", "native", "image", RGB, options={"arch": name, "dilation": list(dilation)})
     with torch.device("meta"):
@@ -42,7 +42,7 @@ def compare(name: str, *, dilation: tuple[bool, ...] = (False,) * 3, train: bool
         theirs = getattr(torchvision.models, name)(replace_stride_with_dilation=dilation)
     state = random_state(theirs)
     theirs.load_state_dict(state, assign=True)
-    # Both may share memory, but for the statistics that training mode writes to.
+    # Both may share tensors, unless training mode updates BatchNorm statistics.
     ours.load_state_dict(plugin.adapt(entry, copy.deepcopy(state) if train else state, {}), assign=True)
     theirs.fc = nn.Identity()
     images = torch.randn(2, 3, 64, 64)
@@ -52,7 +52,7 @@ def compare(name: str, *, dilation: tuple[bool, ...] = (False,) * 3, train: bool
 
 
 def random_state(net: nn.Module) -> dict[str, Tensor]:
-    """Return random tensors for a state dict, of a scale that leaves the features of the deepest net around 1."""
+    """Return a random state dict, scaled so that features of the deepest net are about 1."""
     return {key: _random(key, tensor) for key, tensor in net.state_dict().items()}
 
 
@@ -63,15 +63,15 @@ def _random(key: str, like: Tensor) -> Tensor:
         return torch.randn(like.shape) * (2 / like[0].numel()) ** 0.5
     if key.endswith("running_var"):
         return torch.rand(like.shape) * 0.4 + 0.8
-    if key.endswith("weight"):  # of a BatchNorm; below 1, because the branches add up
+    if key.endswith("weight"):  # of a BatchNorm; below 1, because residual branches add up
         return torch.rand(like.shape) * 0.4 + 0.4
     return torch.randn(like.shape) * 0.02
 
 
 def main() -> None:
-    """Print a table: a line for each net, one for each dilation of a bottleneck net, one in training mode."""
+    """Print a table with a line per model, per dilation of resnet50 and for training mode."""
     torch.manual_seed(0)
-    print(f"{'variant':<36} {'ours - theirs':>14} {'image - image':>14}")
+    print(f"{'variant':<36} {'max difference':>14} {'between images':>14}")
     for name in NAMES:
         _print(name, *compare(name))
     for dilation in DILATIONS:

@@ -1,4 +1,4 @@
-"""What the comparisons with other libraries share: real weights and data, a process for each side, a table."""
+"""Shared code of the benchmarks against other libraries: data, weights, subprocesses and result tables."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ LITE0 = "timm/tf_efficientnet_lite0.in1k"
 MINILM = "hf/sentence-transformers/all-MiniLM-L6-v2"
 RESNET18 = "native/resnet18.tv_in1k"
 FASTAI = "fastai<3 fastcore fasttransform fastdownload plum-dispatch<2.10 beartype cloudpickle requests urllib3 certifi"
-"""fastai and what its import needs beside our own dependencies; not spacy, which only its texts want."""
-NO_WEB = "fastprogress<1.1"  # later ones import a web framework
+"""fastai and its import requirements beyond those of zoo; without spacy, which only its text module needs."""
+NO_WEB = "fastprogress<1.1"  # later versions import a web framework
 ACCURACY = re.compile(r"accuracy (\d\.\d+)")
 Pairs = list[tuple[Path, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a side is told: the seed, whether a few steps will do, and the folder of what was prepared."""
+    """Arguments of a side: the seed, whether to run only a few steps, and the folder of prepared data."""
 
     seed: int
     quick: bool
@@ -42,16 +42,16 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a side's process gave: its seconds from start to end, its figures, its lines with their seconds."""
+    """Result of a process: total seconds, figures, and output lines with their times in seconds."""
 
     seconds: float
     figures: Mapping[str, float]
     lines: Sequence[tuple[float, str]]
 
     def reached(self, accuracy: float) -> float:
-        """Return the seconds after which a line told at least this accuracy, to three digits; infinite if none did."""
-        told = ((at, float(found[1])) for at, line in self.lines if (found := ACCURACY.search(line)))
-        return next((at for at, value in told if value >= round(accuracy, 3)), float("inf"))
+        """Return the seconds until a line reports this accuracy to three digits; infinite if none does."""
+        summary = ((at, float(found[1])) for at, line in self.lines if (found := ACCURACY.search(line)))
+        return next((at for at, value in summary if value >= round(accuracy, 3)), float("inf"))
 
 
 Side = Callable[[Given], Mapping[str, float]]
@@ -64,14 +64,16 @@ def bench(
     names: Sequence[str],
     make: Sequence[Callable[[Path], object]] = (),
 ) -> None:
-    """Run every side as a process of its own, in turn, for each seed, and report; in such a process, run the side.
+    """Run every side in its own process, alternating, for each seed, and report; entry point of these processes too.
 
-    names  backbones whose files zoo finds in its store      make  what else is prepared outside of the measured time
+    names  backbones to put into the store      make  further preparation, not timed
     """
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="draws of the data; each side runs once for each")
-    parser.add_argument("--quick", action="store_true", help="a few steps, to see that all of it runs")
-    parser.add_argument("--only", nargs="+", choices=sides, metavar="SIDE", help="run these sides, print no table")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds; each side runs once per seed")
+    parser.add_argument("--quick", action="store_true", help="run a few steps only, as a smoke test")
+    parser.add_argument(
+        "--only", nargs="+", choices=sides, metavar="SIDE", help="run only these sides, without a table"
+    )
     for internal in ("--side", "--seed", "--work"):
         parser.add_argument(internal, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -94,7 +96,7 @@ def bench(
 
 
 def run(name: str, seed: int, work: Path, quick: bool) -> Outcome:
-    """Run one side of the calling script; zoo's store holds the weights and nothing else, and no Hub answers."""
+    """Run one side of the calling script, with a store that contains only the weights, and without a Hub."""
     command = [sys.executable, "-u", sys.argv[0], "--side", name, "--seed", str(seed), "--work", str(work)]
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile("w+") as errors:
         shutil.copytree(work / "store", home, dirs_exist_ok=True)
@@ -109,19 +111,19 @@ def run(name: str, seed: int, work: Path, quick: bool) -> Outcome:
             errors.seek(0)
             raise SystemExit(f"{name} exited {process.returncode}:\n{errors.read()[-3000:]}")
     outcome = Outcome(seconds, json.loads(lines[-1][1]), lines[:-1])
-    told = ", ".join(f"{key} {value:.4g}" for key, value in outcome.figures.items())
-    print(f"{name}, seed {seed}: {seconds:.1f} s, {told}", flush=True)
+    summary = ", ".join(f"{key} {value:.4g}" for key, value in outcome.figures.items())
+    print(f"{name}, seed {seed}: {seconds:.1f} s, {summary}", flush=True)
     return outcome
 
 
 def _environment(home: str) -> dict[str, str]:
-    """Return an environment in which nothing but the store in `home` is found, and no GPU."""
-    elsewhere = {"HF_HOME": f"{home}/hf", "FASTAI_HOME": f"{home}/fastai", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    return os.environ | elsewhere | {"ZOO_HOME": home, "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "true"}
+    """Return an environment with the store in `home`, without other caches and GPUs."""
+    isolated = {"HF_HOME": f"{home}/hf", "FASTAI_HOME": f"{home}/fastai", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    return os.environ | isolated | {"ZOO_HOME": home, "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "true"}
 
 
 def pull(names: Sequence[str], work: Path) -> None:
-    """Fill a store in `work` with real weights, from a loopback Hub that serves them under their real names."""
+    """Pull weights into a store in `work` from a loopback Hub with their real repository names."""
     from hub import Hub
 
     with Hub(dict(_repository(name, work) for name in names)) as hub:
@@ -133,7 +135,7 @@ def pull(names: Sequence[str], work: Path) -> None:
 
 
 def _repository(name: str, work: Path) -> tuple[str, dict[str, bytes]]:
-    """Return the name of a backbone's repository, and its files; ResNet-18's weights are random."""
+    """Return the repository name and files of a backbone; the weights of ResNet-18 are random."""
     plugin, _, repo = name.partition("/")
     if plugin == "hf":
         folder = real_data.minilm()
@@ -152,7 +154,7 @@ def _repository(name: str, work: Path) -> tuple[str, dict[str, bytes]]:
 
 
 def photos(work: Path) -> None:
-    """Write the photos laid on white: they are cut out, and not every library says what is behind them."""
+    """Composite the transparent photos on white: libraries differ in their background colour."""
     from PIL import Image
 
     for path in real_data.photos().rglob("*.png"):
@@ -164,7 +166,7 @@ def photos(work: Path) -> None:
 
 
 def halves(given: Given) -> tuple[Pairs, Pairs]:
-    """Return the photos, half of each class to train on and half to measure on."""
+    """Return the photos, half of each class for training and half for validation."""
     train, valid = [], []
     for folder in sorted((given.work / "photos").iterdir()):
         paths = random.Random(given.seed).sample(sorted(folder.iterdir()), len(list(folder.iterdir())))
@@ -175,13 +177,13 @@ def halves(given: Given) -> tuple[Pairs, Pairs]:
 
 
 def mails(given: Given) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return 400 mails to train on and 1,000 to measure on."""
+    """Return 400 training and 1,000 validation mails."""
     train, valid = real_data.mail_split(given.seed)
     return (train[:32], valid[:32]) if given.quick else (train, valid)
 
 
 def fastai(work: Path | None = None) -> Path:
-    """Return a folder with fastai, filled once: our own environment does not change."""
+    """Install fastai into a cached folder, outside of the environment, and return it."""
 
     def fill(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
@@ -196,12 +198,12 @@ def mean(outcomes: Sequence[Outcome], figure: str) -> float:
 
 
 def seconds(outcomes: Sequence[Outcome]) -> float:
-    """Return the mean seconds of the whole processes."""
+    """Return the mean process time in seconds."""
     return statistics.fmean(outcome.seconds for outcome in outcomes)
 
 
 def table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in columns, the first to the left and the others to the right."""
+    """Print rows in columns, the first left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:
         cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))

@@ -1,6 +1,6 @@
-"""Fetching 300 MB over loopback: zoo (verified, in parallel, safe from a kill) against curl and hf_hub_download.
+"""Benchmark downloading 300 MB over loopback: zoo (verified, parallel, resumable) against curl and hf_hub_download.
 
-Then what a killed pull fetches again, and how long `zoo pull` takes for a name that is here.
+Also measures the resume of a killed pull, and `zoo pull` of a cached backbone.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def curl(folder: Path, url: str) -> None:
 
 
 def killed(folder: Path) -> None:
-    """Kill a pull in the middle; say how much is kept, and how much the next one fetches."""
+    """Kill a pull midway; print how much is kept and how much the next pull downloads."""
     from zoo.store.stream import CHUNK
 
     store = folder / "store"
@@ -66,10 +66,8 @@ def killed(folder: Path) -> None:
     kept = part.stat().st_size
     start = time.perf_counter()
     subprocess.run(command, env=environ, stdout=subprocess.DEVNULL, check=True)
-    print(
-        f"killed: {kept / 1e6:.0f} MB kept, {(SIZE - kept) / 1e6:.0f} MB to go; at most a chunk of {CHUNK >> 20} MiB a"
-    )
-    print(f"connection is fetched twice; the second process took {time.perf_counter() - start:.2f} s")
+    print(f"killed: {kept / 1e6:.0f} MB kept, {(SIZE - kept) / 1e6:.0f} MB left; at most {CHUNK >> 20} MiB per")
+    print(f"connection are downloaded twice; the second process took {time.perf_counter() - start:.2f} s")
     cached = {"python -c pass": process([sys.executable, "-c", "pass"]), "cached zoo pull": process(command)}
     os.environ["ZOO_HOME"] = str(store)
     table(alternate(cached, 15), "python -c pass")

@@ -1,6 +1,6 @@
-"""One large file, as a Hub serves it, from a process of its own: `python serve.py FILE SHA256` prints its port.
+"""Minimal Hub server of one file for benchmarks: `python serve.py FILE SHA256` prints its port.
 
-As little as it takes, so that the client is what is measured; a Hub for tests is tests/hub.py.
+Adds little overhead, so that the client is measured; the Hub server for tests is tests/hub.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ RANGE = re.compile(rb"(?im)^range: bytes=(\d+)-(\d*)")
 
 
 def answer(connection: socket.socket, path: str, sha256: str) -> None:
-    """Answer one request after the other on a connection; the kernel sends the bytes."""
+    """Answer the requests of a connection in order; the kernel sends the file (sendfile)."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     size, asked = os.path.getsize(path), b""
     facts = f'X-Repo-Commit: {COMMIT}\r\nETag: "{sha256}"\r\nX-Linked-Etag: "{sha256}"\r\nX-Linked-Size: {size}\r\n'
@@ -37,7 +37,7 @@ def answer(connection: socket.socket, path: str, sha256: str) -> None:
 
 
 def quietly(connection: socket.socket, path: str, sha256: str) -> None:
-    """Answer until the client goes away."""
+    """Answer until the client disconnects."""
     try:
         answer(connection, path, sha256)
     except OSError:

@@ -1,4 +1,4 @@
-"""Wall time of whole processes: zoo's catalogue commands against the bare import of click."""
+"""Benchmark the process time of catalogue commands against importing click."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Examples a second of zoo's training loop on all layers, against a bare PyTorch loop over ready tensors.
+"""Benchmark full fine-tuning in examples/s: zoo's training loop against a plain PyTorch loop over tensors.
 
 python tools/bench/throughput.py [--seeds 3] [--quick]
 
-Both train the same module in the same precision and memory format, with batches of 32, AdamW and clipping, BatchNorm
-statistics frozen and dropout as it comes. The seconds of a short run are taken from those of a long one: what comes
-before and after the steps cancels. The first run of a process is not counted.
+Both train the same module in the same precision and memory format, with batch size 32, AdamW, gradient clipping,
+frozen BatchNorm statistics and the model's dropout. The rate is that of the additional steps of a long run over a short
+one, so that setup time cancels. The first run of a process is a warm-up.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def bare(given: Given, name: str, precision: str) -> Mapping[str, float]:
         for part in body.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.eval()
-        solver = torch.optim.AdamW(net.parameters(), lr=1e-5)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5)
         start = time.perf_counter()
         for _ in range(steps):
             index = torch.randperm(COUNT)[:BATCH]
@@ -75,15 +75,15 @@ def bare(given: Given, name: str, precision: str) -> Mapping[str, float]:
             loss = cross_entropy(head(features.float()), labels[index])
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            solver.step()
-            solver.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
         return time.perf_counter() - start
 
     return {"rate": rate(given, train)}
 
 
 def rate(given: Given, train: Callable[[int], float]) -> float:
-    """Return the examples a second of the steps that a long run has more than a short one."""
+    """Return the examples/s of the additional steps of a long run over a short one."""
     few, many = (1, 3) if given.quick else (5, 25)
     train(few)
     return (many - few) * BATCH / (train(many) - train(few))
@@ -96,7 +96,7 @@ def images() -> list[Any]:
 
 
 def image_tensor() -> Any:
-    """Return the images as a net takes them, float32 around 0."""
+    """Return the images normalised to [-1, 1], float32."""
     import numpy as np
     import torch
 
@@ -110,7 +110,7 @@ def texts() -> list[str]:
 
 
 def token_tensors() -> dict[str, Any]:
-    """Return the texts as MiniLM takes them, all of one length."""
+    """Return the tokenised texts for MiniLM, all of one length."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(peers.real_data.minilm())

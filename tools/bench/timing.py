@@ -1,4 +1,4 @@
-"""Both sides of a ratio, timed in turn in one run."""
+"""Alternating timing of several functions, and a table of their ratios."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 
 def alternate(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Call each side in turn, `rounds` times after one to warm up; returns the median seconds of each."""
+    """Call all sides alternately, `rounds` times after a warm-up; return the median seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
         for name, call in sides.items():
@@ -21,12 +21,12 @@ def alternate(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
 
 
 def process(command: Sequence[str]) -> Callable[[], object]:
-    """Return a call that runs a command as a whole process and insists on exit code 0."""
+    """Return a function that runs a command in a subprocess and raises unless it exits with 0."""
     return lambda: subprocess.run(command, check=True, capture_output=True)
 
 
 def table(medians: Mapping[str, float], against: str) -> None:
-    """Print each side's seconds and its ratio to the side called `against`."""
+    """Print the seconds of each side and its ratio to the side `against`."""
     width = max(map(len, medians))
     for name, seconds in medians.items():
         print(f"{name:<{width}}  {seconds:8.3f} s  {seconds / medians[against]:6.2f} x {against}")

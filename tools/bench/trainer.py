@@ -1,9 +1,9 @@
-"""Tune a text encoder on 400 real mails: zoo against transformers' Trainer, each in a process of its own.
+"""Benchmark fine-tuning a text encoder on 400 mails: zoo against transformers' Trainer, each in its own process.
 
 python tools/bench/trainer.py [--seeds 3] [--quick]
 
-Process seconds: imports, loading, tokenising, training, measuring on 1,000 mails. Examples/s: training alone; for
-Trainer what it says itself, for zoo a whole call without validation, tokenising included.
+Process time includes imports, loading, tokenisation, training and evaluation on 1,000 mails. Examples/s: for Trainer
+its own figure for training, for zoo a full call without validation, tokenisation included.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import peers
 from peers import Given
 
 LENGTH = 256
-"""Tokens that are read of a mail: zoo's default."""
+"""Maximum length in tokens: the default of zoo."""
 
 
 def ours(given: Given, strategy: str) -> Mapping[str, float]:
@@ -30,11 +30,11 @@ def ours(given: Given, strategy: str) -> Mapping[str, float]:
 
 
 def our_rate(given: Given) -> Mapping[str, float]:
-    """Three epochs, as Trainer does; a call before has imported and tuned what is tuned once a machine."""
+    """Train three epochs, as Trainer, after a warm-up for imports and per-machine autotuning."""
     import zoo
 
     train, _ = peers.mails(given)
-    short = {"steps": 2} if given.quick else {"budget": "20s"}  # long enough to be worth the timings
+    short = {"steps": 2} if given.quick else {"budget": "20s"}  # long enough for autotuning to run
     zoo.load(peers.MINILM, "cpu").finetune(train, valid=0, strategy="full", **short)
     model = zoo.load(peers.MINILM, "cpu")
     start = time.perf_counter()
@@ -45,7 +45,7 @@ def our_rate(given: Given) -> Mapping[str, float]:
 
 
 def trainer(given: Given, frozen: bool = False, **arguments: Any) -> Mapping[str, float]:
-    """Tune as transformers' documentation does, with the defaults of TrainingArguments but for `arguments`."""
+    """Fine-tune as in the documentation of transformers, with default TrainingArguments except `arguments`."""
     from datasets import Dataset
     from transformers import (
         AutoModelForSequenceClassification,
@@ -69,7 +69,7 @@ def trainer(given: Given, frozen: bool = False, **arguments: Any) -> Mapping[str
         return data.map(lambda rows: tokenizer(rows["text"], truncation=True, max_length=LENGTH), batched=True)
 
     train, valid = peers.mails(given)
-    # No checkpoints, no pinned memory: nothing here needs them.
+    # Without checkpoints and pinned memory, which are not needed here.
     fixed = {"output_dir": given.work / "trainer", "save_strategy": "no", "dataloader_pin_memory": False}
     settings = TrainingArguments(
         **fixed, use_cpu=True, seed=given.seed, **arguments, max_steps=2 if given.quick else -1
