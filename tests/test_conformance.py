@@ -198,7 +198,7 @@ BROKEN = {
     "built on meta only": (
         plugin(build=lambda self, entry, files: Toy().build(entry, files) if meta() else None),
         "loads its weights",
-        "has to return a Backbone, not NoneType",
+        "must return a Backbone, not NoneType",
     ),
     "a bare tensor": (net(forward=Net.features), r"features \(N, D\)", "the net returned Tensor"),
     "maps not pooled": (
@@ -368,5 +368,5 @@ def test_a_plugin_with_an_invalid_catalogue_raises(distribution):
 def test_a_row_with_local_weights_is_checked_with_them(tmp_path: Path):
     (tmp_path / "w.safetensors").write_bytes(b"no safetensors")
     row = rows.row_from_entry(ENTRY) | {"source": tmp_path.as_uri(), "files": [{"path": "w.safetensors"}]}
-    with pytest.raises(PluginError, match=r"rule 'loads its weights': .* is damaged: it is no safetensors"):
+    with pytest.raises(PluginError, match=r"rule 'loads its weights': .* is damaged: not a safetensors file"):
         kit.check_plugin(Toy(), [rows.entry_from_row("toy/net", row, catalogue="toy.toml")])

@@ -98,16 +98,16 @@ TWO = b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (TWO % (4, 0, 4), "begins at byte 0, and the one before it ends at 4"),
-        (TWO % (4, 5, 9), "begins at byte 5, and the one before it ends at 4"),
-        (TWO % (5, 4, 8), "has 4 bytes"),
-        (TWO % (8, 4, 12), "its header tells of"),
-        (TWO.replace(b'"b"', b'"a"') % (4, 4, 8), "'a' is there twice"),
-        (b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,8]}}', "has the shape"),
-        (b'{"a":{"dtype":"F32","shape":[9223372036854775808,0],"data_offsets":[0,0]}}', "has the shape"),
-        (b'{"a":{"dtype":"Q8","shape":[8],"data_offsets":[0,8]}}', "is of type 'Q8'"),
-        (b'{"a":{"dtype":"U8","shape":[NaN],"data_offsets":[0,8]}}', "NaN is no number"),
-        (b'{"__metadata__":{"a":1}}', "metadata are no texts"),
+        (TWO % (4, 0, 4), "starts at byte 0, but the previous one ends at 4"),
+        (TWO % (4, 5, 9), "starts at byte 5, but the previous one ends at 4"),
+        (TWO % (5, 4, 8), "does not match its 4 bytes"),
+        (TWO % (8, 4, 12), "its header describes"),
+        (TWO.replace(b'"b"', b'"a"') % (4, 4, 8), "duplicate key 'a'"),
+        (b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,8]}}', "has the invalid shape"),
+        (b'{"a":{"dtype":"F32","shape":[9223372036854775808,0],"data_offsets":[0,0]}}', "has the invalid shape"),
+        (b'{"a":{"dtype":"Q8","shape":[8],"data_offsets":[0,8]}}', "has the unknown dtype 'Q8'"),
+        (b'{"a":{"dtype":"U8","shape":[NaN],"data_offsets":[0,8]}}', "NaN is not a valid number"),
+        (b'{"__metadata__":{"a":1}}', "metadata values must be strings"),
     ],
 )
 def test_a_header_that_lies_is_refused_with_the_tensor_named(text, said):

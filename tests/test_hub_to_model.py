@@ -1,4 +1,4 @@
-"""The whole path on a real row: catalogue name -> Hub client -> verified file -> strict load -> features."""
+"""End to end with a row of the catalogue: name -> download from the Hub -> verified file -> strict load -> features."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def theirs() -> torch.nn.Module:
     return torchvision.models.resnet18().eval()
 
 
-def test_a_row_of_the_catalogue_gives_torchvisions_features(theirs, monkeypatch):
+def test_a_catalogue_row_gives_the_features_of_torchvision(theirs, monkeypatch):
     with Hub({REPO: {"model.safetensors": save(theirs.state_dict())}}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         model = zoo.load(NAME, "cpu")
@@ -34,12 +34,12 @@ def test_a_row_of_the_catalogue_gives_torchvisions_features(theirs, monkeypatch)
             trunk = torch.nn.Sequential(*list(theirs.children())[:-1], torch.nn.Flatten())
             difference = (model.backbone.module(images).pooled - trunk(images)).abs().max()
         assert difference < 1e-5
-        asked = len(hub.requests)
+        requests = len(hub.requests)
         zoo.load(NAME, "cpu")
-        assert len(hub.requests) == asked
+        assert len(hub.requests) == requests
 
 
-def test_what_is_trained_from_it_says_where_it_came_from(theirs, monkeypatch, tmp_path):
+def test_a_fine_tuned_model_records_the_provenance_of_its_backbone(theirs, monkeypatch, tmp_path):
     with Hub({REPO: {"model.safetensors": save(theirs.state_dict())}}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         zoo.load(NAME, "cpu").finetune(pictures.pairs(2), strategy="probe", valid=0, out=tmp_path / "model")
@@ -51,9 +51,9 @@ def test_what_is_trained_from_it_says_where_it_came_from(theirs, monkeypatch, tm
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [("missing", "1 missing: layer4.1.bn2.bias"), ("extra", "1 not in the net: x")]
+    ("change", "message"), [("missing", "1 missing: layer4.1.bn2.bias"), ("extra", "1 unexpected: x")]
 )
-def test_a_file_that_does_not_fit_is_refused(theirs, monkeypatch, change, said):
+def test_missing_or_unexpected_keys_raise(theirs, monkeypatch, change, message):
     state = dict(theirs.state_dict())
     if change == "missing":
         del state["layer4.1.bn2.bias"]
@@ -61,11 +61,11 @@ def test_a_file_that_does_not_fit_is_refused(theirs, monkeypatch, change, said):
         state["x"] = torch.zeros(1)
     with Hub({REPO: {"model.safetensors": save(state)}}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        with pytest.raises(WeightsError, match=said):
+        with pytest.raises(WeightsError, match=message):
             zoo.load(NAME, "cpu")
 
 
-def test_pull_then_list_marks_it(theirs, monkeypatch):
+def test_a_pulled_backbone_is_in_list_pulled(theirs, monkeypatch):
     with Hub({REPO: {"model.safetensors": save(theirs.state_dict())}}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         assert CliRunner().invoke(main, ["pull", NAME]).exit_code == 0

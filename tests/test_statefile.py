@@ -1,4 +1,4 @@
-"""Files of weights: read as written, whole or not at all, and never unpickled whatever they say they are."""
+"""Safetensors files: round trip, atomic writes, damaged files, and pickles that are never unpickled."""
 
 import json
 import pickle
@@ -14,7 +14,7 @@ from zoo.errors import WeightsError
 from zoo.weights.safetensors_file import read_state, write_state
 
 
-def test_state_is_read_as_written(tmp_path):
+def test_a_written_state_is_read_back(tmp_path):
     path = tmp_path / "a.safetensors"
     whole = torch.arange(12.0).reshape(3, 4)
     state = {
@@ -39,7 +39,7 @@ def _umask(folder):
     return 0o666 & ~(folder / "probe").stat().st_mode
 
 
-def test_failed_write_keeps_the_old_file(tmp_path):
+def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.safetensors"
     write_state(path, {"a": torch.ones(1)}, {})
     before = path.read_bytes()
@@ -49,14 +49,14 @@ def test_failed_write_keeps_the_old_file(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"a.safetensors", "work"}
 
 
-def test_folder_that_does_not_exist_is_an_error(tmp_path):
+def test_writing_to_a_missing_folder_raises(tmp_path):
     with pytest.raises(WeightsError, match="cannot be written") as caught:
         write_state(tmp_path / "no" / "a.safetensors", {"a": torch.ones(1)}, {})
     assert "choose another folder" in caught.value.fix
 
 
-def test_what_is_no_ordinary_file_is_not_overwritten(tmp_path):
-    with pytest.raises(WeightsError, match="no ordinary file"):
+def test_a_path_that_is_not_a_regular_file_is_not_overwritten(tmp_path):
+    with pytest.raises(WeightsError, match="not a regular file"):
         write_state(tmp_path, {"a": torch.ones(1)}, {})
 
 
@@ -68,31 +68,31 @@ def _damaged(good):
     return {
         b"": "0 bytes",
         good[:5]: "5 bytes",
-        good[:20]: "or cut short",
-        good[:-1]: "its header tells of",
-        good + b"x": "its header tells of",
-        (10**9).to_bytes(8, "little") + good[8:]: "or cut short",
-        good[:8] + b"[" * length + good[8 + length :]: "no safetensors file",
-        good[:8] + b"{" * length + good[8 + length :]: "in its header",
+        good[:20]: "or truncated",
+        good[:-1]: "its header describes",
+        good + b"x": "its header describes",
+        (10**9).to_bytes(8, "little") + good[8:]: "or truncated",
+        good[:8] + b"[" * length + good[8 + length :]: "not a safetensors file",
+        good[:8] + b"{" * length + good[8 + length :]: "invalid header",
         len(other).to_bytes(8, "little") + other + good[8 + length :]: "is damaged",
     }
 
 
 @pytest.mark.parametrize("index", range(9))
-def test_damaged_file_is_named_and_can_be_fetched_again(tmp_path, index):
+def test_a_damaged_file_raises_with_its_path(tmp_path, index):
     path = tmp_path / "a.safetensors"
     save_file({"a": torch.ones(3)}, path)
-    content, said = list(_damaged(path.read_bytes()).items())[index]
+    content, message = list(_damaged(path.read_bytes()).items())[index]
     path.write_bytes(content)
     with pytest.raises(WeightsError) as caught:
         read_state(path)
     assert str(path) in caught.value.what
-    assert said in caught.value.what
-    assert caught.value.fix.startswith(f"rm -f '{path}', then fetch it again (zoo pull NAME)")
+    assert message in caught.value.what
+    assert caught.value.fix.startswith(f"rm -f '{path}', then pull it again (zoo pull NAME)")
 
 
 class Bomb:
-    """Ends the process if it is ever unpickled."""
+    """Exits the process when unpickled."""
 
     def __reduce__(self):
         import os
@@ -101,7 +101,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("kind", ["pickle", "old torch", "torch", "zip"])
-def test_pickle_in_disguise_is_never_unpickled(tmp_path, kind):
+def test_a_pickle_named_safetensors_is_never_unpickled(tmp_path, kind):
     path = tmp_path / "a.safetensors"
     if kind == "pickle":
         path.write_bytes(pickle.dumps(Bomb()))
@@ -115,7 +115,7 @@ def test_pickle_in_disguise_is_never_unpickled(tmp_path, kind):
     assert f"zoo convert '{path}' model.safetensors" in caught.value.fix
 
 
-def test_conversion_that_the_message_proposes_works(tmp_path):
+def test_the_convert_command_in_the_fix_works(tmp_path):
     import shlex
 
     from click.testing import CliRunner
@@ -132,9 +132,9 @@ def test_conversion_that_the_message_proposes_works(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [(b"version https://git-lfs.github.com/spec/v1\n", "pointer of git-lfs"), (b"<!doctype html>", "web page")],
+    [(b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer"), (b"<!doctype html>", "web page")],
 )
-def test_other_things_under_the_name_are_recognised(tmp_path, content, kind):
+def test_other_file_formats_are_recognised(tmp_path, content, kind):
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=kind) as caught:
@@ -142,6 +142,6 @@ def test_other_things_under_the_name_are_recognised(tmp_path, content, kind):
     assert "zoo pull NAME" in caught.value.fix
 
 
-def test_missing_file_is_an_error(tmp_path):
+def test_a_missing_file_raises(tmp_path):
     with pytest.raises(WeightsError, match="cannot be read: No such file"):
         read_state(tmp_path / "none.safetensors")

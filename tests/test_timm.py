@@ -120,8 +120,8 @@ def test_timm_rows_conform():
     ("change", "message"),
     [
         ("missing", "1 missing: blocks.3.norm1.bias"),
-        ("extra", "1 not in the net: blocks.9.norm1.bias"),
-        ("shape", r"1 of another shape: blocks.3.norm1.bias \(3,\), the net has \(64,\)"),
+        ("extra", "1 unexpected: blocks.9.norm1.bias"),
+        ("shape", r"1 with the wrong shape: blocks.3.norm1.bias \(3,\), expected \(64,\)"),
     ],
 )
 def test_a_checkpoint_with_missing_extra_or_reshaped_keys_raises(change, message, tmp_path):

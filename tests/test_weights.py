@@ -1,4 +1,4 @@
-"""Weights: strict and lazy loading, reproducible initialisation, and files that are not what they say they are."""
+"""Loading weights: strict and lazy loading, reproducible initialisation, and plugins that violate the API."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ class Net(nn.Module):
 
 
 class WithMask(Net):
-    """Has a buffer that no file holds."""
+    """Has a non-persistent buffer."""
 
     def __init__(self):
         super().__init__()
@@ -33,7 +33,7 @@ class WithMask(Net):
 
 
 class WithAttribute(Net):
-    """Has a tensor that is not even a buffer."""
+    """Has a tensor that is a plain attribute."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ class Fake(Plugin):
 
 @pytest.fixture
 def weights(tmp_path):
-    """Return a trained-looking net, and a function that writes its state (changed or not) and names the file."""
+    """Return a model with random weights, and a function that writes its (or another) state dict to a file."""
     torch.manual_seed(1)
     net = Net()
     nn.init.normal_(net.norm.running_mean)
@@ -80,7 +80,7 @@ def mapped(path):
 # Loading
 
 
-def test_load_gives_the_net_of_the_file(weights):
+def test_load_gives_the_outputs_of_the_saved_model(weights):
     net, write = weights
     backbone = load(Fake(), ENTRY, write())
     assert backbone.module.state_dict().keys() == net.state_dict().keys()
@@ -88,7 +88,7 @@ def test_load_gives_the_net_of_the_file(weights):
     assert torch.equal(backbone.module.eval()(x).pooled, net.eval()(x).pooled)
 
 
-def test_load_maps_the_file_and_training_leaves_it_alone(weights):
+def test_load_maps_the_file_and_training_does_not_change_it(weights):
     _, write = weights
     files = write()
     path = files["model.safetensors"]
@@ -104,7 +104,7 @@ def test_load_maps_the_file_and_training_leaves_it_alone(weights):
     assert not torch.equal(module.linear.weight, read_state(path)[0]["linear.weight"])
 
 
-def test_loaded_parameters_train_and_are_float32(weights):
+def test_loaded_parameters_require_grad_and_are_float32(weights):
     _, write = weights
     module = load(Fake(), ENTRY, write()).module
     assert all(p.requires_grad and p.dtype == torch.float32 and p.is_leaf for p in module.parameters())
@@ -114,7 +114,7 @@ def test_loaded_parameters_train_and_are_float32(weights):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("net", [Net, WithMask])
-def test_other_precisions_become_float32(weights, dtype, net):
+def test_other_dtypes_are_converted_to_float32(weights, dtype, net):
     own, write = weights
     state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in own.state_dict().items()}
     module = load(Fake(net), ENTRY, write(state)).module
@@ -124,7 +124,7 @@ def test_other_precisions_become_float32(weights, dtype, net):
 
 
 @pytest.mark.parametrize(("net", "name"), [(WithMask, "mask"), (WithAttribute, "scale")])
-def test_tensors_that_no_file_holds_keep_their_values(weights, net, name):
+def test_tensors_outside_the_state_dict_keep_their_values(weights, net, name):
     own, write = weights
     module = load(Fake(net), ENTRY, write()).module
     assert torch.equal(getattr(module, name), torch.arange(3.0))
@@ -132,7 +132,7 @@ def test_tensors_that_no_file_holds_keep_their_values(weights, net, name):
 
 
 @pytest.mark.parametrize("both", [True, False])
-def test_tied_parameters_stay_tied_whether_the_file_has_one_or_both(weights, both):
+def test_tied_parameters_stay_tied_if_the_file_has_one_or_both(weights, both):
     own, write = weights
     state = {**own.state_dict(), "again.bias": torch.ones(3)}
     if both:
@@ -142,7 +142,7 @@ def test_tied_parameters_stay_tied_whether_the_file_has_one_or_both(weights, bot
     assert torch.equal(module.again.weight, own.linear.weight)
 
 
-def test_shards_are_one_state(weights):
+def test_shards_are_merged(weights):
     own, write = weights
     state = own.state_dict()
     names = sorted(state)
@@ -154,13 +154,13 @@ def test_shards_are_one_state(weights):
     assert torch.equal(module.linear.weight, own.linear.weight)
 
 
-def test_key_in_two_weight_files_is_an_error(weights):
+def test_a_key_in_two_weight_files_raises(weights):
     _, write = weights
-    with pytest.raises(WeightsError, match=r"two weight files hold linear\.bias"):
+    with pytest.raises(WeightsError, match=r"two weight files contain linear\.bias"):
         load(Fake(), ENTRY, write() | write(name="other.safetensors"))
 
 
-def test_adapt_renames_and_drops(weights):
+def test_adapt_renames_and_drops_keys(weights):
     class Renaming(Fake):
         def adapt(self, entry, state, files):
             return {key.removeprefix("old."): value for key, value in state.items() if key != "old.head"}
@@ -170,7 +170,7 @@ def test_adapt_renames_and_drops(weights):
     assert torch.equal(load(Renaming(), ENTRY, files).module.linear.weight, own.linear.weight)
 
 
-def test_file_of_a_saved_model_gives_its_backbone_without_adapt(weights):
+def test_a_saved_models_file_is_loaded_without_adapt(weights):
     class Never(Fake):
         def adapt(self, entry, state, files):
             raise AssertionError("called")
@@ -180,40 +180,40 @@ def test_file_of_a_saved_model_gives_its_backbone_without_adapt(weights):
     assert torch.equal(load(Never(), ENTRY, write(state, {"zoo": "1"})).module.linear.weight, own.linear.weight)
 
 
-def test_saved_model_of_a_newer_format_is_an_error(weights):
+def test_a_saved_model_in_a_newer_format_raises(weights):
     _, write = weights
-    with pytest.raises(WeightsError, match="weight format '2', and this zoo reads '1'") as caught:
+    with pytest.raises(WeightsError, match="weight format '2', but this zoo reads '1'") as caught:
         load(Fake(), ENTRY, write(metadata={"zoo": "2"}))
     assert caught.value.fix == "pip install --upgrade backbone-zoo"
 
 
 @pytest.mark.parametrize("net", [Net, WithMask])
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"linear.bias": None}, "1 missing: linear.bias"),
-        ({"fc.weight": torch.ones(1)}, "1 not in the net: fc.weight"),
-        ({"linear.bias": torch.ones(7)}, "1 of another shape: linear.bias (7,), the net has (3,)"),
-        ({f"x{i}": torch.ones(1) for i in range(9)}, "9 not in the net: x0, x1, x2, x3, x4 and 4 more"),
+        ({"fc.weight": torch.ones(1)}, "1 unexpected: fc.weight"),
+        ({"linear.bias": torch.ones(7)}, "1 with the wrong shape: linear.bias (7,), expected (3,)"),
+        ({f"x{i}": torch.ones(1) for i in range(9)}, "9 unexpected: x0, x1, x2, x3, x4 and 4 more"),
     ],
 )
-def test_weights_that_do_not_fit_are_an_error(weights, net, changes, said):
+def test_missing_unexpected_or_reshaped_keys_raise(weights, net, changes, message):
     own, write = weights
     state = {k: v for k, v in {**own.state_dict(), **changes}.items() if v is not None}
     with pytest.raises(WeightsError) as caught:
         load(Fake(net), ENTRY, write(state))
-    assert said in caught.value.what
+    assert message in caught.value.what
     assert "fake/net" in caught.value.what
     assert caught.value.fix.startswith("zoo info fake/net")
 
 
-def test_entry_without_a_weight_file_is_an_error(tmp_path):
+def test_an_entry_without_a_weight_file_raises(tmp_path):
     with pytest.raises(WeightsError, match=r"no \.safetensors among its files: config\.json") as caught:
         load(Fake(), ENTRY, {"config.json": tmp_path})
     assert "row of fake/net" in caught.value.fix
 
 
-def test_loading_leaves_the_global_random_numbers_alone(weights):
+def test_load_does_not_change_the_global_rng_state(weights):
     _, write = weights
     files = write()
     before = torch.get_rng_state()
@@ -221,20 +221,20 @@ def test_loading_leaves_the_global_random_numbers_alone(weights):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_net_that_insists_on_meta_is_an_error(weights):
-    class Stubborn(Net):
+def test_a_tensor_left_on_the_meta_device_raises(weights):
+    class MetaBuffer(Net):
         def __init__(self):
             super().__init__()
             self.register_buffer("mask", torch.ones(3, device="meta"), persistent=False)
 
-    with pytest.raises(WeightsError, match="tensors without values: mask"):
-        load(Fake(Stubborn), ENTRY, weights[1]())
+    with pytest.raises(WeightsError, match="tensors left on the meta device: mask"):
+        load(Fake(MetaBuffer), ENTRY, weights[1]())
 
 
 # Initialising
 
 
-def test_initialise_is_reproducible_and_leaves_the_global_random_numbers_alone():
+def test_initialise_is_reproducible_and_does_not_change_the_global_rng_state():
     before = torch.get_rng_state()
     first, same, other = (initialise(Fake(), ENTRY, {}, seed).module.linear.weight for seed in (3, 3, 4))
     assert torch.equal(first, same)
@@ -242,29 +242,29 @@ def test_initialise_is_reproducible_and_leaves_the_global_random_numbers_alone()
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_initialise_builds_on_the_cpu_whatever_the_default_device():
+def test_initialise_builds_on_the_cpu_with_any_default_device():
     with torch.device("meta"):
         backbone = initialise(Fake(), ENTRY, {}, 0)
     assert {p.device.type for p in backbone.module.parameters()} == {"cpu"}
 
 
-# The contract
+# The plugin API
 
 
 @pytest.mark.parametrize(
     ("plugin", "rule"),
     [
-        (Fake(module=3), "module has to be an nn.Module, not 3"),
-        (Fake(dim="3"), "dim has to be an int above 0, not '3'"),
-        (Fake(dim=4), "dim is 4, and 3 in its row"),
-        (Fake(input=None), "input is None, no ImageInput or TextInput"),
-        (Fake(stages=["linear"]), "stages have to be a tuple of tuples of names"),
-        (Fake(stages=(("linear",),)), "leave out norm.bias, norm.weight"),
-        (Fake(stages=(("linear", "norm"), ("linear.bias",))), "name linear.bias more than once"),
-        (Fake(stages=(("linear", "norm", "tail"),)), "name tail, which the module has not"),
+        (Fake(module=3), "module must be an nn.Module, not 3"),
+        (Fake(dim="3"), "dim must be a positive int, not '3'"),
+        (Fake(dim=4), "dim is 4, but 3 in its row"),
+        (Fake(input=None), "input must be an ImageInput or TextInput, not None"),
+        (Fake(stages=["linear"]), "stages must be a tuple of tuples of names"),
+        (Fake(stages=(("linear",),)), "do not cover norm.bias, norm.weight"),
+        (Fake(stages=(("linear", "norm"), ("linear.bias",))), "cover linear.bias more than once"),
+        (Fake(stages=(("linear", "norm", "tail"),)), "the module has no tail"),
     ],
 )
-def test_broken_contract_names_plugin_and_rule(plugin, rule):
+def test_an_invalid_backbone_raises_with_plugin_and_rule(plugin, rule):
     with pytest.raises(PluginError) as caught:
         initialise(plugin, ENTRY, {}, 0)
     assert caught.value.what.startswith("plugin 'fake': build() on fake/net")
@@ -272,39 +272,41 @@ def test_broken_contract_names_plugin_and_rule(plugin, rule):
     assert caught.value.fix
 
 
-def test_build_that_returns_something_else_is_an_error():
+def test_build_that_does_not_return_a_backbone_raises():
     class Wrong(Fake):
         def build(self, entry, files):
             return Net()
 
-    with pytest.raises(PluginError, match="has to return a Backbone, not Net"):
+    with pytest.raises(PluginError, match="must return a Backbone, not Net"):
         initialise(Wrong(), ENTRY, {}, 0)
 
 
-def test_build_that_needs_values_says_what_to_do(weights):
-    class Reading(Net):
+def test_build_that_reads_tensor_values_on_meta_raises_with_a_fix(weights):
+    class ReadsValues(Net):
         def __init__(self):
             super().__init__()
             torch.linspace(0, 1, 3).sum().item()
 
     with pytest.raises(PluginError, match=r"build\(\) failed on fake/net: RuntimeError") as caught:
-        load(Fake(Reading), ENTRY, weights[1]())
+        load(Fake(ReadsValues), ENTRY, weights[1]())
     assert "torch.device('cpu')" in caught.value.fix
 
 
-@pytest.mark.parametrize(("result", "said"), [("raise", "adapt() failed on fake/net"), ("list", "a dict of tensors")])
-def test_broken_adapt_is_an_error(weights, result, said):
+@pytest.mark.parametrize(
+    ("result", "message"), [("raise", "adapt() failed on fake/net"), ("list", "a dict of tensors")]
+)
+def test_a_failing_adapt_raises(weights, result, message):
     class Bad(Fake):
         def adapt(self, entry, state, files):
             return [] if result == "list" else state["no such key"]
 
     with pytest.raises(PluginError) as caught:
         load(Bad(), ENTRY, weights[1]())
-    assert said in caught.value.what
+    assert message in caught.value.what
     assert "plugin 'fake'" in caught.value.what
 
 
-def test_own_error_of_a_plugin_passes_unchanged(weights):
+def test_a_zoo_error_of_a_plugin_is_not_wrapped(weights):
     class Own(Fake):
         def build(self, entry, files):
             raise PluginError("no such architecture", fix="edit options")
@@ -313,6 +315,6 @@ def test_own_error_of_a_plugin_passes_unchanged(weights):
         load(Own(), ENTRY, weights[1]())
 
 
-def test_stage_may_name_a_single_parameter_or_a_part_without_any():
+def test_a_stage_may_name_a_parameter_or_a_submodule_without_parameters():
     net = nn.ModuleDict({"linear": nn.Linear(1, 1), "act": nn.ReLU()})
     check_stages(Backbone(net, 1, INPUT, (("linear.weight", "act"), ("linear.bias",))))

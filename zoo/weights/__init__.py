@@ -1,1 +1,1 @@
-"""Weight files: safetensors, their headers, and the load into a module built on the meta device."""
+"""Weight files: read, write and validate safetensors, and load them into a module built on the meta device."""

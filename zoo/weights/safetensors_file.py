@@ -1,4 +1,4 @@
-"""Files of weights: safetensors, checked before they are mapped, written whole or not at all, never unpickled."""
+"""Read and write safetensors files: the header is validated before mapping, writes are atomic, nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from zoo.errors import WeightsError
 from zoo.weights import safetensors_header
 
 FORMAT = "1"
-"""The value of the header's "zoo" in files that zoo wrote itself: keys are `backbone.…` and `head.…`."""
+"""Value of "zoo" in the metadata of files written by zoo; their keys are `backbone.…` and `head.…`."""
 LOOKS_LIKE = {
     b"PK": "a zip archive (a torch .pt file?)",
     b"\x80": "a Python pickle",
-    b"version https://git-lfs": "a pointer of git-lfs, not the file itself",
+    b"version https://git-lfs": "a git-lfs pointer instead of the file itself",
     b"<": "a web page",
 }
-CONVERT = "zoo convert 'FILE' model.safetensors   (then name the result in files of the row)"
+CONVERT = "zoo convert 'FILE' model.safetensors   (then list the result in files of the row)"
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file, as private views of the mapped file, and its header's metadata.
+    """Return the tensors of a safetensors file, as copy-on-write views of the mapped file, and its metadata.
 
-    Raises WeightsError if it is anything else, or cut short. Nothing is ever unpickled.
+    Raises WeightsError if the file has another format or is truncated. Nothing is unpickled.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -38,16 +38,16 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors as a safetensors file under a temporary name, then rename: a killed run leaves no half file."""
+    """Write a safetensors file atomically: to a temporary file, which is then renamed. Raises WeightsError."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     if path.exists() and not path.is_file():
-        raise WeightsError(f"{path} is no ordinary file, so it is not overwritten", fix="choose another path")
+        raise WeightsError(f"{path} is not a regular file and is not overwritten", fix="choose another path")
     try:
         part.touch()
-        mode = part.stat().st_mode  # what the user's umask gives; the library may leave a narrower one
+        mode = part.stat().st_mode  # the mode given by the umask; save_file may set a narrower one
         save_file(_separate(state), part, metadata=dict(metadata))
         part.chmod(mode)
         with part.open("rb") as file:
@@ -61,7 +61,7 @@ def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
 
 
 def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors on the CPU, contiguous, none sharing memory with another: a file holds each by itself."""
+    """Return contiguous CPU tensors that share no memory, as safetensors requires."""
     seen: set[int] = set()
     separate = {}
     for name, tensor in state.items():
@@ -73,9 +73,9 @@ def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_header(path: Path) -> dict[str, str]:
-    """Check the header of a file against its size, before anything is mapped; returns the metadata it holds."""
-    if path.exists() and not path.is_file():  # a named pipe would make the reader wait for ever
-        raise WeightsError(f"{path} is no ordinary file", fix=f"ls -l '{path}'")
+    """Validate the header of a file against its size before the file is mapped; returns its metadata."""
+    if path.exists() and not path.is_file():  # reading a named pipe would block
+        raise WeightsError(f"{path} is not a regular file", fix=f"ls -l '{path}'")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -90,21 +90,22 @@ def _check_header(path: Path) -> dict[str, str]:
     try:
         return safetensors_header.check(text, size)
     except ValueError as error:
-        raise _damaged(path, f"in its header, {error}") from error
+        raise _damaged(path, f"invalid header: {error}") from error
 
 
 def _not_safetensors(path: Path, start: bytes, size: int) -> WeightsError:
     kind = next((kind for magic, kind in LOOKS_LIKE.items() if start.startswith(magic)), None)
     if kind is None:
-        return _damaged(path, f"it is no safetensors file, or cut short: {size:,} bytes, beginning with {start[:8]!r}")
-    what = f"{path} is no safetensors file but {kind}; it is never unpickled"
-    fix = CONVERT.replace("FILE", str(path)) if start[:1] in b"P\x80" else _again(path)
+        problem = f"not a safetensors file, or truncated: {size:,} bytes, starting with {start[:8]!r}"
+        return _damaged(path, problem)
+    what = f"{path} is not a safetensors file but {kind}; it is never unpickled"
+    fix = CONVERT.replace("FILE", str(path)) if start[:1] in b"P\x80" else _restore_fix(path)
     return WeightsError(what, fix=fix)
 
 
-def _damaged(path: Path, said: str) -> WeightsError:
-    return WeightsError(f"{path} is damaged: {said}", fix=_again(path))
+def _damaged(path: Path, problem: str) -> WeightsError:
+    return WeightsError(f"{path} is damaged: {problem}", fix=_restore_fix(path))
 
 
-def _again(path: Path) -> str:
-    return f"rm -f '{path}', then fetch it again (zoo pull NAME) or save it again"
+def _restore_fix(path: Path) -> str:
+    return f"rm -f '{path}', then pull it again (zoo pull NAME) or save it again"
