@@ -1,4 +1,4 @@
-"""Twenty plugins, of which five are broken and one lists 100,000 rows: installed into a folder."""
+"""Install twenty test plugins into a folder: five are broken, one has a catalogue of 100,000 rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BROKEN = {
 
 
 def install(site: Path, name: str, code: str = CODE, rows: object = None, text: str | None = None) -> None:
-    """Put a distribution with one plugin into a folder; `text` is a catalogue as it is."""
+    """Write a distribution with one plugin to a folder; `text` replaces the catalogue verbatim."""
     package = site / f"crowd_{name}"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(code)
@@ -40,7 +40,7 @@ def install(site: Path, name: str, code: str = CODE, rows: object = None, text: 
 
 
 def crowd(site: Path, rows: int = 100_000) -> None:
-    """Install all twenty."""
+    """Install all twenty plugins."""
     for name, code in BROKEN.items():
         install(site, name, code)
     install(site, "huge", rows={f"huge/net_{index}": ROW for index in range(rows)})

@@ -159,13 +159,13 @@ def test_a_zoo_error_is_two_lines_on_stderr_and_exit_code_1(zoo):
     result = zoo("info", "§§§")
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr == "error: no backbone is called '§§§'; nearest: none\nfix: zoo list\n"
+    assert result.stderr == "error: unknown backbone '§§§'; nearest: none\nfix: zoo list\n"
 
 
 def test_a_zoo_error_with_json_is_one_document_on_stdout(zoo):
     result = zoo("info", "§§§", "--json")
     assert result.exit_code == 1
-    assert json.loads(result.stdout) == {"error": "no backbone is called '§§§'; nearest: none", "fix": "zoo list"}
+    assert json.loads(result.stdout) == {"error": "unknown backbone '§§§'; nearest: none", "fix": "zoo list"}
     assert result.stderr == ""
 
 

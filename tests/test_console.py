@@ -1,4 +1,4 @@
-"""zoo.console: lines, spans of time, and a bar that only a terminal sees."""
+"""Console output: lines, durations, and the progress bar on a terminal and in a log."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.04, "0.0 s"), (4.25, "4.2 s"), (59, "59 s"), (70, "1 m 10 s"), (7500, "2 h 5 m")]
 )
-def test_a_span_is_written_as_people_say_it(seconds, text):
+def test_duration_formats_seconds_minutes_and_hours(seconds, text):
     assert console.duration(seconds) == text
 
 
-def test_a_line_has_a_topic(capsys):
+def test_say_prints_a_line_with_its_topic(capsys):
     console.say("data", "9 classes")
     assert capsys.readouterr().out == "data      9 classes\n"
 
 
-def test_lines_go_where_they_are_sent_and_back(capsys):
+def test_to_and_quiet_apply_only_within_their_blocks(capsys):
     other = io.StringIO()
     with console.to(other):
         console.say("a", "b")
@@ -37,7 +37,7 @@ def test_lines_go_where_they_are_sent_and_back(capsys):
     assert capsys.readouterr().out == "e         f\n"
 
 
-def test_a_terminal_sees_a_bar_that_is_wiped_at_the_end(monkeypatch):
+def test_the_bar_on_a_terminal_is_cleared_at_the_end(monkeypatch):
     terminal = Terminal()
     clock = iter(range(100))
     monkeypatch.setattr(console.time, "monotonic", lambda: float(next(clock)))
@@ -48,7 +48,7 @@ def test_a_terminal_sees_a_bar_that_is_wiped_at_the_end(monkeypatch):
     assert shown.endswith(console.CLEAR)
 
 
-def test_a_log_gets_a_plain_line_every_half_minute(monkeypatch):
+def test_a_log_gets_a_plain_line_every_30_seconds(monkeypatch):
     log = io.StringIO()
     clock = iter(range(0, 1000, 20))
     monkeypatch.setattr(console.time, "monotonic", lambda: float(next(clock)))

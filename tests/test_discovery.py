@@ -1,4 +1,4 @@
-"""Plugins are found without importing them, checked at the boundary, and a broken one says how to mend it."""
+"""Plugin discovery: entry points, lazy import, validation of the plugin API, and errors with a fix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.catalogue import plugins
 from zoo.errors import PluginError
 
 
-def test_a_plugin_is_found_with_its_distribution_and_catalogue_without_an_import(distribution):
+def test_a_plugin_is_discovered_without_import(distribution):
     folder = distribution("fake", catalogue="", name="Fake-Nets", version="2.1")
     found = plugins.installed()["fake"]
     assert (found.distribution, found.version) == ("Fake-Nets", "2.1")
@@ -21,7 +21,7 @@ def test_a_plugin_is_found_with_its_distribution_and_catalogue_without_an_import
     assert folder.name not in sys.modules
 
 
-def test_a_json_catalogue_is_found_too(distribution):
+def test_a_json_catalogue_is_discovered(distribution):
     folder = distribution("fake", catalogue="{}", file="catalogue.json")
     assert plugins.installed()["fake"].catalogue == folder / "catalogue.json"
 
@@ -31,14 +31,14 @@ def test_a_plugin_may_have_no_catalogue(distribution):
     assert plugins.installed()["fake"].catalogue is None
 
 
-def test_the_names_agree_with_importlib_metadata():
+def test_the_entry_points_equal_those_of_importlib_metadata():
     from importlib.metadata import entry_points
 
     theirs = {point.name: point.value for point in entry_points(group=plugins.GROUP)}
     assert {plugin.name: plugin.target for plugin in plugins.installed().values()} == theirs
 
 
-def test_the_first_of_two_copies_of_a_distribution_counts(distribution, tmp_path):
+def test_the_first_of_two_copies_of_a_distribution_is_used(distribution, tmp_path):
     folder = distribution("fake", name="fake", version="2.0")
     other = tmp_path / "later"
     info = other / "Fake-1.0.dist-info"
@@ -52,7 +52,7 @@ def test_the_first_of_two_copies_of_a_distribution_counts(distribution, tmp_path
     assert (found.version, found.problem) == ("2.0", None)
 
 
-def test_an_old_style_egg_info_is_found(distribution, tmp_path):
+def test_an_egg_info_distribution_is_discovered(distribution, tmp_path):
     folder = distribution("other")
     info = tmp_path / "egg" / "old_zoo.egg-info"
     info.mkdir(parents=True)
@@ -68,7 +68,7 @@ def test_an_old_style_egg_info_is_found(distribution, tmp_path):
     assert (found.distribution, found.version) == ("old-zoo", "0.3")
 
 
-def test_other_groups_comments_and_extras_are_read_past(distribution):
+def test_other_groups_comments_and_extras_are_ignored(distribution):
     folder = distribution("fake")
     points = next(folder.parent.glob("*.dist-info")) / "entry_points.txt"
     points.write_text(f"[a]\nb = c:d\n[zoo.plugins]\n# x = y\n\nfake = {folder.name} : plugin [extra]\n[z]\nq = r:s\n")
@@ -81,41 +81,41 @@ def test_load_returns_the_plugin_and_imports_it_once(distribution):
     assert plugins.load("fake") is plugins.load("fake") is sys.modules[folder.name].plugin
 
 
-def test_a_module_can_be_the_plugin(distribution):
+def test_a_module_may_be_the_plugin(distribution):
     methods = ("build(entry, files)", "adapt(entry, state, files)", "resolve(name, look)")
     code = "api = 1\n" + "".join(f"def {method}: ...\n" for method in (*methods, "classifier(entry, state, files)"))
     folder = distribution("fake", code, attribute="")
     assert plugins.load("fake") is sys.modules[folder.name]
 
 
-def test_what_a_plugin_prints_at_import_stays_out_of_stdout(distribution, capsys):
+def test_output_of_a_plugin_at_import_goes_to_stderr(distribution, capsys):
     distribution("fake", "print('welcome')\n" + PLUGIN)
     plugins.load("fake")
     assert capsys.readouterr() == ("", "welcome\n")
 
 
-def test_an_unknown_plugin_names_the_installed_ones(distribution):
+def test_an_unknown_plugin_raises_with_the_installed_ones(distribution):
     distribution("fake")
     with pytest.raises(PluginError, match=r"no plugin 'fak' is installed; installed: .*fake") as caught:
         plugins.load("fak")
     assert caught.value.fix.startswith("zoo plugins")
 
 
-def test_two_distributions_with_one_plugin_name_are_marked(distribution):
+def test_a_plugin_name_registered_by_two_distributions_raises(distribution):
     distribution("fake", name="one", version="1.0")
     distribution("fake", name="two", version="2.0")
     found = plugins.installed()["fake"]
-    assert "announced by two distributions" in (found.problem or "")
+    assert "registered by two distributions" in (found.problem or "")
     with pytest.raises(PluginError, match=r"(one 1.0 and two 2.0|two 2.0 and one 1.0)") as caught:
         plugins.load("fake")
     assert "pip uninstall" in caught.value.fix
 
 
-def test_a_package_that_is_gone_is_marked(distribution):
+def test_a_plugin_whose_package_is_missing_raises(distribution):
     folder = distribution("fake", name="fake-nets")
     (folder / "__init__.py").unlink()
     folder.rmdir()
-    with pytest.raises(PluginError, match=f"its package '{folder.name}' is not there") as caught:
+    with pytest.raises(PluginError, match=f"its package '{folder.name}' is not installed") as caught:
         plugins.load("fake")
     assert caught.value.fix == "pip install --force-reinstall fake-nets"
 
@@ -137,9 +137,9 @@ BROKEN = {
     "a class": (PLUGIN.replace("plugin = Fake()", "plugin = Fake"), "is a class", "plugin = Fake()"),
     "no api": (PLUGIN.replace("api = 1", "x = 1"), "api is None", "api = 1"),
     "api of a wrong type": (PLUGIN.replace("api = 1", "api = '1'"), "api is '1'", "api = 1"),
-    "newer contract": (PLUGIN.replace("api = 1", "api = 2"), "written for contract 2", "--upgrade backbone-zoo"),
+    "newer API": (PLUGIN.replace("api = 1", "api = 2"), "written for plugin API 2", "--upgrade backbone-zoo"),
     "no build": (PLUGIN.replace("def build", "def make"), "has no method build(entry, files)", "define build(entry, f"),
-    "build takes less": (
+    "build with too few arguments": (
         PLUGIN.replace("entry, files", "entry"),
         "build(entry) cannot be called as build(entry, files)",
         "define build(entry, files)",
@@ -153,7 +153,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_plugin_is_named_with_the_rule_and_the_fix(distribution, case):
+def test_a_broken_plugin_raises_with_the_rule_and_a_fix(distribution, case):
     code, what, fix = BROKEN[case]
     folder = distribution("fake", code, name="fake-nets")
     with pytest.raises(PluginError) as caught:
@@ -163,12 +163,12 @@ def test_a_broken_plugin_is_named_with_the_rule_and_the_fix(distribution, case):
     assert fix in caught.value.fix
 
 
-def test_an_older_plugin_works_until_its_author_has_something_to_change(distribution, monkeypatch):
+def test_an_older_plugin_loads_unless_the_api_changed_incompatibly(distribution, monkeypatch):
     distribution("fake", PLUGIN, name="fake-nets")
     monkeypatch.setattr(contract, "API", 3)
     assert plugins.load("fake").api == 1
     plugins._load.cache_clear()
     monkeypatch.setattr(contract, "CHANGES", {3: "return Features from forward"})
-    with pytest.raises(PluginError, match="is written for contract 1, this zoo knows contract 3") as caught:
+    with pytest.raises(PluginError, match="is written for plugin API 1, this zoo has plugin API 3") as caught:
         plugins.load("fake")
-    assert caught.value.fix == "upgrade it, or as its author: return Features from forward; then api = 3"
+    assert caught.value.fix == "upgrade the plugin, or as its author: return Features from forward; then set api = 3"

@@ -1,4 +1,4 @@
-"""Rows of catalogues: what is accepted, what is refused with file, line and rule, and the way there and back."""
+"""Catalogue rows: parsing, errors with file, line and rule, and round trips."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def test_a_text_row_becomes_an_entry():
     assert entry_from_row("a/b", row, catalogue="x").input == TextInput(("vocab.txt",), 512, True)
 
 
-def test_json_and_toml_say_the_same(tmp_path):
+def test_json_and_toml_catalogues_are_equivalent(tmp_path):
     toml = read_catalogue(write(tmp_path, FULL))
     assert read_catalogue(write(tmp_path, json.dumps(tomllib.loads(FULL)), "catalogue.json")) == toml
 
 
-def test_a_hub_repository_needs_no_list_of_files():
+def test_a_hub_row_may_omit_files():
     row = {"modality": "text", "input": {"files": [], "max_length": 9}, "source": "hf://org/repo"}
     assert entry_from_row("a/b", row, catalogue="x").files == ()
 
@@ -83,16 +83,16 @@ BROKEN_FILES = {
     "cut off": ('["a/b"]\nmodality = "image', "zoo.toml", r"zoo\.toml:2: "),
     "row given twice": ('["a/b"]\n["a/b"]', "zoo.toml", r"zoo\.toml:2: .*twice"),
     "JSON cut off": ('{"a/b": {\n"dim": 3', "zoo.json", r"zoo\.json:2: "),
-    "JSON of a list": ("[]", "zoo.json", r"zoo\.json:1: not an object of rows by name"),
-    "no row": ('\nformat = "x"', "zoo.toml", r"""zoo\.toml:2: \["format"\] format = 'x' is no row"""),
-    "no slash": (f"\n[net]{ROW}", "zoo.toml", r'zoo\.toml:2: \["net"\] is no name of the form plugin/name'),
-    "dots up": (f'["a/../b"]{ROW}', "zoo.toml", r"is no name of the form plugin/name"),
-    "a revision": (f'["a/b@main"]{ROW}', "zoo.toml", r"is no name of the form plugin/name"),
+    "JSON of a list": ("[]", "zoo.json", r"zoo\.json:1: must be an object of rows by name"),
+    "no row": ('\nformat = "x"', "zoo.toml", r"""zoo\.toml:2: \["format"\] format = 'x' is not a row"""),
+    "no slash": (f"\n[net]{ROW}", "zoo.toml", r'zoo\.toml:2: \["net"\] is not of the form plugin/name'),
+    "dots up": (f'["a/../b"]{ROW}', "zoo.toml", r"is not of the form plugin/name"),
+    "a revision": (f'["a/b@main"]{ROW}', "zoo.toml", r"is not of the form plugin/name"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN_FILES)
-def test_a_broken_file_is_refused_with_its_line(tmp_path, case):
+def test_a_malformed_catalogue_raises_with_its_line(tmp_path, case):
     text, name, message = BROKEN_FILES[case]
     path = write(tmp_path, text, name)
     with pytest.raises(CatalogueError, match=message) as caught:
@@ -100,54 +100,57 @@ def test_a_broken_file_is_refused_with_its_line(tmp_path, case):
     assert str(path) in caught.value.fix
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path):
+def test_a_catalogue_that_is_not_utf8_raises(tmp_path):
     (tmp_path / "zoo.toml").write_bytes(b'["a/b"]\n\xff')
     with pytest.raises(CatalogueError, match=r"zoo\.toml:2: .*utf-8"):
         read_catalogue(tmp_path / "zoo.toml")
 
 
-def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+def test_an_unreadable_catalogue_raises(tmp_path):
     with pytest.raises(CatalogueError, match=r"zoo\.toml: cannot be read"):
         read_catalogue(tmp_path / "zoo.toml")
 
 
 BROKEN_ROWS = {
-    "unknown key": ('licence = "mit"', "licence = 'mit': no such key; nearest: license"),
-    "unlike any key": ("qqq = 1", "no such key; nearest: name, plugin, modality"),
-    "modality": ('modality = "sound"', "modality = 'sound': has to be 'image' or 'text'"),
-    "dim": ("dim = 0", "dim = 0: has to be a whole number above 0"),
-    "params": ("params = true", "params = True: has to be a whole number above 0"),
-    "license": ("license = 3", "license = 3: has to be a text"),
-    "another name": ('name = "c/d"', "name = 'c/d': is not the name above it"),
-    "source": ('source = "http://x"', "has to start with one of hf://, https://, file://, package://"),
-    "source alone": ('source = "file:///x"', "needs the files to take from it"),
-    "files alone": ('files = [{ path = "x" }]', "files need the source they are in"),
-    "files no list": ('files = "x"', "has to be a list"),
-    "file no table": ('files = ["x"]', "has to be a table"),
-    "file key": ('files = [{ path = "x", size = 3 }]', "each file has the keys path, sha256 and bytes"),
-    "file outside": ('files = [{ path = "../x" }]', "path '../x' has to name a file below the source"),
-    "file hash": ('files = [{ path = "x", sha256 = "ABC" }]', "sha256 of x has to be 64 hexadecimal digits"),
-    "file size": ('files = [{ path = "x", bytes = -1 }]', "bytes of x has to be a whole number, 0 or more"),
-    "tasks": ('tasks = "classify"', "has to be a list of texts"),
-    "metrics": ('metrics = { a = "b" }', "has to be a table of numbers"),
-    "metric nan": ("metrics = { a = nan }", "has to be a table of numbers"),
-    "options": ("options = { when = 2020-01-01 }", "may hold texts, numbers, true, false, lists and tables"),
-    "aliases": ("aliases = [1]", "has to be a list of texts"),
-    "input": ("input = 224", "input = 224: has to be a table"),
-    "input keys": ("input = { size = 3 }", "has the keys size, mean, std"),
-    "input unknown": ("input = { size = 3, mean = [0.5], std = [1], side = 3 }", "has the keys size, mean, std"),
-    "input size": ("input = { size = 0.5, mean = [0.5], std = [1] }", "has to be a whole number above 0"),
-    "input mean": ("input = { size = 3, mean = 0.5, std = [1] }", "lists of one number a channel"),
-    "input std": ("input = { size = 3, mean = [0.5], std = [0] }", "of one length, and std above 0"),
-    "input way": ('input = { size = 3, mean = [1], std = [1], interpolation = "x" }', "has to be one of nearest, bi"),
-    "input crop": ("input = { size = 3, mean = [1], std = [1], crop = 1.5 }", "above 0, at most 1"),
-    "input scale": ("input = { size = 300, mean = [1], std = [1], crop = 0.05 }", "has to be at most 4096"),
-    "text input": ('modality = "text"', "has the keys files, max_length and"),
+    "unknown key": ('licence = "mit"', "licence = 'mit': unknown key; nearest: license"),
+    "unlike any key": ("qqq = 1", "unknown key; nearest: name, plugin, modality"),
+    "modality": ('modality = "sound"', "modality = 'sound': must be 'image' or 'text'"),
+    "dim": ("dim = 0", "dim = 0: must be a positive integer"),
+    "params": ("params = true", "params = True: must be a positive integer"),
+    "license": ("license = 3", "license = 3: must be a non-empty string"),
+    "another name": ('name = "c/d"', "name = 'c/d': must equal the name in the header"),
+    "source": ('source = "http://x"', "must start with one of hf://, https://, file://, package://"),
+    "source alone": ('source = "file:///x"', "requires files: files = "),
+    "files alone": ('files = [{ path = "x" }]', "files require a source"),
+    "files not a list": ('files = "x"', "must be a list"),
+    "file not a table": ('files = ["x"]', "must be a table"),
+    "file key": ('files = [{ path = "x", size = 3 }]', "allowed keys of a file: path, sha256, bytes"),
+    "file outside": ('files = [{ path = "../x" }]', "path '../x' must be relative and inside the source"),
+    "file hash": ('files = [{ path = "x", sha256 = "ABC" }]', "sha256 of x must be 64 lower-case hexadecimal digits"),
+    "file size": ('files = [{ path = "x", bytes = -1 }]', "bytes of x must be a non-negative integer"),
+    "tasks": ('tasks = "classify"', "must be a list of non-empty strings"),
+    "metrics": ('metrics = { a = "b" }', "must be a table of numbers"),
+    "metric nan": ("metrics = { a = nan }", "must be a table of numbers"),
+    "options": ("options = { when = 2020-01-01 }", "may contain only strings, numbers, booleans, lists and tables"),
+    "aliases": ("aliases = [1]", "must be a list of non-empty strings"),
+    "input": ("input = 224", "input = 224: must be a table"),
+    "input keys": ("input = { size = 3 }", "requires the keys size, mean and std"),
+    "input unknown": (
+        "input = { size = 3, mean = [0.5], std = [1], side = 3 }",
+        "requires the keys size, mean and std",
+    ),
+    "input size": ("input = { size = 0.5, mean = [0.5], std = [1] }", "must be a positive integer"),
+    "input mean": ("input = { size = 3, mean = 0.5, std = [1] }", "lists of one number per channel"),
+    "input std": ("input = { size = 3, mean = [0.5], std = [0] }", "the same length, and std must be positive"),
+    "input way": ('input = { size = 3, mean = [1], std = [1], interpolation = "x" }', "must be one of nearest, bi"),
+    "input crop": ("input = { size = 3, mean = [1], std = [1], crop = 1.5 }", "crop must be a number in (0, 1]"),
+    "input scale": ("input = { size = 300, mean = [1], std = [1], crop = 0.05 }", "must be at most 4096"),
+    "text input": ('modality = "text"', "requires the keys files and max_length"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN_ROWS)
-def test_a_broken_row_is_refused_with_file_line_key_and_rule(tmp_path, case):
+def test_an_invalid_row_raises_with_file_line_key_and_rule(tmp_path, case):
     line, message = BROKEN_ROWS[case]
     key = line.partition(" ")[0]
     rest = [given for given in ROW.splitlines() if not given.startswith(f"{key} ")]
@@ -160,14 +163,14 @@ def test_a_broken_row_is_refused_with_file_line_key_and_rule(tmp_path, case):
 
 
 @pytest.mark.parametrize("key", ["modality", "input"])
-def test_a_missing_key_is_named_with_the_line_of_the_header(tmp_path, key):
+def test_a_missing_key_raises_with_the_line_of_the_header(tmp_path, key):
     path = write(tmp_path, '\n\n["a/b"]' + "\n".join(line for line in ROW.splitlines() if not line.startswith(key)))
     with pytest.raises(CatalogueError, match=rf'zoo\.toml:3: \["a/b"\] the key {key} is missing'):
         entry_from_row("a/b", read_catalogue(path)["a/b"], catalogue=path)
 
 
 @pytest.mark.parametrize("path", ["", ".", "/etc/passwd", "../x", "a/../../x", "a\\b", "C:x", "a\0b"])
-def test_a_path_that_leaves_its_folder_is_seen(path):
+def test_is_inside_rejects_paths_outside_the_folder(path):
     assert not is_inside(path)
 
 
@@ -222,7 +225,7 @@ def entries(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(entries())
-def test_an_entry_survives_the_way_through_a_json_row(entry):
+def test_an_entry_round_trips_through_a_json_row(entry):
     row = json.loads(json.dumps(row_from_entry(entry)))
     assert row["name"] == entry.name
     assert row["plugin"] == entry.plugin

@@ -1,4 +1,4 @@
-"""What a run says: one line a step, and a progress bar when a person is watching."""
+"""Console output: log lines with a topic, and a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from types import TracebackType
 from typing import TextIO
 
 _stream: TextIO | None = None
-"""Where lines go; None is standard output as it is at the time of the call."""
+"""Output stream; None means the current sys.stdout."""
 _quiet = os.environ.get("RANK", "0") != "0"
-"""Of several processes that train one model, the first speaks."""
+"""In distributed training only rank 0 prints."""
 CLEAR = "\r\x1b[2K"
 MEGABYTES = (1e6, " MB")
 
 
 @contextmanager
 def to(stream: TextIO) -> Iterator[None]:
-    """Send every line of the block to `stream` (a command with --json keeps standard output for its document)."""
+    """Redirect output to `stream` within the block (commands with --json reserve stdout for the document)."""
     global _stream
     before, _stream = _stream, stream
     try:
@@ -31,7 +31,7 @@ def to(stream: TextIO) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Say nothing inside the block."""
+    """Suppress output within the block."""
     global _quiet
     before, _quiet = _quiet, True
     try:
@@ -41,13 +41,13 @@ def quiet() -> Iterator[None]:
 
 
 def say(topic: str, text: str) -> None:
-    """Print one line: a topic of at most nine letters, then what there is to say about it."""
+    """Print one line: a topic of at most nine letters, then the text."""
     if not _quiet:
         print(f"{topic:<9} {text}", file=_stream or sys.stdout, flush=True)
 
 
 def duration(seconds: float) -> str:
-    """Write a time span in seconds as people say it: 4 s, 1 m 10 s, 2 h 5 m."""
+    """Format a duration in seconds for display: 4.2 s, 1 m 10 s, 2 h 5 m."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
@@ -57,7 +57,7 @@ def duration(seconds: float) -> str:
 
 
 class Bar:
-    """A progress bar on a terminal; elsewhere a plain line every half minute, so that logs stay readable."""
+    """A progress bar on a terminal; otherwise one plain line every 30 seconds, so that logs stay readable."""
 
     def __init__(self, topic: str, total: int, unit: tuple[float, str] = (1, "")) -> None:
         self.topic, self.total, self.unit, self.done = topic, total, unit, 0
@@ -75,7 +75,7 @@ class Bar:
             print(CLEAR, end="", file=self.stream, flush=True)
 
     def advance(self, by: int = 1, note: str = "") -> None:
-        """Count `by` more as done, and show it when the last time is long enough ago."""
+        """Add `by` to the count; redraw at most every 0.1 seconds (every 30 if not on a terminal)."""
         self.done += by
         now = time.monotonic()
         if now - self.drawn < (0.1 if self.live else 30):

@@ -1,21 +1,21 @@
-"""The error tree: every error a user can meet is a ZooError with what happened and how to go on.
+"""Exception hierarchy: every user-facing error is a ZooError with a description and a fix.
 
 ZooError
-├── NameNotFound      a backbone name that is unknown or fits several
-├── CatalogueError    a registry.toml, zoo.toml or plugin catalogue that cannot be read
-├── PluginError       a plugin that is missing, broken or breaks the contract
-├── StoreError        weights that cannot be fetched, or arrive with the wrong bytes
-├── WeightsError      a weight file that is no safetensors file or does not fit its net
-├── DataError         examples that cannot be read, split or understood
-├── RecipeError       fine-tuning settings that make no sense together
-└── ArtefactError     a saved model folder that cannot be written or read
+├── NameNotFound      unknown or ambiguous backbone name
+├── CatalogueError    invalid registry.toml, zoo.toml or plugin catalogue
+├── PluginError       plugin missing, broken or violating the plugin API
+├── StoreError        download failed, or the size or hash does not match
+├── WeightsError      not a safetensors file, or keys or shapes do not match the model
+├── DataError         dataset cannot be read, parsed or split
+├── RecipeError       invalid or conflicting fine-tuning settings
+└── ArtefactError     saved model folder cannot be written or read
 """
 
 from __future__ import annotations
 
 
 class ZooError(Exception):
-    """Say what happened (`what`, quoting the value received) and how to go on (`fix`, a command or edit)."""
+    """Base class: `what` describes the failure and quotes the value received, `fix` is a command or an edit."""
 
     def __init__(self, what: str, *, fix: str) -> None:
         super().__init__(what)
@@ -27,31 +27,31 @@ class ZooError(Exception):
 
 
 class NameNotFound(ZooError):
-    """A backbone name is unknown or fits several."""
+    """A backbone name is unknown or ambiguous."""
 
 
 class CatalogueError(ZooError):
-    """A registry.toml, zoo.toml or plugin catalogue cannot be read."""
+    """A registry.toml, zoo.toml or plugin catalogue is invalid."""
 
 
 class PluginError(ZooError):
-    """A plugin is missing, broken or breaks the contract."""
+    """A plugin is missing, broken or violates the plugin API."""
 
 
 class StoreError(ZooError):
-    """Weights cannot be fetched, or arrive with the wrong bytes."""
+    """A download failed, or the size or hash of a file does not match."""
 
 
 class WeightsError(ZooError):
-    """A weight file is no safetensors file or does not fit its net."""
+    """A weight file is not safetensors, or its keys or shapes do not match the model."""
 
 
 class DataError(ZooError):
-    """Examples cannot be read, split or understood."""
+    """A dataset cannot be read, parsed or split."""
 
 
 class RecipeError(ZooError):
-    """Fine-tuning settings make no sense, alone or together."""
+    """Fine-tuning settings are invalid or conflict."""
 
 
 class ArtefactError(ZooError):

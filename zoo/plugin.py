@@ -1,10 +1,10 @@
-"""The contract: all that the author of a plugin imports (with `zoo.errors`).
+"""The plugin API: everything a plugin author imports, besides `zoo.errors`.
 
-A plugin turns a catalogue row into an *empty* module and says how its parts are called. Core does the rest: it
-downloads and verifies the files, loads the weights strictly, prepares the inputs, puts a head on top and trains.
+A plugin builds an *uninitialised* module from a catalogue row and names its parts. Core does the rest: it downloads
+and verifies the files, loads the weights with strict=True, preprocesses the inputs, adds a head and trains.
 
-A distribution announces its plugin by an entry point, and ships its rows as `catalogue.toml` (or `catalogue.json`)
-in the same top-level package, where core reads them without importing anything:
+A distribution registers its plugin as an entry point, and ships its rows as `catalogue.toml` (or `catalogue.json`)
+in the same top-level package, where core reads them without importing the plugin:
 
     [project.entry-points."zoo.plugins"]
     acme = "acme_zoo:plugin"          # rows are named acme/…
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 API = 1
-"""The version of this contract; a plugin carries the one it was written for as `api`."""
+"""Version of the plugin API; a plugin declares the version it was written for as `api`."""
 CHANGES: Mapping[int, str] = {}
-"""By version, what a plugin written for an earlier one has to change; a version that is not here takes it as it is."""
+"""Edits a plugin needs, by the API version that requires them; versions not listed are backward compatible."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of a source: its path there, and what it must be (None: not known before the first pull)."""
+    """One file of a source: its path, and its expected SHA-256 and size (None: unknown before the first pull)."""
 
     path: str
     sha256: str | None = None
@@ -38,10 +38,10 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """How core prepares an image: resize the short side to size / crop, cut the centre, scale to [0, 1], normalise.
+    """Image preprocessing: resize the short side to size / crop, centre-crop, scale to [0, 1], normalise.
 
     `size` is in pixels (square), `mean` and `std` are per channel on the [0, 1] scale; their length is the number
-    of channels the net takes (1: grey, 3: RGB).
+    of input channels (1: grey, 3: RGB).
     """
 
     size: int
@@ -58,7 +58,7 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class TextInput:
-    """How core prepares a text: the tokenizer's files, the longest input in tokens, and whether pairs are known."""
+    """Text preprocessing: tokenizer files, maximum input length in tokens, and whether text pairs are supported."""
 
     files: tuple[str, ...]
     max_length: int
@@ -67,11 +67,11 @@ class TextInput:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One catalogue row: everything known about a backbone before a byte of it is fetched.
+    """One catalogue row: the metadata of a backbone, available without downloading it.
 
-    `dim` is the length of its pooled features, `params` the number of parameters without any head. `source` is
-    where the files are (`hf://org/repo@rev`, `https://…`, `file://…`, `package://distribution/path`), None for an
-    architecture without pretrained weights. `options` are the plugin's own. `catalogue` is the file of the row.
+    `dim` is the size of its pooled features, `params` the number of parameters without any head. `source` is where
+    the files are (`hf://org/repo@rev`, `https://…`, `file://…`, `package://distribution/path`), None for an
+    architecture without pretrained weights. `options` are plugin-specific. `catalogue` is the file that holds the row.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Entry:
 
 
 class Features(NamedTuple):
-    """What a backbone returns: pooled (N, D), and where the family has them tokens (N, T, D) with mask (N, T)."""
+    """Output of a backbone: pooled (N, D), and if the architecture has tokens, tokens (N, T, D) and mask (N, T)."""
 
     pooled: Tensor
     tokens: Tensor | None = None
@@ -101,10 +101,10 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """How a text becomes numbers: a tokenizer of the `tokenizers` library, and the ids of special tokens.
+    """A tokenizer of the `tokenizers` library and the ids of its special tokens.
 
-    `pad` fills a batch up, `mask` hides a token from a masked language model, `end` closes a document. Core truncates,
-    pads (on the right) and aligns words; what `fast` is set to do about that is ignored.
+    `pad` is the padding token, `mask` the one of masked language modelling, `end` the end-of-text token. Core
+    truncates, pads (on the right) and aligns words; the truncation and padding settings of `fast` are ignored.
     """
 
     fast: tokenizers.Tokenizer
@@ -115,9 +115,9 @@ class Tokenizer:
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """The linear classifier a backbone was pretrained with: names of its K classes, weight (K, D) and bias (K,).
+    """The linear classifier of the pretrained model: names of its K classes, weight (K, D) and bias (K,).
 
-    A class may go by several names ("tench", "Tinca tinca"). It starts the head of users whose labels are among them.
+    A class may have several names ("tench", "Tinca tinca"). A new head whose labels are among them starts from it.
     """
 
     labels: tuple[tuple[str, ...], ...]
@@ -127,19 +127,19 @@ class Classifier:
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """A module that maps prepared inputs to Features, and the names of its parts.
+    """A module that maps preprocessed inputs to Features, and the names of its parts.
 
     `module` takes images (N, C, H, W) as float32, or a dict of input_ids, attention_mask and token_type_ids, each
-    (N, T) int64 and padded on the right, of which it uses what it needs; it returns Features.
-    `stages` go from input to output; each is a tuple of names of submodules or parameters (dotted, as in
-    `named_parameters()`; a name stands for everything below it). Together they cover every parameter exactly once:
-    freezing, layer-wise learning rates and caching are all told in stages.
-    `lora_targets` are the names of the linear layers that low-rank adapters go on.
-    Text has a `tokenizer`. With `options["lm_head"]` true, which core sets for the language-modelling tasks, `lm_head`
-    is the part of `module` that maps tokens (N, T, D) to logits (N, T, V); forward does not call it. `generate` goes
-    on with prompts: (inputs, most new tokens, temperature) -> token ids (N, T + new), prompts included.
-    Where a net has two ways to compute attention, `attention("fused")` and `attention("plain")` switch between them;
-    it comes as "fused". Core uses what is faster on the machine at hand.
+    (N, T) int64 and padded on the right; it may ignore some of them. It returns Features.
+    `stages` are ordered from input to output; each is a tuple of names of submodules or parameters (dotted, as in
+    `named_parameters()`; a name includes everything below it). Together they cover every parameter exactly once:
+    freezing, layer-wise learning rates and feature caching work in units of stages.
+    `lora_targets` are the names of the linear layers that low-rank adapters are added to.
+    Text backbones have a `tokenizer`. With `options["lm_head"]` true, which core sets for the language-modelling
+    tasks, `lm_head` is the part of `module` that maps tokens (N, T, D) to logits (N, T, V); forward does not call it.
+    `generate` continues prompts: (inputs, max new tokens, temperature) -> token ids (N, T + new), prompts included.
+    If a model has two attention implementations, `attention("fused")` and `attention("plain")` switch between them;
+    the default is "fused". Core uses the faster one on the current machine.
     """
 
     module: nn.Module
@@ -154,47 +154,47 @@ class Backbone:
 
 
 class Repository(Protocol):
-    """What a source holds, as `resolve` sees it: the files by path, of which small ones can be fetched and read."""
+    """File listing of a source, as passed to `resolve`: the files by path; small ones can be fetched and read."""
 
     @property
     def files(self) -> Mapping[str, File]:
-        """What there is, by path; sizes, and hashes of large files, where the source tells."""
+        """All files by path, with sizes, and the hashes of large files, if the source provides them."""
         ...
 
     def fetch(self, *paths: str) -> dict[str, Path]:
-        """Return verified local copies of some of the files, by path."""
+        """Download the given files and return their verified local copies by path."""
         ...
 
 
 @runtime_checkable
 class Plugin(Protocol):
-    """What a plugin provides. Inherit from it: only `api` and `build` have to be written."""
+    """Interface of a plugin. Subclass it: only `api` and `build` are required."""
 
     api: int
 
     def build(self, entry: Entry, files: Mapping[str, Path]) -> Backbone:
-        """Build the empty net of a row; `files` are its verified local files by path. No network, no weights.
+        """Build the module of a row without its weights; `files` are its verified local files by path. No network.
 
-        Core calls this inside `torch.device("meta")`, so a module's own initialisation costs nothing; for random
-        weights (`strategy="scratch"`) core calls it without, and the module's own initialisation is what trains.
+        Core calls this inside `torch.device("meta")`, so the module's initialisation costs nothing. For random weights
+        (`strategy="scratch"`) core calls it on the CPU, and training starts from the module's own initialisation.
         """
         ...
 
     def adapt(self, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]) -> dict[str, Tensor]:
-        """Rename the keys of a weight file to the module's, and drop by name what the module does not have.
+        """Convert the state dict of a checkpoint: rename keys to the module's, drop unused keys by name.
 
-        The result is loaded strictly: a missing or an extra key is an error, never a warning.
+        The result is loaded with strict=True: a missing or unexpected key is an error, never a warning.
         """
         return state
 
     def resolve(self, name: str, look: Callable[[str], Repository]) -> Entry | None:
-        """Return a row for a name outside the catalogue (without the plugin's prefix), or None if it is unknown.
+        """Return a row for a name that is not in the catalogue (without the plugin's prefix); None if it is unknown.
 
-        `look("hf://org/repo")` shows what a source holds; nothing else may open a connection. A name that was pulled
-        is looked at without one, so the row may depend on no files but those it lists.
+        `look("hf://org/repo")` lists a source; nothing else may open a connection. For a name that was pulled, it lists
+        the pulled files without a connection, so the row may depend only on files that it lists.
         """
         return None
 
     def classifier(self, entry: Entry, state: Mapping[str, Tensor], files: Mapping[str, Path]) -> Classifier | None:
-        """Return the linear classifier in a weight file (its keys as in the file), or None if there is none."""
+        """Return the linear classifier of a checkpoint (keys as in the file), or None if it has none."""
         return None

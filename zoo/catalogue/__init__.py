@@ -1,1 +1,1 @@
-"""Catalogues of backbones: installed plugins, their rows, and names resolved to entries."""
+"""Backbone catalogues: plugin discovery, catalogue files, and name lookup."""

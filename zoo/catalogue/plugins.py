@@ -1,4 +1,4 @@
-"""Find the installed plugins by their entry points, and import one only when it is needed."""
+"""Discover installed plugins through entry points and import them lazily."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METHODS = {
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A plugin that a distribution announces; `problem` says why it cannot be used and `fix` how to mend that."""
+    """A registered plugin; `problem` is why it cannot be used, None if it can, and `fix` what to do about it."""
 
     name: str
     distribution: str
@@ -38,17 +38,17 @@ class Installed:
 
     @property
     def label(self) -> str:
-        """The plugin and where it comes from, as messages call it."""
+        """The plugin, its distribution and its target, as shown in error messages."""
         return f"plugin '{self.name}' ({self.distribution} {self.version}, {self.target})"
 
 
 def installed() -> dict[str, Installed]:
-    """Return the announced plugins by name, in alphabetical order; nothing of theirs is imported."""
+    """Return the registered plugins by name, in alphabetical order, without importing them."""
     return dict(_installed(tuple(sys.path)))
 
 
 def load(name: str) -> Plugin:
-    """Import the plugin called `name` and check that it keeps the contract; PluginError if it cannot be used."""
+    """Import a plugin and check that it implements the plugin API. Raises PluginError if it cannot be used."""
     plugins = installed()
     if name not in plugins:
         raise PluginError(
@@ -59,33 +59,33 @@ def load(name: str) -> Plugin:
 
 
 def check(plugin: object, label: str) -> Plugin:
-    """Return `plugin` if it keeps the contract of zoo.plugin; `label` names it in the PluginError if it does not."""
+    """Return `plugin` if it implements the API of zoo.plugin, else raise PluginError; `label` names it there."""
     if isinstance(plugin, type):
         raise PluginError(
-            f"{label}: is a class, not an object", fix=f"announce an instance: plugin = {plugin.__name__}()"
+            f"{label}: is a class, not an instance", fix=f"register an instance: plugin = {plugin.__name__}()"
         )
     _check_api(plugin, label)
     for method, arguments in METHODS.items():
         _check_method(plugin, method, arguments, label)
-    return plugin  # type: ignore[return-value]  # checked above, by what it can do
+    return plugin  # type: ignore[return-value]  # checked above by its attributes
 
 
 def _check_api(plugin: object, label: str) -> None:
     api = getattr(plugin, "api", None)
     if not isinstance(api, int) or isinstance(api, bool) or api < 1:
         raise PluginError(
-            f"{label}: api is {api!r}, not the number of the contract it was written for",
-            fix=f"give the plugin class the line: api = {contract.API}",
+            f"{label}: api is {api!r}, not the version of the plugin API it was written for",
+            fix=f"add to the plugin class: api = {contract.API}",
         )
     if api > contract.API:
         raise PluginError(
-            f"{label}: is written for contract {api}, this zoo knows contract {contract.API}",
+            f"{label}: is written for plugin API {api}, this zoo has plugin API {contract.API}",
             fix="pip install --upgrade backbone-zoo",
         )
     if edits := [edit for version, edit in sorted(contract.CHANGES.items()) if version > api]:
         raise PluginError(
-            f"{label}: is written for contract {api}, this zoo knows contract {contract.API}",
-            fix=f"upgrade it, or as its author: {'; '.join(edits)}; then api = {contract.API}",
+            f"{label}: is written for plugin API {api}, this zoo has plugin API {contract.API}",
+            fix=f"upgrade the plugin, or as its author: {'; '.join(edits)}; then set api = {contract.API}",
         )
 
 
@@ -94,13 +94,13 @@ def _check_method(plugin: object, method: str, arguments: tuple[str, ...], label
 
     call = f"{method}({', '.join(arguments)})"
     function = getattr(plugin, method, None)
-    # The contract's own `build` has no body: a class that inherits it without writing one has no `build`.
+    # Plugin.build has no body: a subclass that does not override it has no `build`.
     if not callable(function) or getattr(function, "__func__", None) is Plugin.build:
         edit = f"define {call}" if method == "build" else f"inherit from zoo.plugin.Plugin, or define {call}"
         raise PluginError(f"{label}: has no method {call}", fix=edit)
     try:
         inspect.signature(function).bind(*arguments)
-    except ValueError:  # some callables written in C have no signature to look at
+    except ValueError:  # some callables written in C have no signature
         return
     except TypeError as error:
         signature = inspect.signature(function)
@@ -119,7 +119,7 @@ def _import(plugin: Installed) -> object:
 
     module_name, _, attribute = plugin.target.partition(":")
     try:
-        with _stdout_kept():
+        with _stdout_to_stderr():
             found: object = import_module(module_name)
     except KeyboardInterrupt:
         raise
@@ -132,19 +132,19 @@ def _import(plugin: Installed) -> object:
     except AttributeError as error:
         raise PluginError(
             f"{plugin.label}: {error}",
-            fix=f"define {attribute} in {module_name}, or mend the entry point in the pyproject.toml of its project",
+            fix=f"define {attribute} in {module_name}, or correct the entry point in its pyproject.toml",
         ) from error
     return found
 
 
 @contextmanager
-def _stdout_kept() -> Iterator[None]:
-    """Send what is printed in the block to stderr, that of C code too: it must not get into a --json document."""
+def _stdout_to_stderr() -> Iterator[None]:
+    """Redirect stdout to stderr within the block, for C code too: it must not end up in a --json document."""
     from contextlib import redirect_stdout
 
     with redirect_stdout(sys.stderr):
         try:
-            sys.__stdout__.flush()  # type: ignore[union-attr]  # None: an AttributeError, and nothing to keep
+            sys.__stdout__.flush()  # type: ignore[union-attr]  # None (AttributeError): nothing to redirect
             before = os.dup(1)
         except (OSError, AttributeError, ValueError):
             yield
@@ -170,21 +170,21 @@ def _import_fix(plugin: Installed, error: BaseException) -> str:
 @lru_cache(maxsize=8)
 def _installed(path: tuple[str, ...]) -> dict[str, Installed]:
     found: dict[str, Installed] = {}
-    for plugin in _announced(path):
+    for plugin in _registered(path):
         other = found.get(plugin.name)
-        found[plugin.name] = _with_catalogue(plugin) if other is None else _claimed_twice(other, plugin)
+        found[plugin.name] = _with_catalogue(plugin) if other is None else _duplicate(other, plugin)
     return dict(sorted(found.items()))
 
 
-def _claimed_twice(first: Installed, second: Installed) -> Installed:
+def _duplicate(first: Installed, second: Installed) -> Installed:
     both = f"{first.distribution} {first.version} and {second.distribution} {second.version}"
-    problem = f"is announced by two distributions: {both}"
+    problem = f"is registered by two distributions: {both}"
     fix = f"pip uninstall {first.distribution}   (or: pip uninstall {second.distribution})"
     return replace(first, catalogue=None, problem=problem, fix=fix)
 
 
 def _with_catalogue(plugin: Installed) -> Installed:
-    """Look for the catalogue in the plugin's top-level package, which find_spec locates without importing it."""
+    """Set the catalogue path: find_spec locates the plugin's top-level package without importing it."""
     from importlib.util import find_spec
 
     package = plugin.target.partition(":")[0].partition(".")[0]
@@ -194,7 +194,7 @@ def _with_catalogue(plugin: Installed) -> Installed:
         spec = None
     if spec is None:
         fix = f"pip install --force-reinstall {plugin.distribution}"
-        return replace(plugin, problem=f"its package '{package}' is not there", fix=fix)
+        return replace(plugin, problem=f"its package '{package}' is not installed", fix=fix)
     for folder in spec.submodule_search_locations or ():
         for name in ("catalogue.toml", "catalogue.json"):
             if (path := Path(folder, name)).is_file():
@@ -202,11 +202,11 @@ def _with_catalogue(plugin: Installed) -> Installed:
     return plugin
 
 
-def _announced(path: tuple[str, ...]) -> Iterator[Installed]:
-    """Yield what the distributions on `path` announce; of two copies of a distribution the first one counts.
+def _registered(path: tuple[str, ...]) -> Iterator[Installed]:
+    """Yield the plugins that the distributions on `path` register; of two copies of a distribution the first wins.
 
-    importlib.metadata.entry_points() gives the same but costs 18 ms, most of them to import email and zipfile: a fifth
-    of what `zoo list` may take. Opening the entry_points.txt of 100 distributions takes 1 ms.
+    importlib.metadata.entry_points() returns the same but takes 18 ms, mostly to import email and zipfile: a fifth of
+    the time budget of `zoo list`. Opening the entry_points.txt of 100 distributions takes 1 ms.
     """
     seen = set()
     for folder in path:
@@ -223,12 +223,12 @@ def _announced(path: tuple[str, ...]) -> Iterator[Installed]:
 def _distributions(folder: str) -> list[os.DirEntry[str]]:
     try:
         return [item for item in os.scandir(folder) if item.name.endswith((".dist-info", ".egg-info"))]
-    except OSError:  # sys.path may hold archives and folders that do not exist
+    except OSError:  # sys.path may contain archives and missing folders
         return []
 
 
 def _entry_points(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (name, target) of our group in an entry_points.txt: an INI file of `name = target [extras]` lines."""
+    """Yield (name, target) of group zoo.plugins in an entry_points.txt: INI lines of `name = target [extras]`."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -245,7 +245,7 @@ def _entry_points(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _identity(info: os.DirEntry[str]) -> tuple[str, str]:
-    """Return the name and version that a distribution's metadata gives, or what its folder's name tells."""
+    """Return the name and version of a distribution from its metadata, else from its folder name."""
     name, _, version = info.name.rpartition(".")[0].partition("-")
     fields = {"Name": name, "Version": version}
     for file in ("METADATA", "PKG-INFO"):

@@ -1,4 +1,4 @@
-"""Every known backbone: the catalogues of core, plugins and user merged, searched, and looked up by name."""
+"""Registry of backbones: merge the core, plugin and user catalogues, search them, look up names."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from zoo.catalogue.rows import entry_from_row, read_catalogue
 from zoo.errors import CatalogueError, NameNotFound, PluginError, ZooError
 from zoo.plugin import Entry, File, Repository
 
-KEPT = ("dim", "params", "license", "pretrained_on", "tasks", "metrics", "aliases")
-"""What a row says of a backbone, whatever its files say."""
+ROW_OVERRIDES = ("dim", "params", "license", "pretrained_on", "tasks", "metrics", "aliases")
+"""Fields of a catalogue row that take precedence over those its plugin resolves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class _Merged:
 
 
 def rows() -> dict[str, Entry]:
-    """Return every row by name: registry.toml's, the plugins', then the user's; CatalogueError if a file is broken."""
+    """Return all rows by name: core, plugin, then user catalogues. Raises CatalogueError if a file is invalid."""
     return dict(_merged().entries)
 
 
 def problems() -> dict[str, CatalogueError]:
-    """Return, by plugin, why the catalogue of a plugin is left out; it harms nothing else."""
+    """Return the errors of invalid plugin catalogues by plugin; other catalogues are not affected."""
     return dict(_merged().problems)
 
 
@@ -48,11 +48,11 @@ def search(
     max_params: int | None = None,
     license: str | None = None,
 ) -> list[Entry]:
-    """Return the entries that fit everything given; `pattern` is a part of the name, or a glob, whatever the case."""
+    """Return the entries that match all filters; `pattern` is a substring of the name or a glob, case-insensitive."""
     return [
         entry
         for entry in rows().values()
-        if (pattern is None or _fits(entry, pattern.lower()))
+        if (pattern is None or _matches(entry, pattern.lower()))
         and (plugin is None or entry.plugin == plugin)
         and (modality is None or entry.modality == modality)
         and (task is None or task in entry.tasks)
@@ -62,47 +62,47 @@ def search(
 
 
 def find(name: str) -> Entry:
-    """Return the entry called `name`: a full name, an alias or an unambiguous short name, each with @revision or not.
+    """Return the entry of a full name, an alias or an unambiguous short name, optionally with @revision.
 
-    Raises NameNotFound with the candidates of an ambiguous name, or with the names nearest to an unknown one.
+    Raises NameNotFound with the candidates for an ambiguous name, or with the closest names for an unknown one.
     """
     base, at, revision = name.partition("@")
-    merged = _merged(of=base.partition("/")[0])  # where a full name has to be, however many rows others list
+    merged = _merged(of=base.partition("/")[0])  # fast path: a full name is in the catalogue of its plugin
     if not {name, base} & merged.labels.keys():
         merged = _merged()
     if name in merged.labels:
         return merged.labels[name]
-    entry = merged.labels.get(base) or _one(base, _ends_with(base, merged))
-    if entry is None and (found := _outside(name, merged)):
+    entry = merged.labels.get(base) or _single(base, _by_suffix(base, merged))
+    if entry is None and (found := _resolve_uncatalogued(name, merged)):
         return found
-    entry = entry or _one(base, _before_dot(base, merged))
+    entry = entry or _single(base, _by_name_without_tag(base, merged))
     if entry is None:
-        raise _unknown(base, merged)
-    return _at(entry, revision) if at else entry
+        raise _not_found(base, merged)
+    return _at_revision(entry, revision) if at else entry
 
 
 def complete(entry: Entry) -> Entry:
-    """Return an entry with its files: those of a Hub row that lists none are looked up by its plugin.
+    """Return an entry with its files: for a Hub row that lists none, its plugin resolves them.
 
-    What the row itself says of the backbone stays. Raises StoreError if the repository cannot be seen.
+    Fields set in the row take precedence. Raises StoreError if the repository cannot be listed.
     """
     if entry.files or not (entry.source or "").startswith("hf://"):
         return entry
-    found = _resolved(entry.plugin, entry.name, str(entry.source).removeprefix("hf://"))
+    found = _resolve(entry.plugin, entry.name, str(entry.source).removeprefix("hf://"))
     if found is None:
         return entry
-    known = {key: value for key in KEPT if (value := getattr(entry, key)) not in (None, (), {})}
-    return replace(found, name=entry.name, source=entry.source, catalogue=entry.catalogue, **known)
+    overrides = {key: value for key in ROW_OVERRIDES if (value := getattr(entry, key)) not in (None, (), {})}
+    return replace(found, name=entry.name, source=entry.source, catalogue=entry.catalogue, **overrides)
 
 
 def pull(name: str) -> dict[str, Path]:
-    """Fetch and verify the weights of a catalogue name; returns the local files by their path in the source."""
+    """Download and verify the files of a backbone; returns the local files by their path in the source."""
     from zoo import store
 
     return store.pull(complete(find(name)))
 
 
-def _fits(entry: Entry, pattern: str) -> bool:
+def _matches(entry: Entry, pattern: str) -> bool:
     from fnmatch import fnmatchcase
 
     labels = [label.lower() for label in (entry.name, *entry.aliases)]
@@ -111,39 +111,39 @@ def _fits(entry: Entry, pattern: str) -> bool:
     return any(fnmatchcase(label, pattern) or fnmatchcase(label.partition("/")[2], pattern) for label in labels)
 
 
-def _ends_with(short: str, merged: _Merged) -> list[Entry]:
-    """Return the entries whose name without the plugin, or without the organisation too, is `short`."""
+def _by_suffix(short: str, merged: _Merged) -> list[Entry]:
+    """Return the entries whose name without the plugin, or without plugin and organisation, is `short`."""
     return [entry for name, entry in merged.entries.items() if short and name.endswith("/" + short)]
 
 
-def _before_dot(short: str, merged: _Merged) -> list[Entry]:
-    """Return the entries called `short` but for the tag after the first dot: resnet18 for native/resnet18.tv_in1k."""
+def _by_name_without_tag(short: str, merged: _Merged) -> list[Entry]:
+    """Return the entries whose name up to the first dot is `short`: resnet18 for native/resnet18.tv_in1k."""
     stems = ((name.partition(".")[0], entry) for name, entry in merged.entries.items())
     return [entry for stem, entry in stems if short and ("/" + stem).endswith("/" + short)]
 
 
-def _one(name: str, candidates: list[Entry]) -> Entry | None:
+def _single(name: str, candidates: list[Entry]) -> Entry | None:
     if len(candidates) > 1:
         names = [entry.name for entry in candidates]
         listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        raise NameNotFound(f"'{name}' fits several backbones: {listed}", fix=f"use a full name: zoo info {names[0]}")
+        raise NameNotFound(f"'{name}' is ambiguous: {listed}", fix=f"use a full name: zoo info {names[0]}")
     return candidates[0] if candidates else None
 
 
-def _outside(name: str, merged: _Merged) -> Entry | None:
-    """Ask the plugin of a full name for a row outside its catalogue."""
+def _resolve_uncatalogued(name: str, merged: _Merged) -> Entry | None:
+    """Let the plugin of a full name resolve a name that is not in its catalogue."""
     prefix, _, rest = name.partition("/")
     if prefix in merged.problems:
         problem = merged.problems[prefix]
-        what = f"'{name}' cannot be looked up: the catalogue of plugin '{prefix}' is left out: {problem.what}"
+        what = f"'{name}' cannot be looked up: the catalogue of plugin '{prefix}' is invalid: {problem.what}"
         raise NameNotFound(what, fix=problem.fix) from problem
     if not rest or prefix not in plugins.installed():
         return None
-    return _resolved(prefix, name, rest)
+    return _resolve(prefix, name, rest)
 
 
-def _resolved(plugin: str, name: str, rest: str) -> Entry | None:
-    """Have a plugin look for `rest`, "org/repo" with or without @revision; the entry goes by `name`."""
+def _resolve(plugin: str, name: str, rest: str) -> Entry | None:
+    """Let a plugin resolve `rest`, "org/repo" with or without @revision, to an entry called `name`."""
     from zoo import store
 
     bare, at, revision = rest.partition("@")
@@ -164,15 +164,15 @@ def _resolved(plugin: str, name: str, rest: str) -> Entry | None:
     return replace(found, name=name, source=f"{(found.source or '').partition('@')[0]}@{revision}")
 
 
-def _at(entry: Entry, revision: str) -> Entry:
-    """Return the entry at another revision; what was known of its files' bytes and its metrics no longer holds."""
+def _at_revision(entry: Entry, revision: str) -> Entry:
+    """Return the entry at another revision, without file hashes, sizes and metrics: they no longer apply."""
     if not (entry.source or "").startswith("hf://"):
         what = (
-            f"'{entry.name}@{revision}': only hf:// sources have revisions, this one is {entry.source or 'not given'}"
+            f"'{entry.name}@{revision}': only hf:// sources have revisions, this source is {entry.source or 'not set'}"
         )
         raise NameNotFound(what, fix=f"zoo info {entry.name}")
     if not re.fullmatch(r"\w[\w./-]*", revision) or ".." in revision:
-        what = f"'{entry.name}@{revision}': {revision!r} is no branch, tag or commit"
+        what = f"'{entry.name}@{revision}': {revision!r} is not a valid branch, tag or commit"
         raise NameNotFound(what, fix=f"zoo info {entry.name}@main")
     return replace(
         entry,
@@ -184,7 +184,7 @@ def _at(entry: Entry, revision: str) -> Entry:
     )
 
 
-def _unknown(name: str, merged: _Merged) -> NameNotFound:
+def _not_found(name: str, merged: _Merged) -> NameNotFound:
     from difflib import get_close_matches
 
     full = {key: entry.name for label, entry in merged.labels.items() for key in _spellings(label)}
@@ -193,25 +193,25 @@ def _unknown(name: str, merged: _Merged) -> NameNotFound:
     nearest = list(dict.fromkeys(close + containing))[:5]
     pattern = re.match(r"[a-z]*", name.rpartition("/")[2].lower())
     stem = pattern[0] if pattern and any(pattern[0] in entry.lower() for entry in merged.entries) else ""
-    what = f"no backbone is called '{name}'; nearest: {', '.join(nearest) or 'none'}"
+    what = f"unknown backbone '{name}'; nearest: {', '.join(nearest) or 'none'}"
     return NameNotFound(what, fix=f"zoo list {stem}".strip())
 
 
 def _spellings(label: str) -> Iterator[str]:
-    """Yield a label in lower case: whole, without its plugin, its last part alone; each with and without its tag."""
+    """Yield a label in lower case: in full, without plugin, and its last part; each with and without its tag."""
     label = label.lower()
     for part in (label.rpartition("/")[2], label.partition("/")[2] or label, label):
         yield from (part.partition(".")[0], part)
 
 
 def _merged(of: str | None = None) -> _Merged:
-    """Merge the catalogues, or those that may list names `of` a plugin.
+    """Merge all catalogues, or only those that may list names `of` one plugin.
 
-    Files that may change under us (the user's) are read each time, the others once.
+    User catalogues are read on every call because they may change; core and plugin catalogues are cached.
     """
     entries: dict[str, Entry] = {}
     labels: dict[str, Entry] = {}
-    left_out: dict[str, CatalogueError] = {}
+    problems: dict[str, CatalogueError] = {}
     found = [_core_rows(_core_path())]
     for plugin in plugins.installed().values():
         if plugin.catalogue is None or of not in (None, plugin.name):
@@ -219,21 +219,21 @@ def _merged(of: str | None = None) -> _Merged:
         try:
             found.append(_plugin_rows(plugin.name, plugin.catalogue))
         except CatalogueError as error:
-            left_out[plugin.name] = error
+            problems[plugin.name] = error
     found.extend(map(_user_rows, _user_paths()))
     for catalogue in found:
         for entry in catalogue:
             entries[entry.name] = entry
-            _claim(labels, entry)
-    return _Merged(entries, labels, left_out)
+            _add_labels(labels, entry)
+    return _Merged(entries, labels, problems)
 
 
-def _claim(labels: dict[str, Entry], entry: Entry) -> None:
+def _add_labels(labels: dict[str, Entry], entry: Entry) -> None:
     for label in (entry.name, *entry.aliases):
         if label in labels:
             first, second = labels[label].catalogue, entry.catalogue
-            what = f"'{label}' names two backbones: one in {first}, one in {second}"
-            raise CatalogueError(what, fix=f"rename one of the two, in {second}")
+            what = f"'{label}' is defined twice: in {first} and in {second}"
+            raise CatalogueError(what, fix=f"rename one of the two in {second}")
         labels[label] = entry
 
 
@@ -244,7 +244,7 @@ def _core_rows(path: Path) -> tuple[Entry, ...]:
 
 @lru_cache(maxsize=64)
 def _plugin_rows(plugin: str, path: Path) -> tuple[Entry, ...]:
-    with _uncollected():
+    with _gc_disabled():
         entries = tuple(entry_from_row(name, row, catalogue=path) for name, row in read_catalogue(path).items())
     for entry in entries:
         stray = [label for label in (entry.name, *entry.aliases) if not label.startswith(f"{plugin}/")]
@@ -253,13 +253,13 @@ def _plugin_rows(plugin: str, path: Path) -> tuple[Entry, ...]:
             raise CatalogueError(what, fix=f"start its names and aliases with {plugin}/ in {path}")
     labels: dict[str, Entry] = {}
     for entry in entries:
-        _claim(labels, entry)  # an alias given twice is the plugin's own fault, and costs its own rows alone
+        _add_labels(labels, entry)  # duplicates within one plugin invalidate only that plugin's catalogue
     return entries
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Look for no garbage in the block: a catalogue has none, and looking takes half of the time of a large one."""
+def _gc_disabled() -> Iterator[None]:
+    """Disable cyclic GC while parsing a catalogue: there are no cycles, and GC takes half the time of a large one."""
     before = gc.isenabled()
     gc.disable()
     try:
@@ -285,7 +285,7 @@ def _core_path() -> Path:
 
 
 def _user_paths() -> Iterable[Path]:
-    """Return the zoo.toml of the user's config folder and of the working folder, those that exist, each once."""
+    """Return the existing zoo.toml files of the user's config folder and the working directory, without duplicates."""
     environ = os.environ
     config = environ.get("ZOO_CONFIG_HOME") or os.path.join(environ.get("XDG_CONFIG_HOME") or "~/.config", "zoo")
     paths = (os.path.join(os.path.expanduser(config), "zoo.toml"), "zoo.toml")
@@ -293,10 +293,12 @@ def _user_paths() -> Iterable[Path]:
 
 
 def _saved_entry(name: str, row: Mapping[str, Any], catalogue: Path) -> Entry:
-    """Return the entry of a saved model's folder under a new name: its own net, with the weights of that folder."""
+    """Return the entry of a saved model folder under a new name: its architecture, with the weights of that folder."""
     where = f'{catalogue}: ["{name}"] saved = {row["saved"]!r}'
     if not isinstance(row["saved"], str) or not set(row) <= {"saved", "aliases"}:
-        raise CatalogueError(f"{where}: has to be a folder, alone or with aliases", fix=f"edit {catalogue}")
+        raise CatalogueError(
+            f"{where}: must be a folder, and only aliases may be given besides", fix=f"edit {catalogue}"
+        )
     document = catalogue.parent / os.path.expanduser(row["saved"]) / "zoo.json"
     try:
         saved = json.loads(document.read_text(encoding="utf-8"))
@@ -304,7 +306,7 @@ def _saved_entry(name: str, row: Mapping[str, Any], catalogue: Path) -> Entry:
         renamed = {**saved["entry"], "name": name, "source": document.parent.resolve().as_uri(), "files": files}
         renamed["aliases"] = row.get("aliases", [])
     except FileNotFoundError as error:
-        raise CatalogueError(f"{where}: there is no {document}", fix=f"delete the row in {catalogue}") from error
+        raise CatalogueError(f"{where}: {document} does not exist", fix=f"delete the row in {catalogue}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"{where}: {document} is damaged: {type(error).__name__}: {error}"
         raise CatalogueError(what, fix=f"save the model again, or delete the row in {catalogue}") from error

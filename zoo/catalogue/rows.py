@@ -1,4 +1,4 @@
-"""Rows of a catalogue: read a TOML or JSON file of them, and turn a row into an Entry and back."""
+"""Catalogue rows: read TOML or JSON catalogues, validate rows, convert between rows and Entry objects."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from zoo.store.paths import is_inside
 Row = Mapping[str, Any]
 SOURCES = ("hf://", "https://", "file://", "package://")
 NAME = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)+")
-LARGEST = 4096
-"""Pixels of the short side that an image may be scaled to."""
+MAX_RESIZE = 4096
+"""Maximum short side in pixels that an image is resized to."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 
 
-class _Bad(Exception):
-    """A value of a row is wrong: `key` says which and `rule` what it has to be."""
+class _InvalidValue(Exception):
+    """A value of a row is invalid: `key` is its key, `rule` what it must be."""
 
     def __init__(self, key: str, rule: str) -> None:
         super().__init__(key, rule)
@@ -32,7 +32,7 @@ class _Bad(Exception):
 
 
 def read_catalogue(path: Path) -> dict[str, Row]:
-    """Return the rows of a .toml or .json file by name, values not yet checked; CatalogueError if it is broken."""
+    """Return the rows of a .toml or .json file by name, without checking values. Raises CatalogueError if malformed."""
     try:
         text = path.read_text(encoding="utf-8")
         rows = json.loads(text) if path.suffix == ".json" else _toml(text)
@@ -42,50 +42,50 @@ def read_catalogue(path: Path) -> dict[str, Row]:
         line = _error_line(error, path)
         raise CatalogueError(f"{path}:{line}: {error}", fix=f"edit line {line} of {path}") from error
     if not isinstance(rows, dict):
-        raise CatalogueError(f"{path}:1: not an object of rows by name", fix=f'edit {path}: {{"plugin/name": {{…}}}}')
+        raise CatalogueError(
+            f"{path}:1: must be an object of rows by name", fix=f'edit {path}: {{"plugin/name": {{…}}}}'
+        )
     for name, row in rows.items():
         if not isinstance(row, dict):
-            raise _error(path, name, f"{name} = {row!r} is no row", f'write a table: ["plugin/{name}"]')
+            raise _error(path, name, f"{name} = {row!r} is not a row", f'write a table: ["plugin/{name}"]')
         if not NAME.fullmatch(name):
-            raise _error(
-                path, name, "is no name of the form plugin/name", "rename it (letters, digits and . _ + - only)"
-            )
+            raise _error(path, name, "is not of the form plugin/name", "rename it (letters, digits and . _ + - only)")
     return rows
 
 
 def entry_from_row(name: str, row: Row, *, catalogue: str | Path) -> Entry:
-    """Return the Entry that a row describes; CatalogueError names file, line, key and the values allowed."""
+    """Convert a row to an Entry. Raises CatalogueError with the file, line, key and allowed values."""
     try:
         return _entry(name, row, str(catalogue))
-    except _Bad as bad:
-        value = f"{bad.key} = {row[bad.key]!r}: " if bad.key in row else ""
-        raise _error(Path(catalogue), name, f"{value}{bad.rule}", f"edit {bad.key}") from bad
+    except _InvalidValue as error:
+        value = f"{error.key} = {row[error.key]!r}: " if error.key in row else ""
+        raise _error(Path(catalogue), name, f"{value}{error.rule}", f"edit {error.key}") from error
 
 
 def row_from_entry(entry: Entry) -> dict[str, Any]:
-    """Return everything an entry says as a JSON-able row, with `name` and `plugin`; entry_from_row undoes it."""
+    """Convert an entry to a JSON-serialisable row, including `name` and `plugin`; the inverse of entry_from_row."""
     row = {key: value for key, value in asdict(entry).items() if value not in (None, (), {}) and key != "catalogue"}
     if entry.files:
         row["files"] = [{k: v for k, v in asdict(file).items() if v is not None} for file in entry.files]
-    plain: dict[str, Any] = json.loads(json.dumps(row))  # tuples become lists, as a reader of the file would see them
+    plain: dict[str, Any] = json.loads(json.dumps(row))  # tuples become lists, as in a row read from a file
     return plain
 
 
 def _entry(name: str, row: Row, catalogue: str) -> Entry:
     if unknown := [key for key in row if key not in FIELDS]:
-        raise _Bad(unknown[0], f"no such key; nearest: {_nearest(unknown[0])}")
+        raise _InvalidValue(unknown[0], f"unknown key; nearest: {_nearest(unknown[0])}")
     for key in ("modality", "input"):
         if key not in row:
-            raise _Bad(key, f"the key {key} is missing")
+            raise _InvalidValue(key, f"the key {key} is missing")
     if row.get("name", name) != name:
-        raise _Bad("name", "is not the name above it")
+        raise _InvalidValue("name", "must equal the name in the header")
     values = {key: FIELDS[key](key, value) for key, value in row.items() if key != "name"}
     read_input = _image_input if values["modality"] == "image" else _text_input
-    values["input"] = _shared(read_input, "input", values["input"])
+    values["input"] = _memoised(read_input, "input", values["input"])
     if "source" not in values and values.get("files"):
-        raise _Bad("files", "files need the source they are in")
+        raise _InvalidValue("files", "files require a source")
     if not values.get("files") and not values.get("source", "hf://").startswith("hf://"):
-        raise _Bad("source", "needs the files to take from it: files = [{ path = … }]")
+        raise _InvalidValue("source", "requires files: files = [{ path = … }]")
     values.setdefault("plugin", name.partition("/")[0])
     return Entry(name=name, catalogue=catalogue, **values)
 
@@ -96,62 +96,62 @@ def _is_number(value: object) -> bool:
 
 def _text(key: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise _Bad(key, "has to be a text")
+        raise _InvalidValue(key, "must be a non-empty string")
     return value
 
 
 def _count(key: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _Bad(key, "has to be a whole number above 0")
+        raise _InvalidValue(key, "must be a positive integer")
     return value
 
 
 def _texts(key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise _Bad(key, "has to be a list of texts")
+        raise _InvalidValue(key, "must be a list of non-empty strings")
     return tuple(value)
 
 
 def _table(key: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _Bad(key, "has to be a table")
+        raise _InvalidValue(key, "must be a table")
     return value
 
 
 def _options(key: str, value: object) -> dict[str, Any]:
     table = _table(key, value)
-    if not all(type(item) is str for item in table.values()):  # which is what nearly every row has
+    if not all(type(item) is str for item in table.values()):  # fast path: true for nearly all rows
         try:
             json.dumps(table, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            raise _Bad(key, "may hold texts, numbers, true, false, lists and tables") from error
+            raise _InvalidValue(key, "may contain only strings, numbers, booleans, lists and tables") from error
     return table
 
 
 def _metrics(key: str, value: object) -> dict[str, float]:
     table = _table(key, value)
     if not all(map(_is_number, table.values())):
-        raise _Bad(key, "has to be a table of numbers")
+        raise _InvalidValue(key, "must be a table of numbers")
     return {metric: float(number) for metric, number in table.items()}
 
 
 def _modality(key: str, value: object) -> str:
     if value not in ("image", "text"):
-        raise _Bad(key, "has to be 'image' or 'text'")
+        raise _InvalidValue(key, "must be 'image' or 'text'")
     return str(value)
 
 
 def _source(key: str, value: object) -> str:
     if not isinstance(value, str) or not value.startswith(SOURCES):
-        raise _Bad(key, f"has to start with one of {', '.join(SOURCES)}")
+        raise _InvalidValue(key, f"must start with one of {', '.join(SOURCES)}")
     return value
 
 
-def _shared(read: Callable[[str, Any], Any], key: str, value: Any) -> Any:
-    """Read equal values once: the 1,807 rows of timm have 156 inputs and one list of files between them."""
+def _memoised(read: Callable[[str, Any], Any], key: str, value: Any) -> Any:
+    """Parse equal values once: the 1,807 rows of timm share 156 distinct inputs and one list of files."""
     try:
-        return _read(read, key, marshal.dumps(value, 2))  # tells 1 from 1.0 and True
-    except ValueError:  # a date, which TOML knows
+        return _read(read, key, marshal.dumps(value, 2))  # distinguishes 1 from 1.0 and True
+    except ValueError:  # a TOML date, which marshal cannot serialise
         return read(key, value)
 
 
@@ -162,7 +162,7 @@ def _read(read: Callable[[str, Any], Any], key: str, value: bytes) -> Any:
 
 def _files(key: str, value: object) -> tuple[File, ...]:
     if not isinstance(value, list):
-        raise _Bad(key, 'has to be a list: [{ path = "model.safetensors" }]')
+        raise _InvalidValue(key, 'must be a list: [{ path = "model.safetensors" }]')
     return tuple(_file(key, item) for item in value)
 
 
@@ -170,40 +170,40 @@ def _file(key: str, value: object) -> File:
     item = _table(key, value)
     path, sha256, size = item.get("path"), item.get("sha256"), item.get("bytes")
     if not set(item) <= {"path", "sha256", "bytes"}:
-        raise _Bad(key, "each file has the keys path, sha256 and bytes")
+        raise _InvalidValue(key, "allowed keys of a file: path, sha256, bytes")
     if not isinstance(path, str) or not is_inside(path):
-        raise _Bad(key, f"path {path!r} has to name a file below the source")
+        raise _InvalidValue(key, f"path {path!r} must be relative and inside the source")
     if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
-        raise _Bad(key, f"sha256 of {path} has to be 64 hexadecimal digits in lower case")
+        raise _InvalidValue(key, f"sha256 of {path} must be 64 lower-case hexadecimal digits")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
-        raise _Bad(key, f"bytes of {path} has to be a whole number, 0 or more")
+        raise _InvalidValue(key, f"bytes of {path} must be a non-negative integer")
     return File(path, sha256, size)
 
 
 def _image_input(key: str, value: dict[str, Any]) -> ImageInput:
     if not {"size", "mean", "std"} <= value.keys() <= {"size", "mean", "std", "interpolation", "crop"}:
-        raise _Bad(key, "has the keys size, mean, std, interpolation and crop; the first three are needed")
+        raise _InvalidValue(key, "requires the keys size, mean and std; interpolation and crop are optional")
     mean, std = value["mean"], value["std"]
     for channels in (mean, std):
         if not isinstance(channels, list) or not channels or not all(map(_is_number, channels)):
-            raise _Bad(key, "mean and std have to be lists of one number a channel")
+            raise _InvalidValue(key, "mean and std must be lists of one number per channel")
     if len(mean) != len(std) or min(std) <= 0:
-        raise _Bad(key, "mean and std have to be of one length, and std above 0")
+        raise _InvalidValue(key, "mean and std must have the same length, and std must be positive")
     interpolation, crop = value.get("interpolation", "bilinear"), value.get("crop", 1.0)
     if interpolation not in INTERPOLATIONS:
-        raise _Bad(key, f"interpolation has to be one of {', '.join(INTERPOLATIONS)}")
+        raise _InvalidValue(key, f"interpolation must be one of {', '.join(INTERPOLATIONS)}")
     if not _is_number(crop) or not 0 < crop <= 1:
-        raise _Bad(key, "crop has to be a number above 0, at most 1")
+        raise _InvalidValue(key, "crop must be a number in (0, 1]")
     size = _count(key, value["size"])
-    if size > LARGEST * crop:
-        raise _Bad(key, f"size / crop, what an image is scaled to, has to be at most {LARGEST}")
+    if size > MAX_RESIZE * crop:
+        raise _InvalidValue(key, f"size / crop, the short side after resizing, must be at most {MAX_RESIZE}")
     return ImageInput(size, tuple(map(float, mean)), tuple(map(float, std)), interpolation, float(crop))
 
 
 def _text_input(key: str, value: dict[str, Any]) -> TextInput:
     pairs = value.get("pairs", False)
     if not {"files", "max_length"} <= set(value) <= {"files", "max_length", "pairs"} or not isinstance(pairs, bool):
-        raise _Bad(key, "has the keys files, max_length and (true or false) pairs; the first two are needed")
+        raise _InvalidValue(key, "requires the keys files and max_length; pairs (true or false) is optional")
     return TextInput(_texts(key, value["files"]), _count(key, value["max_length"]), pairs)
 
 
@@ -215,7 +215,7 @@ FIELDS: dict[str, Callable[[str, object], Any]] = {
     "dim": _count,
     "params": _count,
     "source": _source,
-    "files": partial(_shared, _files),
+    "files": partial(_memoised, _files),
     "license": _text,
     "pretrained_on": _text,
     "tasks": _texts,
@@ -223,7 +223,7 @@ FIELDS: dict[str, Callable[[str, object], Any]] = {
     "options": _options,
     "aliases": _texts,
 }
-"""Every key a row may have, and the function that checks and converts its value."""
+"""Allowed keys of a row, and the function that validates and converts the value."""
 
 
 def _toml(text: str) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def _nearest(key: str) -> str:
 
 
 def _error(path: Path, name: str, what: str, edit: str) -> CatalogueError:
-    """Return the error about a row, with the line of its header (looked for only now: reading stays fast)."""
+    """Return the error for a row, with the line of its header (searched only on error, to keep reading fast)."""
     where = str(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -253,7 +253,7 @@ def _error(path: Path, name: str, what: str, edit: str) -> CatalogueError:
 
 
 def _error_line(error: Exception, path: Path) -> int:
-    """Return the line a parser complained about: JSON's error carries it, TOML's says it, or it is the last one."""
-    said = re.search(r"at line (\d+)", str(error))
-    line = getattr(error, "lineno", None) or (int(said[1]) if said else None)
+    """Return the line of a parse error: from JSON's lineno, from TOML's message, else the last line."""
+    match = re.search(r"at line (\d+)", str(error))
+    line = getattr(error, "lineno", None) or (int(match[1]) if match else None)
     return int(line) if line else path.read_bytes().count(b"\n") + 1
