@@ -1,4 +1,4 @@
-"""What can go wrong between a server and its client: each answers a request for a file's bytes in its own wrong way."""
+"""HTTP fault injection for the loopback Hub: truncated, stalled, reset and malformed responses."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 
 def _part(handler: Any, content: bytes) -> tuple[int, int] | None:
-    """Return which bytes are asked for, the first and the one after the last; None: all, or there are no ranges."""
-    asked = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
-    if not asked or not handler.ranges:
+    """Return start and stop of the requested byte range; None if all bytes are requested or ranges are disabled."""
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
+    if not match or not handler.ranges:
         return None
-    return int(asked[1]), min(int(asked[2] or len(content)) + 1, len(content))
+    return int(match[1]), min(int(match[2] or len(content)) + 1, len(content))
 
 
 def _head(handler: Any, content: bytes, share: float = 1) -> bytes:
-    """Send the head of a right answer, or of a share of it; returns the bytes that should follow it."""
+    """Send valid headers for the requested bytes, or for the first `share` of them; returns the matching body."""
     part = _part(handler, content)
     first, stop = part or (0, len(content))
     length = int((stop - first) * share)
@@ -32,7 +32,7 @@ def _head(handler: Any, content: bytes, share: float = 1) -> bytes:
 
 
 def cut(after: int) -> Callable[..., bool]:
-    """Close the connection after some bytes of the body."""
+    """Close the connection after `after` bytes of the body."""
 
     def fault(handler: Any, content: bytes) -> bool:
         handler.wfile.write(_head(handler, content)[:after])
@@ -43,7 +43,7 @@ def cut(after: int) -> Callable[..., bool]:
 
 
 def reset(after: int) -> Callable[..., bool]:
-    """Reset the connection after some bytes of the body."""
+    """Reset the connection after `after` bytes of the body."""
 
     def fault(handler: Any, content: bytes) -> bool:
         handler.wfile.write(_head(handler, content)[:after])
@@ -57,7 +57,7 @@ def reset(after: int) -> Callable[..., bool]:
 
 
 def stall(after: int, seconds: float) -> Callable[..., bool]:
-    """Send no more after some bytes, and keep the connection open."""
+    """Stop sending after `after` bytes and keep the connection open for `seconds`."""
 
     def fault(handler: Any, content: bytes) -> bool:
         handler.wfile.write(_head(handler, content)[:after])
@@ -70,7 +70,7 @@ def stall(after: int, seconds: float) -> Callable[..., bool]:
 
 
 def status(code: int, **headers: str) -> Callable[..., bool]:
-    """Answer with a status; header names are written with _ for -."""
+    """Respond with a status code; keyword arguments are headers, with _ for -."""
 
     def fault(handler: Any, content: bytes) -> bool:
         handler.answer(code, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -80,19 +80,19 @@ def status(code: int, **headers: str) -> Callable[..., bool]:
 
 
 def wrong(handler: Any, content: bytes) -> bool:
-    """Send the right number of wrong bytes."""
+    """Send a body of the right length with wrong content."""
     handler.wfile.write(_head(handler, content).translate(bytes(range(255, -1, -1))))
     return True
 
 
 def short(handler: Any, content: bytes) -> bool:
-    """Send half of the bytes that were asked for, and say so."""
+    """Send half of the requested bytes, with a matching Content-Length."""
     handler.wfile.write(_head(handler, content, 0.5))
     return True
 
 
 def long(handler: Any, content: bytes) -> bool:
-    """Send more bytes than there are, and say so."""
+    """Send 1,000 extra bytes, with a matching Content-Length."""
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(content) + 1000))
     handler.end_headers()
@@ -101,13 +101,13 @@ def long(handler: Any, content: bytes) -> bool:
 
 
 def elsewhere(handler: Any, content: bytes) -> bool:
-    """Answer with another range than was asked for."""
+    """Respond with a range other than the requested one."""
     handler.answer(206, {"Content-Range": f"bytes 1-{len(content) - 1}/{len(content)}"}, content[1:], content[1:])
     return True
 
 
 def zipped(handler: Any, content: bytes) -> bool:
-    """Answer with compressed bytes that were not asked for."""
+    """Respond with gzip although it was not requested."""
     import gzip
 
     packed = gzip.compress(content)
@@ -116,7 +116,7 @@ def zipped(handler: Any, content: bytes) -> bool:
 
 
 def lead(url: str) -> Callable[..., bool]:
-    """Redirect to another address; {self} in it is the server's own."""
+    """Redirect to another URL; {self} in it is the server's own."""
     return lambda handler, content: status(302, Location=url.format(self=f"http://{handler.headers['Host']}"))(
         handler, content
     )

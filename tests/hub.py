@@ -1,4 +1,4 @@
-"""A Hub on a loopback port that the real client talks to: resolves, redirects, refuses, and corrupts when asked."""
+"""A fake Hub on a loopback port for the real huggingface_hub client, with configurable failures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LARGE = 1 << 20
 
 @dataclass(frozen=True)
 class Request:
-    """What a server was asked; header names are in lower case."""
+    """A received request; header names are in lower case."""
 
     method: str
     path: str
@@ -33,7 +33,7 @@ class Request:
 
 
 def commit_of(files: Mapping[str, bytes]) -> str:
-    """Return a made-up commit: 40 hexadecimal digits that depend on the content."""
+    """Return a fake commit hash, 40 hexadecimal digits derived from the content."""
     return _commit(tuple(sorted(files.items())))
 
 
@@ -44,32 +44,32 @@ def _commit(files: tuple[tuple[str, bytes], ...]) -> str:
 
 @lru_cache(maxsize=256)
 def etag_of(path: str, content: bytes) -> str:
-    """Return the hash a Hub gives: SHA-256 of a large file, git's SHA-1 of a small one."""
+    """Return the ETag of a file on the Hub: SHA-256 of an LFS file, git blob SHA-1 of a regular one."""
     if is_lfs(path, content):
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def is_lfs(path: str, content: bytes) -> bool:
-    """Tell whether a Hub keeps a file apart from git."""
+    """Return whether the Hub stores a file in LFS."""
     return path.endswith(LFS) or len(content) >= LARGE
 
 
 @dataclass
 class Hub:
-    """Repositories ("org/repo", or "org/repo@revision" for one beside main) as files by path.
+    """A Hub with repositories ("org/repo", or "org/repo@revision" for a revision other than main) as files by path.
 
-    cdn       send large files by a redirect to another origin, as the real one does
-    token     answer only those who send it
-    gated     repositories that let nobody in
-    status    answer everything with this HTTP status
-    without   headers that are left out
-    alter     (path, content) -> what is sent in its place; headers stay, so a shorter body is a cut connection
-    xet       hashes by which another storage knows files, by path; `storage` is its address
-    ranges    answer a request for a range with that range
-    faults    what goes wrong with the first requests for a file's bytes (faults.py), one each; None: nothing
-    always    what goes wrong with all requests after them
-    requests, cdn_requests    what was asked, in order
+    cdn       redirect large files to another origin, as the real Hub does
+    token     require this token
+    gated     repositories that deny access
+    status    respond to every request with this HTTP status
+    without   headers to omit
+    alter     (path, content) -> body to send instead; headers are unchanged, so a shorter body is a cut connection
+    xet       xet hashes of files, by path; `storage` is the URL of the xet storage
+    ranges    support range requests
+    faults    faults (faults.py) for the first requests for file contents, one each; None: no fault
+    always    fault for all requests after those
+    requests, cdn_requests    received requests, in order
     """
 
     repos: Mapping[str, Mapping[str, bytes]]
@@ -99,7 +99,7 @@ class Hub:
             server.server_close()
 
     def find(self, repo: str, revision: str) -> Mapping[str, bytes] | None:
-        """Return the files of a revision: main, a name or a commit."""
+        """Return the files of a revision: main, a branch name or a commit."""
         versions = {name: files for name, files in self.repos.items() if name.partition("@")[0] == repo}
         named = versions.get(repo if revision == "main" else f"{repo}@{revision}")
         return named or next((files for files in versions.values() if commit_of(files) == revision), None)
@@ -107,10 +107,10 @@ class Hub:
     def _answer(self, handler: _Handler) -> None:
         if self.status:
             return handler.answer(self.status)
-        asked = unquote(urlsplit(handler.path).path)
-        if asked == TOKENS:
+        route = unquote(urlsplit(handler.path).path)
+        if route == TOKENS:
             return self._xet_token(handler)
-        match = RESOLVE.fullmatch(asked) or MODEL.fullmatch(asked)
+        match = RESOLVE.fullmatch(route) or MODEL.fullmatch(route)
         if match is None:
             return handler.answer(404)
         repo, path = match["repo"], match.groupdict().get("path")
@@ -141,22 +141,22 @@ class Hub:
         return self._bytes(handler, headers | {"ETag": etag}, path, content)
 
     def _xet_token(self, handler: _Handler) -> None:
-        told = {"casUrl": self.storage, "exp": int(time.time()) + 3600, "accessToken": "short-lived"}
-        content = json.dumps(told).encode()
+        document = {"casUrl": self.storage, "exp": int(time.time()) + 3600, "accessToken": "short-lived"}
+        content = json.dumps(document).encode()
         handler.answer(200, {"Content-Type": "application/json"}, content, content)
 
     def _bytes(self, handler: _Handler, headers: dict[str, str], path: str, content: bytes) -> None:
-        """Send the bytes of a file, or the range of them that is asked for, unless there is a fault to make."""
+        """Send a file or the requested range of it, unless a fault is configured for the request."""
         handler.ranges = self.ranges
         if handler.command == "GET":
             with self._turn:
                 fault = self.faults.pop(0) if self.faults else self.always
             if fault is not None and fault(handler, content):
                 return None
-        sent, asked = self.alter(path, content), RANGE.fullmatch(handler.headers.get("Range", ""))
-        if not asked or not self.ranges or handler.command == "HEAD":
+        sent, requested = self.alter(path, content), RANGE.fullmatch(handler.headers.get("Range", ""))
+        if not requested or not self.ranges or handler.command == "HEAD":
             return handler.answer(200, headers, content, sent)
-        first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
+        first, last = int(requested[1]), min(int(requested[2] or len(content)), len(content) - 1)
         headers |= {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
         return handler.answer(206, headers, content[first : last + 1], sent[first : last + 1])
 
@@ -169,7 +169,7 @@ class Hub:
 
 
 def _listing(repo: str, files: Mapping[str, bytes]) -> dict[str, Any]:
-    """Describe a repository as a Hub does when it is asked for blobs as well."""
+    """Return the response of the Hub API for a repository with blobs=true."""
     siblings: list[dict[str, Any]] = []
     for path, content in files.items():
         siblings.append({"rfilename": path, "size": len(content), "blobId": "0" * 40})
@@ -180,11 +180,11 @@ def _listing(repo: str, files: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 Fault = Callable[["_Handler", bytes], bool]
-"""Answers a request for a file's bytes wrongly; returns False to let it be answered after all."""
+"""Sends a faulty response to a request for file contents and returns True; False: respond normally."""
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One connection, kept open between requests as real servers do."""
+    """Handler of one keep-alive connection."""
 
     protocol_version = "HTTP/1.1"
     server: _Server
@@ -199,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def answer(self, status: int, headers: Mapping[str, str] = {}, content: bytes = b"", sent: bytes = b"") -> None:
-        """Send headers as for `content`, then `sent`; if that is too short, close the connection under it."""
+        """Send the headers for `content`, then the body `sent`; close the connection if the body is shorter."""
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
@@ -210,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Suppress the access log."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -226,7 +226,7 @@ class _Server(ThreadingHTTPServer):
         return connection, address
 
     def handle_error(self, request: Any, address: Any) -> None:
-        """Let a client go away without a word."""
+        """Ignore clients that disconnect."""
 
 
 def _serve(reply: Callable[[_Handler], None], requests: list[Request]) -> _Server:

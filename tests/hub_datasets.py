@@ -1,4 +1,4 @@
-"""The loopback Hub with data sets instead of models, as the `datasets` library asks for them."""
+"""The loopback Hub with the dataset endpoints used by the `datasets` library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INFO = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>[
 
 
 class DatasetHub(Hub):
-    """Repositories of data sets; what is not about them is answered as for models."""
+    """A Hub with dataset repositories; other requests are handled as for models."""
 
     def _answer(self, handler: _Handler) -> None:
         parts = urlsplit(handler.path)
@@ -40,7 +40,7 @@ def _json(handler: _Handler, document: Any) -> None:
 
 
 def _tree(files: Mapping[str, bytes], under: str, recursive: bool) -> list[dict[str, Any]]:
-    """Return the files and folders directly below a folder, or all files below it."""
+    """Return the files and folders directly in a folder, or all files below it if recursive."""
     found: dict[str, dict[str, Any]] = {}
     for path, content in files.items():
         if not path.startswith(f"{under}/" if under else ""):

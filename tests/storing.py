@@ -1,4 +1,4 @@
-"""What the tests of the store share: two small files, and what is kept of them."""
+"""Shared helpers of the store tests: two small files, an entry for them, and the contents of the store."""
 
 import hashlib
 
@@ -20,6 +20,6 @@ def sha256(content):
 
 
 def kept():
-    """Return what is in the store: blobs, and files that are on their way; not the guards, which are empty."""
+    """Return the names of the blobs and of the partial downloads in the store, without lock files."""
     folders = (store.home() / "blobs", store.home() / "tmp")
     return [sorted(path.name for path in folder.glob("*") if path.suffix != ".lock") for folder in folders]

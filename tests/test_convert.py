@@ -1,4 +1,4 @@
-"""zoo convert: tensors of a PyTorch file become safetensors; code in it does not run, and nothing is half-written."""
+"""zoo convert: conversion to safetensors, and malicious, damaged or oversized PyTorch checkpoints."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def saved(value: object, name: str = "pytorch_model.bin", **how: bool) -> Path:
 
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-def test_tensors_are_converted_and_the_rest_is_told(wrapper, old):
+def test_tensors_are_converted_and_other_entries_are_reported(wrapper, old):
     state = OrderedDict(a=WEIGHT, turned=WEIGHT.T, twin=WEIGHT, half=WEIGHT.half(), one=torch.tensor(1))
     value = state if wrapper is None else {wrapper: state, "epoch": 3}
-    told = here(saved(value, _use_new_zipfile_serialization=not old), TARGET)
-    assert told == {"left_out": [] if wrapper is None else ["epoch"]}
+    result = here(saved(value, _use_new_zipfile_serialization=not old), TARGET)
+    assert result == {"left_out": [] if wrapper is None else ["epoch"]}
     back, metadata = read_state(TARGET)
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], state[name]) for name in state)
     assert metadata == {"converted_from": "pytorch_model.bin"}
 
 
-def test_a_repository_of_a_pytorch_file_is_a_row_of_ones_own():
+def test_a_converted_repository_loads_through_the_row_in_the_docs():
     import tiny
     from safetensors.torch import load
 
@@ -64,41 +64,41 @@ class Bomb:
         return os.system, ("touch exploded",)
 
 
-def test_code_in_a_file_does_not_run():
+def test_pickled_code_is_not_executed():
     for number, content in enumerate((pickle.dumps(Bomb(), protocol=2), pickle.dumps({"a": Bomb()}, protocol=2))):
         Path(f"bomb{number}.bin").write_bytes(content)
         assert "error" in here(Path(f"bomb{number}.bin"), TARGET)
     saved({"a": WEIGHT, "b": Bomb()}, "bomb.bin")
-    with pytest.raises(WeightsError, match="is not converted") as caught:
+    with pytest.raises(WeightsError, match="cannot be converted") as caught:
         convert(Path("bomb.bin"), TARGET)
     assert caught.value.fix
     assert not Path("exploded").exists()
     assert not TARGET.exists()
 
 
-def test_what_holds_no_tensors_is_refused():
+def test_a_checkpoint_that_is_not_a_dict_of_tensors_raises():
     for value in ([WEIGHT], {"a": 1}, {1: WEIGHT}, "text", {}):
-        assert here(saved(value), TARGET)["error"].partition("it holds ")[2]
+        assert here(saved(value), TARGET)["error"].partition("it contains ")[2]
     assert not TARGET.exists()
 
 
-def test_a_file_that_is_cut_or_swells_is_refused():
+def test_a_truncated_file_and_a_zip_bomb_raise():
     whole = saved({"a": WEIGHT}).read_bytes()
     Path("cut.bin").write_bytes(whole[: len(whole) // 2])
     with (
-        zipfile.ZipFile("swells.bin", "w", zipfile.ZIP_DEFLATED) as archive,
+        zipfile.ZipFile("bomb.bin", "w", zipfile.ZIP_DEFLATED) as archive,
         zipfile.ZipFile("pytorch_model.bin") as good,
     ):
         for name in good.namelist():
             content = bytes(1 << 28) if name.endswith("data.pkl") else good.read(name)
             archive.writestr(name, content)
     assert "error" in here(Path("cut.bin"), TARGET)
-    with pytest.raises(WeightsError, match="is not converted"):
-        convert(Path("swells.bin"), TARGET)
+    with pytest.raises(WeightsError, match="cannot be converted"):
+        convert(Path("bomb.bin"), TARGET)
     assert not TARGET.exists()
 
 
-def test_the_process_that_reads_has_no_credentials(monkeypatch):
+def test_the_subprocess_has_no_credentials(monkeypatch):
     import subprocess
 
     from zoo.store import convert as module
@@ -116,29 +116,29 @@ def test_the_process_that_reads_has_no_credentials(monkeypatch):
     assert "hf_secret" not in str(seen)
 
 
-def test_a_library_in_the_working_folder_is_not_taken_for_the_real_one():
+def test_modules_in_the_working_directory_are_not_imported():
     for name in ("json", "safetensors", "zoo"):
-        Path(f"{name}.py").write_text("open('taken', 'w')\n")
+        Path(f"{name}.py").write_text("open('imported', 'w')\n")
     convert(saved({"a": WEIGHT}), TARGET)
-    assert not Path("taken").exists()
+    assert not Path("imported").exists()
     assert TARGET.exists()
 
 
-def test_tensors_that_are_one_number_many_times_are_refused():
-    told = here(saved({"a": torch.zeros(1).expand(1 << 30)}), TARGET)
-    assert "its tensors have 4,294,967,296 bytes" in told["error"]
+def test_an_expanded_tensor_larger_than_the_file_raises():
+    result = here(saved({"a": torch.zeros(1).expand(1 << 30)}), TARGET)
+    assert "its tensors have 4,294,967,296 bytes" in result["error"]
     assert not TARGET.exists()
 
 
-def test_names_in_a_file_reach_no_terminal_as_they_are():
-    told = here(saved({"a": WEIGHT, "\x1b[2J": 1}), TARGET)
-    assert told == {"left_out": ["'\\x1b[2J'"]}
+def test_control_characters_in_names_are_escaped():
+    result = here(saved({"a": WEIGHT, "\x1b[2J": 1}), TARGET)
+    assert result == {"left_out": ["'\\x1b[2J'"]}
 
 
-def test_the_command_says_what_it_did():
+def test_the_command_reports_the_result_and_refuses_to_overwrite():
     saved({"model": {"a": WEIGHT}, "epoch": 1})
     result = CliRunner().invoke(main, ["convert", "pytorch_model.bin", "model.safetensors"])
     assert result.output == "model.safetensors: 1 tensor from pytorch_model.bin; left out: epoch\n"
     result = CliRunner().invoke(main, ["convert", "pytorch_model.bin", "model.safetensors"])
-    assert "is there already" in result.output
+    assert "already exists" in result.output
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""zoo.store.hub_datasets: data sets of a loopback Hub through the real client, each in a process of its own."""
+"""Hub datasets, loaded from a loopback Hub with the real `datasets` library in a subprocess."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def repos(tmp_path_factory):
 
 
 def read(hub, tmp_path, *names, **environment):
-    """Return what reading each name prints; nothing may be printed beside it."""
+    """Read each dataset in a subprocess and return its output lines; stderr must be empty."""
     variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "ZOO_HOME": str(tmp_path / "zoo")}
     command = [sys.executable, "-c", READ, *names]
     known = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
@@ -65,7 +65,7 @@ def read(hub, tmp_path, *names, **environment):
     return done.stdout.splitlines()
 
 
-def test_data_sets_bring_parts_names_of_classes_configurations_and_revisions(repos, tmp_path):
+def test_splits_class_names_configs_and_revisions_are_read(repos, tmp_path):
     with DatasetHub(repos) as hub:
         lines = read(hub, tmp_path, "hf:tiny/films", "hf:tiny/numbers/de", "hf:tiny/numbers/en@old")
     assert lines == [
@@ -76,32 +76,32 @@ def test_data_sets_bring_parts_names_of_classes_configurations_and_revisions(rep
     assert list((tmp_path / "zoo" / "cache" / "datasets").rglob("*.arrow"))
 
 
-def test_what_was_fetched_needs_no_network_and_nothing_else_is_taken_for_it(repos, tmp_path):
+def test_a_cached_dataset_is_read_offline_and_other_revisions_raise(repos, tmp_path):
     with DatasetHub(repos) as hub:
         before = read(hub, tmp_path, "hf:tiny/films")
-        asked = len(hub.requests)
+        requests = len(hub.requests)
         names = ("hf:tiny/films", "hf:tiny/films@v2", "hf:tiny/numbers/en")
-        after, *told = read(hub, tmp_path, *names, ZOO_OFFLINE="1")
-        assert len(hub.requests) == asked
+        after, *errors = read(hub, tmp_path, *names, ZOO_OFFLINE="1")
+        assert len(hub.requests) == requests
     assert [after] == before
-    assert told[0].startswith("hf:tiny/films@v2 cannot be reached, and the store holds commit ")
-    assert told[1].endswith("else unset ZOO_OFFLINE")
-    assert told[2].startswith("hf:tiny/numbers/en cannot be read: Couldn't reach 'tiny/numbers' on the Hub")
-    assert told[3] == "fix: unset ZOO_OFFLINE"
+    assert errors[0].startswith("hf:tiny/films@v2 cannot be reached, and the cached commit ")
+    assert errors[1].endswith(", or unset ZOO_OFFLINE")
+    assert errors[2].startswith("hf:tiny/numbers/en cannot be read: Couldn't reach 'tiny/numbers' on the Hub")
+    assert errors[3] == "fix: unset ZOO_OFFLINE"
 
 
-def test_a_data_set_that_is_not_there_is_told(repos, tmp_path):
+def test_a_missing_dataset_revision_or_config_raises(repos, tmp_path):
     names = ("hf:tiny/owls", "hf:tiny/films@v2", "hf:tiny/numbers", "hf:tiny/numbers/fr", "hf:tiny/nothing")
     with DatasetHub({**repos, "tiny/nothing": {"README.md": b"nothing"}}) as hub:
-        told = read(hub, tmp_path, *names)
-    assert told[::2] == [
+        errors = read(hub, tmp_path, *names)
+    assert errors[::2] == [
         "hf:tiny/owls cannot be read: Dataset 'tiny/owls' doesn't exist on the Hub or cannot be accessed.",
         "hf:tiny/films@v2 cannot be read: Revision 'v2' doesn't exist for dataset 'tiny/films' on the Hub.",
         "hf:tiny/numbers cannot be read: Config name is missing. "
         "Please pick one among the available configs: ['en', 'de']",
         "hf:tiny/numbers/fr cannot be read: BuilderConfig 'fr' not found. Available: ['en', 'de']",
-        told[8],
+        errors[8],
     ]
-    assert "tiny/nothing" in told[8]
-    assert told[5] == told[7] == "fix: name one: hf:tiny/numbers/CONFIGURATION"
-    assert told[1] == told[3] == "fix: correct the name; or, if it is private or gated: hf auth login"
+    assert "tiny/nothing" in errors[8]
+    assert errors[5] == errors[7] == "fix: specify one: hf:tiny/numbers/CONFIGURATION"
+    assert errors[1] == errors[3] == "fix: correct the name; or, if it is private or gated: hf auth login"

@@ -1,4 +1,4 @@
-"""The store's lock: what it wrote it reads, one process at a time, and a damaged one is named with its line."""
+"""Lock files: round trip, concurrent writes, and errors with the line of an invalid lock."""
 
 import threading
 import tomllib
@@ -21,20 +21,20 @@ RECEIPT = st.builds(lock.Receipt, TEXT, st.none() | TEXT.filter(bool), st.lists(
 
 @settings(deadline=None)
 @given(st.text())
-def test_quoted_text_is_read_back_by_tomllib(text):
+def test_tomllib_parses_quoted_strings_back(text):
     assert tomllib.loads(f"{lock.quote(text)} = {lock.quote(text)}") == {text: text}
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.dictionaries(TEXT, RECEIPT, max_size=3))
-def test_lock_reads_what_it_wrote(receipts):
+def test_a_dumped_lock_is_read_back_unchanged(receipts):
     path = store.home() / "any" / "lock.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(lock.dump(receipts), encoding="utf-8", newline="\n")
     assert lock.read(path) == receipts
 
 
-def test_threads_that_record_at_once_lose_nothing(tmp_path):
+def test_concurrent_records_are_all_kept(tmp_path):
     path = tmp_path / "lock.toml"
     receipt = lock.Receipt("file:///x", None, (File("a", "0" * 64, 1),), "now")
     threads = [threading.Thread(target=lock.record, args=(path, f"n/{i}", receipt)) for i in range(8)]
@@ -46,7 +46,7 @@ def test_threads_that_record_at_once_lose_nothing(tmp_path):
     assert sorted(p.name for p in tmp_path.glob("lock*")) == ["lock.toml"]
 
 
-def test_lock_held_by_another_is_an_error_in_bounded_time(tmp_path, monkeypatch):
+def test_a_lock_held_by_another_process_raises_after_the_timeout(tmp_path, monkeypatch):
     import filelock
 
     monkeypatch.setattr(lock, "WAIT", 0.05)
@@ -59,7 +59,7 @@ def test_lock_held_by_another_is_an_error_in_bounded_time(tmp_path, monkeypatch)
     assert "zoo pull n/a" in caught.value.fix
 
 
-def test_lock_that_cannot_be_read_is_an_error():
+def test_an_unreadable_lock_raises():
     (store.home() / "lock.toml").mkdir(parents=True)
     with pytest.raises(StoreError, match=r"lock\.toml: cannot be read") as caught:
         store.receipt("n/a")
@@ -70,24 +70,24 @@ GOOD = f'["n/a"]\nsource = "s"\nwhen = "w"\nfiles = [{{ path = "p", sha256 = "{"
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "message"),
     [
         (GOOD + "x = = 1\n", 5, "Invalid value"),
-        ("\n\nn = 1\n", 3, '["n"]: has to be a table'),
+        ("\n\nn = 1\n", 3, '["n"]: must be a table'),
         ("\n" + GOOD.replace("when", "then"), 2, "'when' is missing"),
-        (GOOD.replace('"s"', "1"), 1, "source, commit and when have to be texts"),
-        (GOOD.replace('"p"', '"../p"'), 1, "'../p' has to name a file below the source"),
-        (GOOD.replace("0000", "zz"), 1, "sha256 of p has to be 64 hexadecimal digits"),
-        (GOOD.replace("bytes = 1", "bytes = -1"), 1, "bytes of p has to be a whole number, not -1"),
+        (GOOD.replace('"s"', "1"), 1, "source, commit and when must be strings"),
+        (GOOD.replace('"p"', '"../p"'), 1, "'../p' must be relative and inside the source"),
+        (GOOD.replace("0000", "zz"), 1, "sha256 of p must be 64 lower-case hexadecimal digits"),
+        (GOOD.replace("bytes = 1", "bytes = -1"), 1, "bytes of p must be a non-negative integer, not -1"),
         ("\udcff", 1, "codec can't decode"),
     ],
 )
-def test_damaged_lock_is_named_with_its_line(text, line, said):
+def test_an_invalid_lock_raises_with_path_and_line(text, line, message):
     path = store.home() / "lock.toml"
     path.parent.mkdir(parents=True)
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(StoreError) as caught:
         store.receipt("n/a")
     assert caught.value.what.startswith(f"{path}:{line}: ")
-    assert said in caught.value.what
+    assert message in caught.value.what
     assert f"rm '{path}'" in caught.value.fix

@@ -1,4 +1,4 @@
-"""Locks that are shared, and what is in the store: updated, verified, removed, collected."""
+"""Shared locks, --update, verify, rm and gc."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ def zoo():
 
 @pytest.fixture
 def row(isolated):
-    """Put a backbone of the Hub into the working folder's catalogue."""
+    """Add a Hub backbone to the zoo.toml of the working directory."""
     text = '["mine/net"]\nplugin = "native"\nmodality = "image"\nsource = "hf://org/net"\n'
     files = 'files = [{ path = "model.safetensors" }, { path = "config.json" }]\n'
     (isolated / "zoo.toml").write_text(text + files + "input = { size = 8, mean = [0.5], std = [0.5] }\n")
 
 
-def test_update_takes_what_the_branch_is_now_and_says_so(hub, capsys):
+def test_update_pulls_the_current_commit_and_reports_the_change(hub, capsys):
     store.pull(entry("hf://org/net"))
     hub.repos = {"org/net": NEWER}
     assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == WEIGHTS
     with store.using(update=True):
         assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == b"newer"
-    assert f"{commit_of(FILES)} -> {commit_of(NEWER)}: 1 of 2 files are others" in capsys.readouterr().out
+    assert f"{commit_of(FILES)} -> {commit_of(NEWER)}: 1 of 2 files changed" in capsys.readouterr().out
     assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == b"newer"
 
 
-def test_an_update_that_fails_loses_nothing(hub):
+def test_a_failed_update_keeps_the_pulled_files(hub):
     store.pull(entry("hf://org/net"))
     hub.repos = {}
     with store.using(update=True), pytest.raises(StoreError):
@@ -59,7 +59,7 @@ def test_an_update_that_fails_loses_nothing(hub):
     assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == WEIGHTS
 
 
-def test_a_shared_lock_gives_others_the_same_bytes(hub, monkeypatch, tmp_path):
+def test_a_shared_lock_pins_the_files_for_another_user(hub, monkeypatch, tmp_path):
     hub.repos = {"org/net": NEWER, "org/net@old": FILES}
     with store.using(Path("zoo.lock")):
         store.pull(entry("hf://org/net"))
@@ -69,7 +69,7 @@ def test_a_shared_lock_gives_others_the_same_bytes(hub, monkeypatch, tmp_path):
     assert store.receipt("native/net")["commit"] == commit_of(NEWER)
 
 
-def test_a_shared_lock_wins_over_the_users_and_leaves_it_alone(hub):
+def test_a_shared_lock_takes_precedence_and_does_not_change_the_users_lock(hub):
     store.pull(entry("hf://org/net"))
     mine = receipts.own().read_bytes()
     hub.repos = {"org/net": NEWER, "org/net@old": FILES}
@@ -87,7 +87,7 @@ def test_a_shared_lock_wins_over_the_users_and_leaves_it_alone(hub):
     assert store.pull(entry("hf://org/net"))["model.safetensors"].read_bytes() == WEIGHTS
 
 
-def test_a_name_that_is_pulled_enters_the_shared_lock_without_a_request(hub):
+def test_a_pulled_name_is_added_to_the_shared_lock_without_a_request(hub):
     store.pull(entry("hf://org/net"))
     hub.requests.clear()
     Path("zoo.lock").touch()
@@ -97,14 +97,14 @@ def test_a_name_that_is_pulled_enters_the_shared_lock_without_a_request(hub):
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["zoo.lock"]
 
 
-def test_a_shared_lock_with_another_source_is_an_error(hub):
+def test_a_shared_lock_with_another_source_raises(hub):
     with store.using(Path("zoo.lock")):
         store.pull(entry("hf://org/net"))
-    with pytest.raises(StoreError, match=r"zoo\.lock has it from hf://org/net, its row from hf://org/other"):
+    with pytest.raises(StoreError, match=r"zoo\.lock records source hf://org/net, but its row has hf://org/other"):
         store.pull(entry("hf://org/other"))
 
 
-def test_several_names_are_fetched_at_once_and_a_bad_one_costs_only_itself(hub):
+def test_pull_all_pulls_the_other_entries_if_one_fails(hub):
     good, bad = (
         entry("hf://org/net"),
         entry("hf://org/net", [File("model.safetensors", None, len(WEIGHTS))], "native/b"),
@@ -121,7 +121,7 @@ def test_several_names_are_fetched_at_once_and_a_bad_one_costs_only_itself(hub):
     assert not store.is_pulled(names[0])
 
 
-def test_verify_names_what_is_damaged_and_pull_repairs_it(hub, zoo, row):
+def test_verify_reports_damaged_files_and_pull_repairs_them(hub, zoo, row):
     zoo("pull", "mine/net")
     assert "2 files of 1 backbones are as pulled" in zoo("verify").output
     blob = store.home() / "blobs" / sha256(WEIGHTS)
@@ -137,7 +137,7 @@ def test_verify_names_what_is_damaged_and_pull_repairs_it(hub, zoo, row):
     assert blob.read_bytes() == WEIGHTS
 
 
-def test_verify_tells_what_is_missing_as_one_document(hub, zoo, row):
+def test_verify_json_reports_missing_files(hub, zoo, row):
     zoo("pull", "mine/net")
     (store.home() / "blobs" / sha256(WEIGHTS)).unlink()
     result = zoo("verify", "--json")
@@ -149,12 +149,12 @@ def test_verify_tells_what_is_missing_as_one_document(hub, zoo, row):
 
 
 @pytest.mark.parametrize("command", ["verify", "rm"])
-def test_a_name_that_is_not_pulled_is_told(zoo, row, command):
+def test_verify_and_rm_reject_a_name_that_is_not_pulled(zoo, row, command):
     result = zoo(command, "mine/net")
     assert "error: mine/net is not pulled\nfix: zoo list --pulled" in result.output
 
 
-def test_rm_keeps_what_another_name_has(hub, zoo, row):
+def test_rm_keeps_files_that_another_name_uses(hub, zoo, row):
     zoo("pull", "mine/net")
     store.pull(entry("hf://org/net", WEIGHT, name="native/twin"))
     assert zoo("rm", "mine/net").output == f"freed {len(FILES['config.json'])} bytes\n"
@@ -163,7 +163,7 @@ def test_rm_keeps_what_another_name_has(hub, zoo, row):
     assert store.is_pulled(entry("hf://org/net", WEIGHT, name="native/twin"))
 
 
-def test_gc_removes_orphans_and_stale_parts_and_nothing_else(hub, zoo):
+def test_gc_removes_only_unreferenced_blobs_and_stale_partial_downloads(hub, zoo):
     store.pull(entry("hf://org/net"))
     blobs, parts = store.home() / "blobs", store.home() / "tmp"
     (blobs / ("0" * 64)).write_bytes(b"orphan")
@@ -174,7 +174,7 @@ def test_gc_removes_orphans_and_stale_parts_and_nothing_else(hub, zoo):
     assert kept() == [sorted(map(sha256, FILES.values())), ["2" * 64 + ".part"]]
 
 
-def test_gc_leaves_a_part_that_is_held(hub):
+def test_gc_keeps_a_locked_partial_download(hub):
     import filelock
 
     parts = store.home() / "tmp"
@@ -186,7 +186,7 @@ def test_gc_leaves_a_part_that_is_held(hub):
     assert maintenance.collect() == 4
 
 
-def test_gc_keeps_what_the_lock_of_another_folder_names(hub, monkeypatch, tmp_path):
+def test_gc_keeps_files_referenced_by_the_shared_lock_of_another_folder(hub, monkeypatch, tmp_path):
     Path("zoo.lock").touch()
     store.pull(entry("hf://org/net"))
     lock.forget(receipts.own(), ["native/net"])
@@ -196,7 +196,7 @@ def test_gc_keeps_what_the_lock_of_another_folder_names(hub, monkeypatch, tmp_pa
     assert maintenance.collect() == sum(map(len, FILES.values()))
 
 
-def test_dry_run_asks_for_sizes_and_fetches_nothing(hub, zoo, row):
+def test_dry_run_requests_only_metadata(hub, zoo, row):
     output = zoo("pull", "mine/net", "--dry-run").output
     assert "model.safetensors  0.3 MB" in output
     assert f"sha256 {sha256(WEIGHTS)}" in output
@@ -206,6 +206,6 @@ def test_dry_run_asks_for_sizes_and_fetches_nothing(hub, zoo, row):
     assert "to fetch: 0 of 2 files, 0 bytes" in zoo("pull", "mine/net", "--dry-run").output
 
 
-def test_pull_with_a_lock_file_makes_it(hub, zoo, row):
+def test_pull_creates_the_lock_file_given(hub, zoo, row):
     assert zoo("pull", "mine/net", "--lock", "zoo.lock").exit_code == 0
     assert list(lock.read(Path("zoo.lock").absolute())) == ["mine/net"]

@@ -1,4 +1,4 @@
-"""The Hub's storage of chunks: bytes come from it as far as it goes, plain HTTP goes on, and the hash decides."""
+"""Downloads from xet storage: fallback to plain HTTP, hash verification, and where the token is sent."""
 
 import os
 
@@ -18,7 +18,7 @@ NAME = "model.safetensors"
 
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
-    """Put bytes into a storage on this disk; returns (its address, their hash)."""
+    """Return a function that uploads bytes to a local xet storage and returns (storage URL, xet hash)."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     address = f"local://{tmp_path}/storage"
 
@@ -42,21 +42,21 @@ def pull(monkeypatch):
     return use
 
 
-def test_a_large_file_comes_from_the_storage_with_a_token_of_the_hub(stored, pull):
+def test_a_large_file_is_downloaded_from_xet_storage_with_a_token(stored, pull):
     content, fetched, tokens = pull(*stored(LARGE))
     assert content == LARGE
     assert fetched == []
     assert {request.headers["authorization"] for request in tokens} == {"Bearer hf_secret"}
 
 
-def test_plain_http_goes_on_where_the_storage_has_nothing(stored, pull):
+def test_a_file_missing_from_xet_storage_is_downloaded_over_http(stored, pull):
     address, _ = stored(b"another")
     content, fetched, _ = pull(address, "ab" * 32)
     assert content == LARGE
     assert fetched
 
 
-def test_plain_http_goes_on_from_the_byte_where_the_storage_ends(pull, monkeypatch):
+def test_http_resumes_at_the_byte_where_xet_storage_fails(pull, monkeypatch):
     def read(data, headers, size, start):
         yield memoryview(LARGE)[start : xet.LEAST]
         raise xet.Failed("the storage went away")
@@ -67,20 +67,20 @@ def test_plain_http_goes_on_from_the_byte_where_the_storage_ends(pull, monkeypat
     assert fetched[0].headers["range"].startswith(f"bytes={xet.LEAST}-")
 
 
-def test_wrong_bytes_out_of_the_storage_get_no_name(stored, pull):
+def test_wrong_bytes_from_xet_storage_raise_and_are_not_kept(stored, pull):
     with pytest.raises(StoreError, match=f"has SHA-256 .*expected by the source itself: {sha256(LARGE)}"):
         pull(*stored(LARGE[::-1]))
     assert not any((store.home() / "blobs").iterdir())
 
 
-def test_a_token_goes_to_no_other_origin(stored, pull, monkeypatch):
+def test_xet_is_not_used_if_its_token_url_is_at_another_origin(stored, pull, monkeypatch):
     monkeypatch.setattr("hub.TOKENS", ".elsewhere.example/token")
     content, fetched, _ = pull(*stored(LARGE))
     assert content == LARGE
     assert fetched
 
 
-def test_a_version_of_the_library_without_these_settings_is_not_used(stored, pull, monkeypatch):
+def test_hf_xet_without_the_required_settings_is_not_used(stored, pull, monkeypatch):
     address, known = stored(LARGE)
     monkeypatch.setitem(xet.SETTINGS, "client.no_such_setting", 1)
     xet._session.cache_clear()
@@ -90,7 +90,7 @@ def test_a_version_of_the_library_without_these_settings_is_not_used(stored, pul
     assert fetched
 
 
-def test_nobody_is_forced(stored, pull, monkeypatch):
+def test_hf_hub_disable_xet_is_respected(stored, pull, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)

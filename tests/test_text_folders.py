@@ -113,8 +113,8 @@ def test_check_source_accepts_supported_sources(name, tmp_path, monkeypatch):
         ("nothing", r"nothing does not exist\nfix: check the path: ls \."),
         ("mails.mbox", "mails.mbox is a file, not a folder, a table"),
         ("LICENSE", "LICENSE is a file, not a folder, a table"),
-        ("hf:films", r"'hf:films' is no name of a data set on the Hub\nfix: write hf:user/dataset"),
-        ("hf:", "is no name of a data set"),
+        ("hf:films", r"'hf:films' is not a valid name of a Hub dataset\nfix: write hf:user/dataset"),
+        ("hf:", "is not a valid name of a Hub dataset"),
     ],
 )
 def test_check_source_rejects_unsupported_sources(name, message, tmp_path, monkeypatch):

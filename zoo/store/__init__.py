@@ -1,8 +1,8 @@
-"""From a source to verified local files, each fetched once; the only place that opens a connection.
+"""Content-addressed store: download files from their sources and verify them; the only package that opens connections.
 
-<home>/blobs/<sha256>   the files, read-only: one copy, whatever the source or name
-<home>/tmp/             what is on its way: <sha256>.part, as far as it has come; nothing there is ever used
-<home>/lock.toml        what was pulled: name -> source, commit, files with their hashes, when
+<home>/blobs/<sha256>   read-only files, one copy for all names and sources
+<home>/tmp/             partial downloads, <sha256>.part; never read except to resume
+<home>/lock.toml        pulled names -> source, commit, files with sizes and hashes, time
 """
 
 from __future__ import annotations

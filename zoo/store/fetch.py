@@ -1,4 +1,4 @@
-"""One file from its source into the store: stream, hash while it arrives, compare, and only then give it its name."""
+"""Download one file into the store: stream to a partial file, hash, verify, then rename it atomically."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from zoo.errors import StoreError
 from zoo.plugin import File
 
 Arrived = Callable[[int], None]
-"""Called while a file arrives, with how many bytes more are here."""
+"""Progress callback, called with the number of bytes received since the last call."""
 WAIT = 60.0
-"""Seconds that another process may hold a file without a byte of progress."""
+"""Seconds to wait for another process that downloads the same file without progress."""
 BLOCK = 1 << 20
 FLUSH: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
-"""Put the bytes of a file on the disk; without its dates, where the system can."""
-OFTEN = 8 << 20
-"""Bytes after which that is done while others arrive."""
+"""Flush the data of a file to disk, without metadata if the system supports it."""
+FLUSH_EVERY = 8 << 20
+"""Bytes between two flushes during a download."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file at its source: where, how to stream its bytes, and what the source says of them beforehand.
+    """A file at its source: its URL, a function that streams it, and the metadata the source provides.
 
-    `stream(start)` opens the source anew at each call, and raises StoreError for whatever goes wrong there. `git` is
-    the SHA-1 that git knows a small file by: of "blob <bytes>", a zero byte and the content. `twins` are files of this
-    machine that may be the same.
+    `stream(start)` opens a new stream at byte `start` on each call and raises StoreError on failure. `git` is the git
+    blob hash of a small file: SHA-1 of "blob <bytes>", a zero byte and the content. `twins` are local files, from
+    other caches, that may have the same content.
     """
 
     path: str
@@ -46,7 +46,7 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a file of the backbone `name` is expected to be, `by` whom, and how the user can `accept` another."""
+    """Expected hash and size of a file of backbone `name`, their origin `by`, and how to `accept` other ones."""
 
     file: File
     name: str
@@ -55,32 +55,31 @@ class Claim:
 
 
 def fetch(remote: Remote, claim: Claim, folder: Path, arrived: Arrived) -> File:
-    """Bring a file into <folder>/blobs unless its bytes are there already; returns it with sha256 and size.
+    """Download a file to <folder>/blobs unless it is already there; returns it with sha256 and size.
 
-    What a killed process left is gone on with, and another that fetches the same file is waited for. Raises
-    StoreError if the bytes are not those expected, OSError if the disk does not take them; either way nothing gets a
-    name.
+    Resumes a partial download and waits for another process that downloads the same file. Raises StoreError if the
+    size or hash does not match, OSError if the file cannot be written; no blob is created in either case.
     """
     check = _Check(remote, claim)
-    check.announced()
+    check.check_metadata()
     blobs, partial = folder / "blobs", folder / "tmp"
-    if found := _here(blobs, check):
+    if found := _find_blob(blobs, check):
         return found
     for each in (blobs, partial):
         each.mkdir(parents=True, exist_ok=True)
     part = partial / f"{check.key}.part"
-    with _alone(part, check):
-        if found := _here(blobs, check):
+    with _exclusive(part, check):
+        if found := _find_blob(blobs, check):
             return found
         try:
-            return _linked(blobs, check, arrived) or _fetched(part, blobs, check, arrived)
+            return _link_cached(blobs, check, arrived) or _download(part, blobs, check, arrived)
         finally:
-            if not check.resumable or not _length(part):
+            if not check.resumable or not _size(part):
                 part.unlink(missing_ok=True)
 
 
-def _here(blobs: Path, check: _Check) -> File | None:
-    """Return the file if a blob of its hash and size is here."""
+def _find_blob(blobs: Path, check: _Check) -> File | None:
+    """Return the file if the store has a blob with its hash and size."""
     sha256 = check.sha256
     with suppress(OSError):
         if sha256 and (size := (blobs / sha256).stat().st_size) == (check.size if check.size is not None else size):
@@ -89,42 +88,42 @@ def _here(blobs: Path, check: _Check) -> File | None:
 
 
 @contextmanager
-def _alone(part: Path, check: _Check) -> Iterator[None]:
-    """Keep other processes and threads from the same file; one that is killed lets go of it."""
+def _exclusive(part: Path, check: _Check) -> Iterator[None]:
+    """Lock a partial file against other processes and threads; the OS releases the lock of a killed process."""
     import filelock
 
     guard = filelock.FileLock(part.with_suffix(".lock"), is_singleton=False, thread_local=False)
     while True:
-        before = _length(part)
+        before = _size(part)
         try:
             guard.acquire(timeout=WAIT)
             break
         except filelock.Timeout as error:
-            if _length(part) == before:
+            if _size(part) == before:
                 name = check.claim.name
-                what = f"{name}: another process holds {check.remote.path} for {WAIT:g} seconds and does nothing"
-                raise StoreError(what, fix=f"end the other zoo, then: zoo pull {name}") from error
+                what = f"{name}: another process has locked {check.remote.path} for {WAIT:g} seconds without progress"
+                raise StoreError(what, fix=f"end the other zoo process, then: zoo pull {name}") from error
     try:
         yield
     finally:
         guard.release()
 
 
-def _length(path: Path) -> int:
+def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
         return 0
 
 
-def _linked(blobs: Path, check: _Check, arrived: Arrived) -> File | None:
-    """Give a file that another cache of this machine holds a name in the store, once its hash is seen to be right."""
+def _link_cached(blobs: Path, check: _Check, arrived: Arrived) -> File | None:
+    """Hard-link a file from another local cache into the store after verifying its hash."""
     for twin in check.remote.twins:
-        with suppress(OSError, _Wrong):
-            with twin.open("rb") as there:
-                size, found, git = hashed(there)
-            check.received(size, found)
-            check.git(git)
+        with suppress(OSError, _Mismatch):
+            with twin.open("rb") as file:
+                size, found, git = hashed(file)
+            check.check_content(size, found)
+            check.check_git_hash(git)
             if not (blobs / found).exists():
                 os.link(os.path.realpath(twin), blobs / found)
             arrived(size)
@@ -133,7 +132,7 @@ def _linked(blobs: Path, check: _Check, arrived: Arrived) -> File | None:
 
 
 def hashed(source: IO[bytes]) -> tuple[int, str, str]:
-    """Return the size of a file, its SHA-256, and the SHA-1 that git knows it by."""
+    """Return the size of a file in bytes, its SHA-256, and its git blob hash (SHA-1)."""
     size = os.fstat(source.fileno()).st_size
     digest, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     while block := source.read(BLOCK):
@@ -142,53 +141,53 @@ def hashed(source: IO[bytes]) -> tuple[int, str, str]:
     return size, digest.hexdigest(), git.hexdigest()
 
 
-def _fetched(part: Path, blobs: Path, check: _Check, arrived: Arrived) -> File:
-    """Fetch what is missing of a part; bytes that turn out wrong are fetched once more, from the beginning."""
+def _download(part: Path, blobs: Path, check: _Check, arrived: Arrived) -> File:
+    """Download or resume a partial file and rename it to its hash; on a mismatch, retry once from the beginning."""
     if not check.resumable:
         part.unlink(missing_ok=True)
     try:
-        found = _received(part, check, arrived)
-    except _Wrong:
+        found = _append(part, check, arrived)
+    except _Mismatch:
         part.unlink()
         try:
-            found = _received(part, check, lambda count: None)
-        except _Wrong as error:
+            found = _append(part, check, lambda count: None)
+        except _Mismatch as mismatch:
             part.unlink()
-            raise error.told from error
+            raise mismatch.error from mismatch
     os.chmod(part, 0o444)
     os.replace(part, blobs / found)
-    return File(check.remote.path, found, _length(blobs / found))
+    return File(check.remote.path, found, _size(blobs / found))
 
 
-def _received(part: Path, check: _Check, arrived: Arrived) -> str:
-    """Append to a part what is missing while hashing it; returns the SHA-256 once everything agrees."""
+def _append(part: Path, check: _Check, arrived: Arrived) -> str:
+    """Download the missing bytes of a partial file while hashing; verify it and return its SHA-256."""
     with part.open("ab+") as out, ThreadPoolExecutor(1) as hasher, ThreadPoolExecutor(1) as disk:
-        done, digest = _begun(out, arrived)
-        flushed, clean = disk.submit(FLUSH, out.fileno()), done
+        done, digest = _hash_existing(out, arrived)
+        flush, flushed = disk.submit(FLUSH, out.fileno()), done
         if check.size is None or done < check.size:
             with closing(check.remote.stream(done)) as pieces:
                 for piece in pieces:
                     done += len(piece)
-                    check.not_beyond(done)
-                    hashing = hasher.submit(digest.update, piece)  # beside writing: neither needs the interpreter
+                    check.check_limit(done)
+                    hashing = hasher.submit(digest.update, piece)  # in parallel with writing: both release the GIL
                     try:
                         out.write(piece)
                         out.flush()
                     finally:
                         hashing.result()
-                    if done - clean >= OFTEN and flushed.done():
-                        flushed, clean = disk.submit(FLUSH, out.fileno()), done  # little is left to wait for at the end
+                    if done - flushed >= FLUSH_EVERY and flush.done():  # keeps the final flush short
+                        flush, flushed = disk.submit(FLUSH, out.fileno()), done
                     arrived(len(piece))
-        check.received(done, digest.hexdigest())
+        check.check_content(done, digest.hexdigest())
         if check.remote.git:
             out.seek(0)
-            check.git(hashed(out)[2])
+            check.check_git_hash(hashed(out)[2])
         FLUSH(out.fileno())
     return digest.hexdigest()
 
 
-def _begun(out: IO[bytes], arrived: Arrived) -> tuple[int, hashlib._Hash]:
-    """Hash what is there of a part already; returns how much that is."""
+def _hash_existing(out: IO[bytes], arrived: Arrived) -> tuple[int, hashlib._Hash]:
+    """Hash the existing bytes of a partial file; returns their number and the digest."""
     digest, done = hashlib.sha256(), 0
     out.seek(0)
     while block := out.read(BLOCK):
@@ -198,17 +197,17 @@ def _begun(out: IO[bytes], arrived: Arrived) -> tuple[int, hashlib._Hash]:
     return done, digest
 
 
-class _Wrong(Exception):
-    """The bytes are not those expected; `told` is what the user is told."""
+class _Mismatch(Exception):
+    """The size or hash of a file does not match; `error` is the StoreError for the user."""
 
-    def __init__(self, told: StoreError) -> None:
-        super().__init__(str(told))
-        self.told = told
+    def __init__(self, error: StoreError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """What a file has to be, by the row or lock and by the source, and the errors if it is not."""
+    """Compare a file with the size and hashes expected by the row or lock and by the source."""
 
     remote: Remote
     claim: Claim
@@ -223,16 +222,16 @@ class _Check:
 
     @property
     def resumable(self) -> bool:
-        """Whether a hash is going to tell if two halves belong together."""
+        """Whether a hash is known, so that an inconsistent resumed download would be detected."""
         return bool(self.sha256 or self.remote.git)
 
     @property
     def key(self) -> str:
-        """The name of what is on its way: the hash, else one of where it comes from."""
+        """Name of the partial file: the hash of the content if known, else that of the URL."""
         return self.sha256 or self.remote.git or hashlib.sha256(self.remote.url.encode()).hexdigest()
 
-    def announced(self) -> None:
-        """Compare what the source says with what is expected: a wrong file need not be fetched to be refused."""
+    def check_metadata(self) -> None:
+        """Raise StoreError before the download if the source's hash or size contradicts the expected one."""
         pairs = (
             ("SHA-256", self.remote.sha256, self.claim.file.sha256, ""),
             ("a size of", self.remote.size, self.claim.file.bytes, " bytes"),
@@ -241,33 +240,35 @@ class _Check:
             if None not in (found, expected) and found != expected:
                 raise self._error(f"{fact} {found}{unit}", f"{expected}{unit}", self.claim.by)
 
-    def not_beyond(self, done: int) -> None:
-        """Stop a body that is longer than it should be, before it fills the disk."""
+    def check_limit(self, done: int) -> None:
+        """Raise _Mismatch as soon as more bytes arrive than expected, before they fill the disk."""
         if self.size is not None and done > self.size:
-            who = self._who(self.claim.file.bytes)
-            raise _Wrong(self._error(f"more than {self.size:,} bytes", f"{self.size:,} bytes", who))
+            by = self._expected_by(self.claim.file.bytes)
+            raise _Mismatch(self._error(f"more than {self.size:,} bytes", f"{self.size:,} bytes", by))
 
-    def received(self, done: int, sha256: str) -> None:
-        """Compare the size and the SHA-256 of what arrived."""
+    def check_content(self, done: int, sha256: str) -> None:
+        """Raise _Mismatch if the size in bytes or the SHA-256 differs."""
         if self.size not in (None, done):
-            raise _Wrong(self._error(f"{done:,} bytes", f"{self.size:,} bytes", self._who(self.claim.file.bytes)))
+            by = self._expected_by(self.claim.file.bytes)
+            raise _Mismatch(self._error(f"{done:,} bytes", f"{self.size:,} bytes", by))
         if self.sha256 not in (None, sha256):
-            raise _Wrong(self._error(f"SHA-256 {sha256}", str(self.sha256), self._who(self.claim.file.sha256)))
+            by = self._expected_by(self.claim.file.sha256)
+            raise _Mismatch(self._error(f"SHA-256 {sha256}", str(self.sha256), by))
 
-    def git(self, found: str) -> None:
-        """Compare the hash by which git knows what arrived."""
+    def check_git_hash(self, found: str) -> None:
+        """Raise _Mismatch if the git blob hash differs."""
         if self.remote.git not in (None, found):
-            raise _Wrong(self._error(f"git hash {found}", str(self.remote.git), self._who(None)))
+            raise _Mismatch(self._error(f"git hash {found}", str(self.remote.git), self._expected_by(None)))
 
-    def _who(self, own: object) -> str:
-        return "the source itself" if own is None else self.claim.by
+    def _expected_by(self, claimed: object) -> str:
+        return "the source itself" if claimed is None else self.claim.by
 
-    def _error(self, found: str, expected: str, who: str) -> StoreError:
+    def _error(self, found: str, expected: str, by: str) -> StoreError:
         what = (
-            f"{self.claim.name}: {self.remote.path} from {self.remote.url} has {found}; expected by {who}: {expected}. "
-            "It was damaged on the way (a proxy, a mirror, a disk) or has changed at the source; nothing of it is kept"
+            f"{self.claim.name}: {self.remote.path} from {self.remote.url} has {found}; expected by {by}: {expected}. "
+            "The file was corrupted in transit (proxy, mirror, disk) or has changed at the source; it was discarded"
         )
-        again = f"zoo pull {self.claim.name}"
-        if who == "the source itself":
-            return StoreError(what, fix=again)
-        return StoreError(what, fix=f"{again}   (if it repeats and you trust the new file: {self.claim.accept})")
+        retry = f"zoo pull {self.claim.name}"
+        if by == "the source itself":
+            return StoreError(what, fix=retry)
+        return StoreError(what, fix=f"{retry}   (if it repeats and you trust the new file: {self.claim.accept})")

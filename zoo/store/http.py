@@ -1,6 +1,6 @@
-"""One GET over HTTP: proxies, redirects, byte ranges, and what an answer means for the next try.
+"""HTTP GET with proxies, redirects and byte ranges; errors are either retryable (Broken) or final (Refused).
 
-The Hub's client decides what to fetch; bytes come through here, read into memory that is used again and again.
+huggingface_hub provides URLs and metadata; file contents are downloaded here, into reused buffers.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     import ssl
 
 TIMEOUT = 30.0
-"""Seconds without a byte after which a connection counts as dead."""
-REDIRECTS = 5
-MOVED = (301, 302, 303, 307, 308)
+"""Read timeout in seconds."""
+MAX_REDIRECTS = 5
+REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 BUSY = (408, 425, 429, 500, 502, 503, 504)
-"""Statuses that may be another at the next try."""
+"""Status codes worth a retry."""
 
 
 class Broken(Exception):
-    """A connection that could not be made or broke, or a server that is busy; `wait` seconds until another try."""
+    """A retryable failure: connection error or busy server; `wait` is the delay in seconds before a retry, if given."""
 
     def __init__(self, what: str, wait: float | None = None, status: int | None = None) -> None:
         super().__init__(what)
@@ -34,7 +34,7 @@ class Broken(Exception):
 
 
 class Refused(Exception):
-    """An answer that another try does not change."""
+    """A final failure: a retry would give the same response."""
 
     def __init__(self, what: str, status: int | None = None) -> None:
         super().__init__(what)
@@ -43,7 +43,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The head of an answer: what it is the bytes of, `first` to `total` (None: the server does not say)."""
+    """Head of a response: its status, first byte, and the total and body sizes in bytes (None: unknown)."""
 
     status: int
     first: int
@@ -52,41 +52,41 @@ class Answer:
 
 
 class Line:
-    """A connection that stays open from one request to the next, to wherever `url` has led.
+    """A persistent connection to `url` or its redirect target.
 
-    Credentials in `headers` go to the origin of `url` alone. Not for several threads.
+    Credentials in `headers` are sent only to the origin of `url`. Not thread-safe.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], timeout: float | None = None) -> None:
         self.url, self.headers, self.timeout = url, dict(headers), timeout or TIMEOUT
-        self._at = url
+        self._current_url = url
         self._origin: tuple[str, str] | None = None
         self._connection: http.client.HTTPConnection | None = None
         self._response: http.client.HTTPResponse | None = None
 
     def get(self, first: int = 0, last: int | None = None) -> Answer:
-        """Ask for the bytes from `first` to `last` (inclusive, None: all that follow).
+        """Request the bytes from `first` to `last` (inclusive; None: to the end).
 
-        Raises Broken for what another try may mend, Refused for what it does not.
+        Raises Broken for retryable failures, Refused for final ones.
         """
-        used = self._connection is not None
+        reused = self._connection is not None
         ranged = {"Range": f"bytes={first}-{'' if last is None else last}"} if first or last is not None else {}
         try:
-            for _ in range(REDIRECTS + 1):
-                response = self._ask(ranged)
-                place = response.getheader("Location")
-                if response.status not in MOVED or not place:
-                    return self._understand(response, first)
+            for _ in range(MAX_REDIRECTS + 1):
+                response = self._request(ranged)
+                location = response.getheader("Location")
+                if response.status not in REDIRECT_STATUSES or not location:
+                    return self._parse_response(response, first)
                 self.close()
-                self._at = _redirected(self._at, place)
+                self._current_url = _redirect_target(self._current_url, location)
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            wait = 0.0 if used else None  # servers hang up on a connection that has been quiet
+            wait = 0.0 if reused else None  # servers close idle connections: retry at once
             raise Broken(f"{type(error).__name__}: {error}", wait) from error
-        raise Refused(f"is redirected more than {REDIRECTS} times")
+        raise Refused(f"redirects more than {MAX_REDIRECTS} times")
 
     def read(self, into: memoryview) -> int:
-        """Fill memory with the next bytes of the answer; returns how many there were, 0 at its end."""
+        """Read the next bytes of the response into a buffer; returns their number, 0 at the end."""
         assert self._response is not None
         try:
             count = self._response.readinto(into)
@@ -95,40 +95,40 @@ class Line:
             raise Broken(f"{type(error).__name__}: {error}") from error
         if count == 0 and self._response.length:
             self.close()
-            raise Broken("the connection was closed in the middle of the file")
+            raise Broken("the connection was closed before the end of the file")
         return count
 
     def close(self) -> None:
-        """Hang up, and begin at the first address the next time."""
+        """Close the connection; the next request starts at the original URL."""
         if self._connection is not None:
             with suppress(OSError):
                 self._connection.close()
         self._connection = self._response = None
-        self._at = self.url
+        self._current_url = self.url
 
-    def _ask(self, ranged: Mapping[str, str]) -> http.client.HTTPResponse:
-        parts = urlsplit(self._at)
+    def _request(self, ranged: Mapping[str, str]) -> http.client.HTTPResponse:
+        parts = urlsplit(self._current_url)
         origin = (parts.scheme, parts.netloc)
         if self._connection is None or self._origin != origin:
             self._connection, self._origin = _connect(parts), origin
             self._connection.timeout = self.timeout
-        headers = {"Accept-Encoding": "identity", **ranged}  # the bytes as they are stored
+        headers = {"Accept-Encoding": "identity", **ranged}  # no compression: hashes are of the stored bytes
         same = origin == urlsplit(self.url)[:2]
         headers |= {k: v for k, v in self.headers.items() if same or k.lower() not in ("authorization", "cookie")}
         target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
         proxy = _proxy(parts)
         if proxy is not None and parts.scheme == "http":
-            target, headers = self._at, headers | _credentials("Proxy-Authorization", proxy)
+            target, headers = self._current_url, headers | _credentials("Proxy-Authorization", proxy)
         self._connection.request("GET", target, headers=headers)
         self._response = self._connection.getresponse()
         return self._response
 
-    def _understand(self, response: http.client.HTTPResponse, asked: int) -> Answer:
+    def _parse_response(self, response: http.client.HTTPResponse, requested: int) -> Answer:
         status = response.status
         if status in BUSY:
             wait = retry_after(response.getheader("Retry-After"))
             self.close()
-            raise Broken(f"the server answered with HTTP status {status}", wait, status)
+            raise Broken(f"the server returned HTTP status {status}", wait, status)
         length = None if response.length is None else int(response.length)
         if status == 200:
             self._check_encoding(response)
@@ -136,28 +136,28 @@ class Line:
         if status == 206:
             self._check_encoding(response)
             first, total = _content_range(response.getheader("Content-Range"))
-            if first != asked:
+            if first != requested:
                 self.close()
-                raise Refused(f"was asked for byte {asked} and answered from byte {first}", status)
+                raise Refused(f"returned a range that starts at byte {first}, not {requested}", status)
             return Answer(status, first, total, length)
-        moved = self._at != self.url
+        redirected = self._current_url != self.url
         self.close()
-        if moved and status in (401, 403, 404, 410):  # an address that was good for some minutes only
-            raise Broken(f"the address it redirects to answered with HTTP status {status}", None, status)
-        raise Refused(f"was answered with HTTP status {status}", status)
+        if redirected and status in (401, 403, 404, 410):  # signed URLs expire: retry from the original URL
+            raise Broken(f"the redirect target returned HTTP status {status}", None, status)
+        raise Refused(f"returned HTTP status {status}", status)
 
     def _check_encoding(self, response: http.client.HTTPResponse) -> None:
         encoding = response.getheader("Content-Encoding", "identity")
         if encoding not in ("identity", ""):
             self.close()
-            raise Refused(f"was sent as {encoding}, which was not asked for", response.status)
+            raise Refused(f"returned Content-Encoding {encoding}, which was not requested", response.status)
 
 
-def _redirected(url: str, place: str) -> str:
-    target = urljoin(url, place)
+def _redirect_target(url: str, location: str) -> str:
+    target = urljoin(url, location)
     before, after = urlsplit(url), urlsplit(target)
     if after.scheme not in ("http", "https") or (before.scheme, after.scheme) == ("https", "http"):
-        raise Refused(f"is redirected to {after.scheme}://{after.hostname}, which is not safe")
+        raise Refused(f"redirects to {after.scheme}://{after.hostname}, which is insecure")
     return target
 
 
@@ -166,28 +166,28 @@ def _connect(parts: SplitResult) -> http.client.HTTPConnection:
     port = parts.port or (443 if secure else 80)
     proxy = _proxy(parts)
     if proxy is None:
-        return _secure(host, port) if secure else http.client.HTTPConnection(host, port)
+        return _https_connection(host, port) if secure else http.client.HTTPConnection(host, port)
     via, at = proxy.hostname or "", proxy.port or 80
     if not secure:
         return http.client.HTTPConnection(via, at)
-    connection = _secure(via, at)
+    connection = _https_connection(via, at)
     connection.set_tunnel(host, port, _credentials("Proxy-Authorization", proxy))
     return connection
 
 
-def _secure(host: str, port: int) -> http.client.HTTPSConnection:
-    return http.client.HTTPSConnection(host, port, context=_certificates())
+def _https_connection(host: str, port: int) -> http.client.HTTPSConnection:
+    return http.client.HTTPSConnection(host, port, context=_ssl_context())
 
 
 @lru_cache(maxsize=1)
-def _certificates() -> ssl.SSLContext:
+def _ssl_context() -> ssl.SSLContext:
     import ssl
 
     return ssl.create_default_context()
 
 
 def _proxy(parts: SplitResult) -> SplitResult | None:
-    """Return the proxy that the environment (or the system) names for an address."""
+    """Return the proxy configured in the environment (or the system settings) for a URL."""
     from urllib.request import getproxies, proxy_bypass
 
     found = getproxies()
@@ -207,16 +207,16 @@ def _credentials(header: str, parts: SplitResult) -> dict[str, str]:
 
 
 def _content_range(text: str | None) -> tuple[int, int | None]:
-    """Return first byte and size of the whole from `bytes 0-99/1234`."""
+    """Parse a Content-Range header such as `bytes 0-99/1234`: first byte and total size (None: unknown)."""
     span, _, total = (text or "").removeprefix("bytes").strip().partition("/")
     first = span.partition("-")[0]
     if not first.isdecimal():
-        raise Refused(f"was answered with the range {text!r}", 206)
+        raise Refused(f"returned the invalid Content-Range {text!r}", 206)
     return int(first), int(total) if total.isdecimal() else None
 
 
 def retry_after(text: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks to wait: a number, or a date."""
+    """Parse a Retry-After header, seconds or an HTTP date, to seconds from now; None if absent or invalid."""
     if not text:
         return None
     if text.strip().isdecimal():

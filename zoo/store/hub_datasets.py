@@ -1,4 +1,4 @@
-"""Data sets of the Hub: fetched by the `datasets` library, and kept as tables below the store's folder."""
+"""Hub datasets: load them with the `datasets` library and cache them in the store's folder."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(/(?P<config>[^@]+))?(@(?P<revis
 
 
 def parse(name: str) -> tuple[str, str | None, str | None]:
-    """Return repository, configuration and revision of `hf:user/dataset[/config][@revision]`; DataError for others."""
+    """Split `hf:user/dataset[/config][@revision]` into repository, config and revision. Raises DataError if invalid."""
     match = NAME.fullmatch(name)
     if match is None:
-        fix = "write hf:user/dataset, hf:user/dataset/config or hf:user/dataset@revision, as its page on the Hub says"
-        raise DataError(f"{name!r} is no name of a data set on the Hub", fix=fix)
+        fix = "write hf:user/dataset, hf:user/dataset/config or hf:user/dataset@revision, as on its Hub page"
+        raise DataError(f"{name!r} is not a valid name of a Hub dataset", fix=fix)
     return match["repo"], match["config"], match["revision"]
 
 
 def load(name: str) -> Mapping[str, Any]:
-    """Return the parts of a data set of the Hub, each a datasets.Dataset; what was fetched before needs no network.
+    """Return the splits of a Hub dataset by name, each a datasets.Dataset; cached datasets need no network.
 
-    Raises DataError if the data set, its configuration or revision is not there, not reachable or not readable.
+    Raises DataError if the dataset, its configuration or its revision does not exist, or cannot be reached or read.
     """
     repo, config, revision = parse(name)
     import datasets
 
     folder = home() / "cache" / "datasets"
-    with _quiet():
+    with _configured():
         try:
             builder = datasets.load_dataset_builder(repo, config, revision=revision, cache_dir=str(folder))
             _check_revision(name, revision, builder)
@@ -41,28 +41,28 @@ def load(name: str) -> Mapping[str, Any]:
             found: Mapping[str, Any] = builder.as_dataset()
         except DataError:
             raise
-        except Exception as error:  # the library and those below it raise whatever comes
+        except Exception as error:  # datasets and its dependencies raise many unrelated types
             raise _explain(name, repo, error) from error
     if not found:
-        raise DataError(f"{name} has no parts", fix=f"look at its files: https://huggingface.co/datasets/{repo}")
+        raise DataError(f"{name} has no splits", fix=f"look at its files: https://huggingface.co/datasets/{repo}")
     return found
 
 
 def _check_revision(name: str, revision: str | None, builder: Any) -> None:
-    """Raise DataError if the library, without a connection, has taken the newest that it has for what was asked for."""
+    """Raise DataError if `datasets`, being offline, fell back to a cached commit other than the requested revision."""
     if revision and type(builder).__module__.endswith(".cache.cache") and builder.hash != revision:
-        what = f"{name} cannot be reached, and the store holds commit {builder.hash} of it, which may be another"
-        raise DataError(what, fix=f"{name.partition('@')[0]}@{builder.hash} is that one; else {_way_online()}")
+        what = f"{name} cannot be reached, and the cached commit {builder.hash} may be a different revision"
+        raise DataError(what, fix=f"use {name.partition('@')[0]}@{builder.hash}, or {_connection_fix()}")
 
 
-def _way_online() -> str:
+def _connection_fix() -> str:
     on = web.forbidden()
     return f"unset {' '.join(on)}" if on else "check network and proxy (and HF_ENDPOINT)"
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Let the libraries draw no bars and log errors only; and open no connection where the user forbids it."""
+def _configured() -> Iterator[None]:
+    """Disable progress bars, telemetry and non-critical logs of the libraries; set offline mode if requested."""
     import datasets
     from huggingface_hub import constants
     from huggingface_hub import utils as hub
@@ -70,7 +70,7 @@ def _quiet() -> Iterator[None]:
     loggers = {logger: logger.level for logger in map(logging.getLogger, ("datasets", "huggingface_hub"))}
     bars = not datasets.are_progress_bars_disabled(), not hub.are_progress_bars_disabled()  # type: ignore[attr-defined]
     offline = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
-    constants.HF_HUB_DISABLE_TELEMETRY = True  # else the client makes a request of its own to learn who runs it
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # else huggingface_hub sends an additional telemetry request
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
@@ -90,18 +90,18 @@ def _quiet() -> Iterator[None]:
 
 
 def _explain(name: str, repo: str, error: Exception) -> DataError:
-    """Return what an error of the library means for the user, and the way on."""
+    """Convert an exception of `datasets` to a DataError with a fix."""
     import datasets
 
     cause: BaseException = error
     while cause.__cause__ is not None and not isinstance(error, ConnectionError | FileNotFoundError):
         cause = cause.__cause__
-    said = " ".join((str(cause).strip() or type(cause).__name__).splitlines()[:2])
+    message = " ".join((str(cause).strip() or type(cause).__name__).splitlines()[:2])
     fix = f"look at its files: https://huggingface.co/datasets/{repo}"
     if isinstance(error, datasets.exceptions.DatasetNotFoundError):
         fix = "correct the name; or, if it is private or gated: hf auth login"
     elif isinstance(error, ConnectionError):
-        fix = _way_online()
-    elif isinstance(error, ValueError) and "config" in said.lower():
-        fix = f"name one: hf:{repo}/CONFIGURATION"
-    return DataError(f"{name} cannot be read: {said}", fix=fix)
+        fix = _connection_fix()
+    elif isinstance(error, ValueError) and "config" in message.lower():
+        fix = f"specify one: hf:{repo}/CONFIGURATION"
+    return DataError(f"{name} cannot be read: {message}", fix=fix)

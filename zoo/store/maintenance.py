@@ -1,4 +1,4 @@
-"""What is in the store: is it still what it was, and what of it is needed no more."""
+"""Store maintenance: verify pulled files, remove names, collect unreferenced files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from zoo.store.fetch import hashed
 from zoo.store.paths import blob, home
 
 STALE = 24 * 3600.0
-"""Seconds after which a part that nobody holds is given up."""
+"""Seconds after which an unlocked partial download is removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A file of a pulled name, and its state: "ok", "missing" or "damaged"."""
+    """Result of verifying a file of a pulled name: "ok", "missing" or "damaged"."""
 
     name: str
     file: File
@@ -30,9 +30,9 @@ class Seen:
 
 
 def verify(names: Sequence[str] = ()) -> list[Seen]:
-    """Hash the files of pulled names again (none given: of all), without a request; StoreError for a name not pulled.
+    """Rehash the files of pulled names (default: all), without network. Raises StoreError for a name not pulled.
 
-    A damaged file is taken out of the store, so that the next pull fetches it.
+    Damaged files are deleted from the store, so that the next pull downloads them again.
     """
     receipts = {name: each.receipt for name, each in known.read().items()}
     for name in names:
@@ -55,39 +55,39 @@ def _state(file: File) -> str:
         return "damaged"
     if (size, sha256) == (file.bytes, file.sha256):
         return "ok"
-    with suppress(OSError):  # a store that cannot be written keeps it
+    with suppress(OSError):  # a read-only store keeps it
         path.unlink()
     return "damaged"
 
 
 def remove(names: Sequence[str]) -> int:
-    """Forget pulled names, and remove the files that no other name has; returns how many bytes that were.
+    """Remove names from the user's lock and delete the files that no lock references; returns the bytes freed.
 
     Raises StoreError for a name that is not in the user's lock; nothing is removed then.
     """
     mine = lock.read(known.own())
     for name in names:
         _check_pulled(name, mine)
-    gone = {file for name in names for file in mine[name].files}
+    candidates = {file for name in names for file in mine[name].files}
     lock.forget(known.own(), names)
-    kept = {file.sha256 for receipt in known.everywhere() for file in receipt.files}
-    return sum(_remove(blob(file)) for file in gone if file.sha256 not in kept)
+    referenced = {file.sha256 for receipt in known.everywhere() for file in receipt.files}
+    return sum(_remove(blob(file)) for file in candidates if file.sha256 not in referenced)
 
 
 def collect() -> int:
-    """Remove what no lock names, and what has been on its way for a day; returns how many bytes that were."""
-    kept = {file.sha256 for receipt in known.everywhere() for file in receipt.files}
-    blobs = [path for path in _inside("blobs") if path.name not in kept]
-    return sum(map(_remove, blobs)) + sum(map(_give_up, _inside("tmp")))
+    """Delete files that no lock references and partial downloads older than a day; returns the bytes freed."""
+    referenced = {file.sha256 for receipt in known.everywhere() for file in receipt.files}
+    blobs = [path for path in _files_in("blobs") if path.name not in referenced]
+    return sum(map(_remove, blobs)) + sum(map(_remove_stale, _files_in("tmp")))
 
 
-def _inside(folder: str) -> Iterator[Path]:
+def _files_in(folder: str) -> Iterator[Path]:
     with suppress(FileNotFoundError):
         yield from sorted((home() / folder).iterdir())
 
 
-def _give_up(path: Path) -> int:
-    """Remove a stale part or guard unless a process holds it."""
+def _remove_stale(path: Path) -> int:
+    """Remove a stale partial download or its lock file unless a process holds the lock; returns the bytes freed."""
     import filelock
 
     guard = path.with_suffix(".lock")
@@ -114,4 +114,4 @@ def _remove(path: Path) -> int:
 
 def _check_pulled(name: str, receipts: Mapping[str, lock.Receipt]) -> None:
     if name not in receipts:
-        raise StoreError(f"{name} is not pulled", fix="zoo list --pulled   (shows what is)")
+        raise StoreError(f"{name} is not pulled", fix="zoo list --pulled   (lists pulled names)")

@@ -1,4 +1,4 @@
-"""Where the store keeps things."""
+"""Paths of the store: home folder, blobs, and checks of relative paths."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def home() -> Path:
 
 
 def blob(file: File) -> Path:
-    """Return where the bytes of a file are, or will be."""
+    """Return the path of a file's blob, whether it exists or not."""
     return home() / "blobs" / str(file.sha256)
 
 
 def is_here(file: File) -> bool:
-    """Tell whether the blob of a file is here, in its full size: the hash was checked before it got its name."""
+    """Return whether the blob of a file exists with the right size; its hash was verified when it was created."""
     try:
         return file.sha256 is not None and blob(file).stat().st_size == file.bytes
     except OSError:
@@ -29,7 +29,7 @@ def is_here(file: File) -> bool:
 
 
 def is_inside(path: str) -> bool:
-    """Tell whether a relative path with / stays inside the folder it starts from."""
+    """Return whether a path is relative, uses / as separator and stays inside its base folder."""
     parts = path.split("/")
     return bool({*parts} - {"", "."}) and ".." not in parts and parts[0] != "" and not NOT_IN_PATHS & {*path}
 

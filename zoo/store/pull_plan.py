@@ -1,4 +1,4 @@
-"""What a pull is going to do: all files of an entry, and those that are not in the store yet."""
+"""Pull plans: the files of an entry with their expected hashes, and those missing from the store."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from zoo.store.source_errors import row_of
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a pull of an entry is going to do: all its files, and those of them that are not here yet.
+    """All files of an entry, and those of them missing from the store.
 
-    Files have their hash and size as far as the lock, the row or (asked) the source knows them.
+    Files have hash and size if the lock, the row or (after `transfer.survey`) the source provides them.
     """
 
     entry: Entry
@@ -27,12 +27,12 @@ class Plan:
 
     @property
     def by(self) -> str:
-        """Who says what the files have to be."""
+        """Origin of the expected hashes and sizes: the lock, else the catalogue."""
         return str(self.known.path) if self.known else self.entry.catalogue or "its row"
 
 
 def plan(entry: Entry) -> Plan:
-    """Return what a pull of an entry would do, without a request; StoreError if its row is of no use."""
+    """Plan the pull of an entry without network access. Raises StoreError if its row is invalid."""
     if entry.source is None:
         return Plan(entry, None, (), ())
     before = receipts.find(entry)
@@ -41,21 +41,21 @@ def plan(entry: Entry) -> Plan:
 
 
 def paths(entry: Entry) -> list[str]:
-    """Return the paths an entry asks for: those it lists; a Hub repository without a list, its usual weight file."""
+    """Return the file paths of an entry; for a Hub source without a list, the default is model.safetensors."""
     if not entry.files and (entry.source or "").startswith("hf://"):
         return ["model.safetensors"]
     return [file.path for file in entry.files]
 
 
 def _files(entry: Entry, before: receipts.Known | None) -> tuple[File, ...]:
-    """Return the files to have, with the bytes expected: the lock's word, which the row may not contradict."""
+    """Return the files of an entry with the hashes and sizes of the lock, which the row must not contradict."""
     where, wanted = row_of(entry), paths(entry)
     if not wanted:
-        what = f"{entry.name}: {entry.source} is named as source, but no files of it"
+        what = f"{entry.name}: the row has source {entry.source}, but no files"
         raise StoreError(what, fix=f'add files = [{{ path = "model.safetensors" }}] to {where}')
     for path in wanted:
         if not is_inside(path):
-            what = f"{entry.name}: the path {path!r} leaves its source; it has to be relative, with / and without .."
+            what = f"{entry.name}: path {path!r} is outside its source; it must be relative, with / and without .."
             raise StoreError(what, fix=f"correct files in {where}")
     listed = {file.path: file for file in entry.files}
     recorded = {file.path: file for file in before.receipt.files} if before else {}
@@ -63,14 +63,14 @@ def _files(entry: Entry, before: receipts.Known | None) -> tuple[File, ...]:
         row, locked = listed[path], recorded[path]
         if row.sha256 not in (None, locked.sha256):
             what = f"{entry.name}: {path} has sha256 {row.sha256} in {where}, but {locked.sha256} was pulled before"
-            fix = f"zoo pull {entry.name} --update   (accepts the row; {before and before.path} has the other)"
+            fix = f"zoo pull {entry.name} --update   (accepts the row; {before and before.path} records the other)"
             raise StoreError(what, fix=fix)
     return tuple(recorded.get(path) or listed.get(path) or File(path) for path in dict.fromkeys(wanted))
 
 
 @contextmanager
 def disk_errors(entry: Entry) -> Iterator[None]:
-    """Turn a full disk or a folder without permission into a StoreError; sources report their own failures."""
+    """Convert OSError, such as a full disk or missing permissions, to StoreError."""
     try:
         yield
     except OSError as error:

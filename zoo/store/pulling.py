@@ -1,4 +1,4 @@
-"""Pull entries into the store, look at a source, and tell what is already here."""
+"""Pull entries into the store, list the files of a source, and query what has been pulled."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from zoo.store.pull_plan import disk_errors, paths, plan
 
 
 def pull(entry: Entry) -> dict[str, Path]:
-    """Return the files of an entry by their path in the source, fetched and verified where they are not here yet.
+    """Return the local files of an entry by their path in the source; missing ones are downloaded and verified.
 
-    What a lock knows is answered without a request; a file that has gone is fetched again as the lock has it.
-    Raises StoreError, and then nothing unverified is kept.
+    Makes no request if the files in the lock are in the store; a missing file is downloaded again at the locked
+    commit and hash. Raises StoreError, and then nothing unverified is kept.
     """
     return pull_all([entry])[entry.name]
 
 
 def pull_all(entries: Iterable[Entry]) -> dict[str, dict[str, Path]]:
-    """Return the files of several entries by name; what is missing of them is fetched at once.
+    """Return the local files of several entries by name; missing files are downloaded concurrently.
 
-    Raises StoreError if one cannot be had; those that can are here then.
+    Raises StoreError if one entry fails; the others are pulled nevertheless.
     """
     plans = [plan(entry) for entry in entries]
     files = {each.entry.name: each.files for each in plans}
@@ -43,7 +43,7 @@ def pull_all(entries: Iterable[Entry]) -> dict[str, dict[str, Path]]:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a source holds (a zoo.plugin.Repository), all of one commit; small files of it can be fetched."""
+    """File listing of a source at one commit (a zoo.plugin.Repository); small files can be fetched."""
 
     files: Mapping[str, File]
     entry: Entry
@@ -51,7 +51,7 @@ class Look:
     here: bool
 
     def fetch(self, *paths: str) -> dict[str, Path]:
-        """Return verified local copies of some of the files, by path; StoreError if one cannot be had."""
+        """Download the given files and return their verified local copies by path. Raises StoreError."""
         if self.here:
             return {path: blob(self.files[path]) for path in paths}
         from zoo.store import transfer
@@ -61,9 +61,9 @@ class Look:
 
 
 def look(name: str, source: str) -> Look:
-    """Look at what a source holds, under the name that it is going to be pulled by; StoreError if it cannot be seen.
+    """List the files of a source for a backbone called `name`. Raises StoreError if it cannot be listed.
 
-    What was pulled by that name is known without a request.
+    If `name` was pulled from that source, the files in the lock are returned without a request.
     """
     entry = Entry(name, name.partition("/")[0], "text", TextInput((), 1), source=source)
     before = receipts.find(entry)
@@ -76,32 +76,32 @@ def look(name: str, source: str) -> Look:
 
 
 def pulled(entries: Iterable[Entry]) -> dict[str, int]:
-    """Return the bytes of those entries whose every file is here, by name; no request, and nothing is hashed."""
+    """Return the total size in bytes of each fully pulled entry by name, without requests or hashing."""
     locked = receipts.read()
-    here = ((entry, _all_here(entry, locked[entry.name].receipt)) for entry in entries if entry.name in locked)
+    here = ((entry, _pulled_files(entry, locked[entry.name].receipt)) for entry in entries if entry.name in locked)
     return {entry.name: sum(file.bytes or 0 for file in files) for entry, files in here if files}
 
 
 def is_pulled(entry: Entry) -> bool:
-    """Tell whether every file of an entry is here; for many of them at once, `pulled` reads the locks once."""
+    """Return whether all files of an entry are in the store; for many entries, `pulled` reads the locks once."""
     return entry.name in pulled([entry])
 
 
-def _all_here(entry: Entry, receipt: lock.Receipt) -> list[File]:
-    """Return the files of an entry if all of them are here, else none."""
+def _pulled_files(entry: Entry, receipt: lock.Receipt) -> list[File]:
+    """Return the files of an entry if all of them are in the store and match the row, else []."""
     if entry.source != receipt.source:
         return []
     recorded = {file.path: file for file in receipt.files}
     listed = {file.path: file.sha256 for file in entry.files}
     wanted = paths(entry) if entry.files else list(recorded)
-    fits = all(
+    complete = all(
         path in recorded and listed.get(path) in (None, recorded[path].sha256) and is_here(recorded[path])
         for path in wanted
     )
-    return [recorded[path] for path in wanted] if fits else []
+    return [recorded[path] for path in wanted] if complete else []
 
 
 def receipt(name: str) -> dict[str, Any] | None:
-    """Return what the locks know of a pulled name: source, commit, files (path, sha256, bytes), when; else None."""
+    """Return the receipt of a name as a dict: source, commit, files (path, sha256, bytes), when; None if not pulled."""
     found = receipts.read().get(name)
     return None if found is None else {**asdict(found.receipt), "files": [asdict(f) for f in found.receipt.files]}

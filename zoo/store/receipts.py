@@ -1,6 +1,6 @@
-"""What was pulled before, by the locks: that of the working folder (zoo.lock) counts more than the user's.
+"""Receipts of pulled backbones from the user's lock and the shared zoo.lock, which takes precedence.
 
-A zoo.lock goes into a project's repository, so that a team and its CI have the same bytes.
+A zoo.lock is committed to a project's repository, so that a team and its CI use identical files.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ SHARED = "zoo.lock"
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Options:
     lock: Path | None = None
     update: bool = False
 
 
-NOTHING = _Asked()
-_asked: ContextVar[_Asked] = ContextVar("_asked", default=NOTHING)
+DEFAULTS = _Options()
+_options: ContextVar[_Options] = ContextVar("_options", default=DEFAULTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A receipt, and the lock that it is in."""
+    """A receipt and the path of its lock."""
 
     receipt: lock.Receipt
     path: Path
@@ -39,29 +39,29 @@ class Known:
 
 @contextmanager
 def using(lock: Path | None = None, *, update: bool = False) -> Iterator[None]:
-    """Inside the block, use this lock in place of ./zoo.lock, and (update) take what the sources have now."""
-    token = _asked.set(_Asked(lock, update))
+    """Within the block, use `lock` instead of ./zoo.lock; with `update`, ignore receipts and pull current revisions."""
+    token = _options.set(_Options(lock, update))
     try:
         yield
     finally:
-        _asked.reset(token)
+        _options.reset(token)
 
 
 def own() -> Path:
-    """Return the lock of the user."""
+    """Return the path of the user's lock."""
     return home() / "lock.toml"
 
 
 def shared() -> Path | None:
-    """Return the lock that a team shares: the one that was asked for, else ./zoo.lock if there is one."""
-    if asked := _asked.get().lock:
-        return asked.absolute()
+    """Return the path of the shared lock: the one given to `using`, else ./zoo.lock if it exists, else None."""
+    if chosen := _options.get().lock:
+        return chosen.absolute()
     here = Path(SHARED)
     return here.absolute() if here.is_file() else None
 
 
 def read() -> Mapping[str, Known]:
-    """Return what is known of every pulled name."""
+    """Return the receipts of all pulled names; the shared lock takes precedence."""
     found: dict[str, Known] = {}
     for path in filter(None, (own(), shared())):
         found.update((name, Known(receipt, path)) for name, receipt in lock.read(path).items())
@@ -69,31 +69,34 @@ def read() -> Mapping[str, Known]:
 
 
 def find(entry: Entry, among: Mapping[str, Known] | None = None) -> Known | None:
-    """Return what is known of an entry; in the user's lock, the same name from another source is another thing."""
-    if entry.source is None or _asked.get().update:
+    """Return the receipt of an entry, None if not pulled; one in the user's lock with another source is ignored.
+
+    Raises StoreError if the shared lock records another source.
+    """
+    if entry.source is None or _options.get().update:
         return None
     known = (read() if among is None else among).get(entry.name)
     if known is None or known.receipt.source == entry.source:
         return known
     if known.path == own():
         return None
-    what = f"{entry.name}: {known.path} has it from {known.receipt.source}, its row from {entry.source}"
+    what = f"{entry.name}: {known.path} records source {known.receipt.source}, but its row has {entry.source}"
     raise StoreError(what, fix=f"zoo pull {entry.name} --update, or correct the row")
 
 
 def moved(name: str, receipt: lock.Receipt) -> str | None:
-    """Return what is another than before in a new receipt; None if nothing is."""
+    """Describe how a new receipt differs from the recorded one; None if source and files are equal."""
     before = read().get(name)
     if before is None or (before.receipt.source, before.receipt.files) == (receipt.source, receipt.files):
         return None
     old, new = ({file.path: file.sha256 for file in each.files} for each in (before.receipt, receipt))
     count = sum(old.get(path) != sha256 for path, sha256 in new.items())
     commits = [(each.commit or each.source)[:60] for each in (before.receipt, receipt)]
-    return f"{commits[0]} -> {commits[1]}: {count} of {len(new)} files are others"
+    return f"{commits[0]} -> {commits[1]}: {count} of {len(new)} files changed"
 
 
 def record(name: str, receipt: lock.Receipt, known: Known | None) -> None:
-    """Note what was pulled in the user's lock and the shared one, wherever it is not what is there. Raises OSError."""
+    """Write a receipt to the shared lock and the user's lock where it differs. Raises OSError."""
     team = shared()
     if team is not None and lock.read(team).get(name) != receipt:
         lock.record(team, name, receipt)
@@ -104,17 +107,17 @@ def record(name: str, receipt: lock.Receipt, known: Known | None) -> None:
 
 
 def remember_shared() -> None:
-    """Note where a shared lock is, so that `zoo gc` keeps what it names."""
+    """Record the path of the shared lock, so that `zoo gc` keeps the files it references."""
     path, known = shared(), home() / "shared.txt"
     if path is None or str(path) in (places := _lines(known)):
         return
-    with suppress(OSError):  # a store that cannot be written has nothing to collect either
+    with suppress(OSError):  # a read-only store cannot be collected anyway
         known.parent.mkdir(parents=True, exist_ok=True)
         known.write_text("".join(f"{each}\n" for each in [*places, str(path)]), encoding="utf-8")
 
 
 def everywhere() -> Iterator[lock.Receipt]:
-    """Yield the receipts of the user's lock and of all shared locks that were ever used and are still there."""
+    """Yield the receipts of the user's lock and of all shared locks that were used and still exist."""
     for path in {own(), *map(Path, _lines(home() / "shared.txt")), *filter(None, [shared()])}:
         yield from lock.read(path).values()
 

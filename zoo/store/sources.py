@@ -1,4 +1,4 @@
-"""The kinds of source: files and installed packages of this machine here, the Hub and the web in modules of theirs."""
+"""Dispatch on the source scheme: hf:// and https:// in their own modules, file:// and package:// here."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from zoo.store.source_errors import bad_source
 
 
 def locate(entry: Entry, paths: Sequence[str], commit: str | None) -> list[Remote]:
-    """Return the files of an entry's source, in the order of `paths`; of one commit, `commit` if it is given.
+    """Return the files of an entry's source in the order of `paths`, all at one commit (`commit` if given).
 
-    file:///folder, file://./folder (from the folder of the catalogue, else from the working folder),
+    Sources: file:///folder, file://./folder (relative to the catalogue's folder, else to the working directory),
     package://distribution/folder, hf://org/repo[@revision], https://host/folder. Raises StoreError.
     """
     from zoo.store import hub, web
@@ -28,29 +28,29 @@ def locate(entry: Entry, paths: Sequence[str], commit: str | None) -> list[Remot
         "https": lambda: web.locate(entry, paths),
     }
     if scheme not in kinds:
-        raise bad_source(entry, f"has to start with one of {', '.join(f'{kind}://' for kind in kinds)}")
+        raise bad_source(entry, f"must start with one of {', '.join(f'{kind}://' for kind in kinds)}")
     return kinds[scheme]()
 
 
 def listing(entry: Entry) -> tuple[tuple[File, ...], str | None]:
-    """Return what a source holds, and of which commit; StoreError for one that cannot tell."""
+    """Return all files of a source and its commit. Raises StoreError if the source cannot be listed."""
     from zoo.store import hub
 
     scheme = (entry.source or "").partition("://")[0]
     if scheme == "hf":
         return hub.listing(entry)
     if scheme != "file":
-        raise bad_source(entry, "cannot be looked through: only hf:// and file:// sources can")
+        raise bad_source(entry, "cannot be listed: only hf:// and file:// sources can")
     folder = _folder(entry)
     if not folder.is_dir():
-        raise bad_source(entry, f"there is no folder {folder}")
+        raise bad_source(entry, f"{folder} is not a folder")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return tuple(File(p.relative_to(folder).as_posix(), None, p.stat().st_size) for p in paths), None
 
 
 def _local(entry: Entry, path: str, file: Path) -> Remote:
     if not file.is_file():
-        raise bad_source(entry, f"there is no file {file}")
+        raise bad_source(entry, f"{file} is not a file")
     return Remote(path, str(file), partial(_read, entry, file), size=file.stat().st_size or None)
 
 
@@ -67,19 +67,19 @@ def _read(entry: Entry, path: Path, start: int) -> Generator[memoryview]:
 
 
 def _folder(entry: Entry) -> Path:
-    """Return the folder of a file:// source; %20 and the like are decoded."""
+    """Return the folder of a file:// source, percent-decoded."""
     from urllib.parse import unquote
 
     rest = unquote((entry.source or "").removeprefix("file://"))
     if not rest.startswith(("/", "./", "../")):
-        raise bad_source(entry, "has to be file:///absolute/folder or file://./relative/folder")
+        raise bad_source(entry, "must be file:///absolute/folder or file://./relative/folder")
     return (Path(entry.catalogue).parent if entry.catalogue else Path.cwd()) / rest
 
 
 def _in_package(entry: Entry, path: str) -> Path:
-    """Return a file of an installed distribution: where its list of files puts it, else beside its source code.
+    """Return the path of a file in an installed distribution.
 
-    An editable install keeps the package elsewhere; its top level is then looked for, and not imported.
+    In an editable install the file is searched relative to the top-level package, which is not imported.
     """
     from importlib import metadata, util
 
@@ -87,7 +87,7 @@ def _in_package(entry: Entry, path: str) -> Path:
     inside = Path(folder) / path
     top = inside.parts[0]
     if not name or ".." in inside.parts or inside.is_absolute() or not top.isidentifier():
-        raise bad_source(entry, "has to be package://distribution/package/folder")
+        raise bad_source(entry, "must be package://distribution/package/folder")
     try:
         installed = Path(str(metadata.distribution(name).locate_file(inside)))
     except metadata.PackageNotFoundError as error:
@@ -97,5 +97,5 @@ def _in_package(entry: Entry, path: str) -> Path:
         spec = None if installed.is_file() else util.find_spec(top)
     except ValueError:  # a module without a spec, such as __main__
         spec = None
-    found = [Path(place).parent / inside for place in (spec and spec.submodule_search_locations) or ()]
-    return next((place for place in found if place.is_file()), installed)
+    candidates = [Path(folder).parent / inside for folder in (spec and spec.submodule_search_locations) or ()]
+    return next((candidate for candidate in candidates if candidate.is_file()), installed)

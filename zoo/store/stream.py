@@ -1,4 +1,4 @@
-"""The bytes of a URL in their order, fetched as several ranges at once, with patience for what can be mended."""
+"""Stream a URL in order while downloading several byte ranges concurrently, with retries."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from queue import SimpleQueue
 from zoo.store.http import Answer, Broken, Line, Refused
 
 CHUNK = 8 << 20
-"""Bytes that a connection asks for at once: what a killed pull fetches again, for each connection."""
+"""Bytes per range request; an interrupted pull downloads up to this much again per connection."""
 CONNECTIONS = 8
-"""The most connections for one file."""
+"""Maximum connections per file."""
 PATIENCE = 0.05
-"""Seconds to wait for a chunk before the network counts as slower than this machine."""
+"""Seconds to wait for a chunk before opening another connection."""
 BLOCK = 1 << 20
 TRIES = 5
-"""Attempts without a byte of progress before giving up."""
+"""Attempts without progress before giving up."""
 PAUSE = 0.5
-"""Seconds before the second attempt; each further one waits twice as long."""
+"""Delay in seconds before the first retry; doubles with each further one."""
 LONGEST = 60.0
-"""The most seconds to wait because a server asks for it."""
+"""Maximum Retry-After in seconds that is honoured; a longer one is an error."""
 
 
 def stream(url: str, headers: Mapping[str, str], start: int = 0, size: int | None = None) -> Generator[memoryview]:
-    """Yield the bytes of a URL from `start` on, in order; a piece is valid until the next is asked for.
+    """Yield the bytes of a URL from `start` on, in order; a piece is valid until the next one is requested.
 
-    `size` is how many bytes there are in all, if that is known. A server that cannot send ranges is read from the
-    beginning, on one connection. Raises Broken or Refused, after as much patience as there is a point in.
+    `size` is the total size in bytes, if known. Without range support the body is read from the beginning on one
+    connection. Raises Broken when all retries have failed, Refused for failures that a retry does not fix.
     """
     line = Line(url, headers)
     try:
         last = None if size is None else max(start, min(start + CHUNK, size) - 1)
-        answer = _patiently(line, lambda: line.get(start, CHUNK + start - 1 if last is None else last))
+        answer = _retry(line, lambda: line.get(start, CHUNK + start - 1 if last is None else last))
         total = answer.total if size is None else size
         if answer.status == 200 or total is None:
             yield from _whole(line, answer, start)
@@ -46,11 +46,11 @@ def stream(url: str, headers: Mapping[str, str], start: int = 0, size: int | Non
         line.close()
 
 
-def _patiently(line: Line, ask: Callable[[], Answer], tried: int = 0) -> Answer:
-    """Ask until there is an answer; waits longer each time, or as long as the server says."""
+def _retry(line: Line, request: Callable[[], Answer], tried: int = 0) -> Answer:
+    """Repeat a request while it raises Broken, with exponential backoff or the delay requested by the server."""
     while True:
         try:
-            return ask()
+            return request()
         except Broken as error:
             line.close()
             tried += 1
@@ -60,7 +60,7 @@ def _patiently(line: Line, ask: Callable[[], Answer], tried: int = 0) -> Answer:
 
 
 def _whole(line: Line, answer: Answer, start: int) -> Generator[memoryview]:
-    """Yield what follows `start` of a body that comes from its beginning; after a break, it begins again."""
+    """Yield the bytes from `start` on without range requests: read from byte 0, and start over after a failure."""
     block = memoryview(bytearray(BLOCK))
     done, position, tried = start, answer.first, 0
     while True:
@@ -73,7 +73,7 @@ def _whole(line: Line, answer: Answer, start: int) -> Generator[memoryview]:
             if tried >= TRIES:
                 raise
             line.close()
-            answer = _patiently(line, lambda: line.get(), tried)
+            answer = _retry(line, lambda: line.get(), tried)
             position = answer.first
             continue
         fresh = position + count - done
@@ -84,20 +84,20 @@ def _whole(line: Line, answer: Answer, start: int) -> Generator[memoryview]:
 
 
 def _part(line: Line, answer: Answer, start: int, stop: int) -> Generator[memoryview]:
-    """Yield the bytes from `start` to `stop`, of which the answer to the first request is there."""
+    """Yield the bytes from `start` to `stop` as one piece; `answer` is the response to the first request."""
     into = memoryview(bytearray(stop - start))
     _fill(line, into, start, answer)
     yield into
 
 
 def _fill(line: Line, into: memoryview, start: int, answer: Answer | None = None) -> None:
-    """Read the bytes from `start` on until `into` is full; a connection that breaks goes on from where it was."""
+    """Read the bytes from `start` on until `into` is full; a failed connection resumes at the last byte received."""
     done, tried = 0, 0
     while done < len(into):
         if answer is None:
-            answer = _patiently(line, lambda: line.get(start + done, start + len(into) - 1), tried)  # noqa: B023
+            answer = _retry(line, lambda: line.get(start + done, start + len(into) - 1), tried)  # noqa: B023
             if answer.status != 206:
-                raise Refused("sends ranges no more, in the middle of the file", answer.status)
+                raise Refused("stopped supporting range requests during the download", answer.status)
         try:
             count = line.read(into[done : done + BLOCK])
         except Broken:
@@ -108,16 +108,16 @@ def _fill(line: Line, into: memoryview, start: int, answer: Answer | None = None
             answer = None
             continue
         if count == 0:
-            raise Refused(f"ends at byte {start + done:,}", answer.status)
+            raise Refused(f"ended early at byte {start + done:,}", answer.status)
         done, tried = done + count, 0
 
 
 @dataclass(slots=True)
 class _Ranges:
-    """Several threads, each with a connection, that fetch the next chunk nobody has; the caller takes them in order.
+    """Worker threads with one connection each that download chunks; the caller consumes the chunks in order.
 
-    It begins with two, and opens one more whenever the caller has to wait: beyond what the network gives, threads only
-    take time from each other. A chunk for each is on its way or waiting to be taken: that is what a kill loses.
+    Starts with two workers and adds one whenever the caller has to wait, because workers beyond the network's
+    bandwidth only slow each other down. Each worker holds one chunk at most, so a kill loses one chunk per worker.
     """
 
     url: str
@@ -131,14 +131,14 @@ class _Ranges:
     lines: int = 0
 
     def pieces(self, line: Line, answer: Answer) -> Generator[memoryview]:
-        """Yield the chunks in order; the first is read from the answer that is already there."""
+        """Yield the chunks in order; the first worker continues the given connection and its open response."""
         count = -(-(self.total - self.start) // CHUNK)
-        self._open(count, line, answer)
-        self._open(count)
+        self._start_worker(count, line, answer)
+        self._start_worker(count)
         try:
             for number in range(count):
                 if not self._wait(number, PATIENCE) and self.lines < CONNECTIONS:
-                    self._open(count)
+                    self._start_worker(count)
                 self._wait(number)
                 chunk = self.ready.pop(number)
                 if isinstance(chunk, Exception):
@@ -149,16 +149,16 @@ class _Ranges:
             for _ in range(self.lines):
                 self.free.put(None)
 
-    def _open(self, count: int, line: Line | None = None, answer: Answer | None = None) -> None:
-        """Let one more connection work."""
+    def _start_worker(self, count: int, line: Line | None = None, answer: Answer | None = None) -> None:
+        """Start one more worker thread."""
         with self.changed:
             number, self.taken = self.taken, self.taken + 1
         self.lines += 1
-        given = (line or Line(self.url, self.headers), answer, number, count)
-        threading.Thread(target=self._work, args=given, daemon=True).start()
+        arguments = (line or Line(self.url, self.headers), answer, number, count)
+        threading.Thread(target=self._work, args=arguments, daemon=True).start()
 
     def _wait(self, number: int, seconds: float | None = None) -> bool:
-        """Wait until a chunk is there; returns whether it is."""
+        """Wait until a chunk is ready or the timeout expires; returns whether it is ready."""
         with self.changed:
             return self.changed.wait_for(lambda: number in self.ready, seconds)
 
@@ -172,16 +172,16 @@ class _Ranges:
                 into = memoryview(chunk)[: self._length(number)]
                 _fill(line, into, self.start + number * CHUNK, answer)
                 answer = None
-                self._hand(number, chunk)
-                chunk = self.free.get()  # memory first: the chunk that is waited for always has its own
+                self._publish(number, chunk)
+                chunk = self.free.get()  # take a buffer before a number: the chunk the caller waits for always has one
                 with self.changed:
                     number, self.taken = self.taken, self.taken + 1
-        except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets it in place of the chunk
-            self._hand(number, error)
+        except Exception as error:  # noqa: BLE001  # any failure is raised in the caller's thread
+            self._publish(number, error)
         finally:
             line.close()
 
-    def _hand(self, number: int, what: bytearray | Exception) -> None:
+    def _publish(self, number: int, result: bytearray | Exception) -> None:
         with self.changed:
-            self.ready[number] = what
+            self.ready[number] = result
             self.changed.notify()

@@ -1,4 +1,4 @@
-"""Fetch what several plans are missing: enough room first, then files at once, and each name noted when it is whole."""
+"""Execute pull plans: check disk space, download missing files concurrently, record each completed backbone."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from zoo.store.paths import home, is_here
 from zoo.store.pull_plan import Plan, disk_errors
 
 FILES = 2
-"""Files on their way at once, each on several connections if it is large."""
+"""Concurrent file downloads, each with several connections if the file is large."""
 MARGIN = 64 << 20
-"""Bytes that a pull leaves free on the disk."""
+"""Disk space in bytes that a pull leaves free."""
 
 
 def survey(plan: Plan) -> Plan:
-    """Return a plan with what the source says of the files that are missing: their sizes, and hashes of large ones."""
+    """Add the metadata of missing files from the source to a plan: sizes, and hashes of large files."""
     remotes = {remote.path: remote for remote in _locate(plan)}
-    files = tuple(_told(file, remotes.get(file.path)) for file in plan.files)
+    files = tuple(_with_metadata(file, remotes.get(file.path)) for file in plan.files)
     return replace(plan, files=files, missing=tuple(file for file in files if file.path in remotes))
 
 
-def _told(file: File, remote: Remote | None) -> File:
+def _with_metadata(file: File, remote: Remote | None) -> File:
     if remote is None:
         return file
     return File(file.path, file.sha256 or remote.sha256, remote.size if file.bytes is None else file.bytes)
 
 
 def fetch_some(entry: Entry, files: Sequence[File], commit: str | None) -> list[File]:
-    """Fetch some small files of an entry, of one commit, without a word and without noting it in a lock."""
+    """Download small files of an entry at one commit, without progress output and without recording them in a lock."""
     remotes = sources.locate(entry, [file.path for file in files], commit)
     with disk_errors(entry):
         claims = [Claim(file, entry.name, "the listing", f"zoo pull {entry.name} --update") for file in files]
@@ -46,19 +46,22 @@ def fetch_some(entry: Entry, files: Sequence[File], commit: str | None) -> list[
 
 
 def fetch_all(plans: Sequence[Plan]) -> dict[str, tuple[File, ...]]:
-    """Fetch what plans are missing; returns all files of each name, with their hashes. StoreError if one fails."""
+    """Download the missing files of all plans; returns all files of each name with hashes. Raises StoreError."""
     found = {plan.entry.name: (plan, _locate(plan)) for plan in plans}
     jobs = [_Job(plan, remote, file) for plan, remotes in found.values() for remote, file in _pairs(plan, remotes)]
     _check_room(jobs)
     errors: list[StoreError] = []
     files: dict[str, tuple[File, ...]] = {}
-    with Bar("pull", sum(job.remote.size or 0 for job in jobs), MEGABYTES) as bar, _Crew(jobs, bar.advance) as crew:
+    with (
+        Bar("pull", sum(job.remote.size or 0 for job in jobs), MEGABYTES) as bar,
+        _Downloads(jobs, bar.advance) as downloads,
+    ):
         for name, (plan, remotes) in found.items():
             try:
                 with disk_errors(plan.entry):
-                    fetched = {file.path: file for file in (crew.result(job) for job in jobs if job.plan is plan)}
+                    fetched = {file.path: file for file in (downloads.result(job) for job in jobs if job.plan is plan)}
                     files[name] = tuple(fetched.get(file.path, file) for file in plan.files)
-                    _note(plan, remotes[0].commit, files[name])
+                    _record(plan, remotes[0].commit, files[name])
             except StoreError as error:
                 errors.append(error)
     if errors:
@@ -77,8 +80,8 @@ def _pairs(plan: Plan, remotes: Sequence[Remote]) -> list[tuple[Remote, File]]:
     return list(zip(remotes, plan.missing, strict=True))
 
 
-def _note(plan: Plan, commit: str | None, files: tuple[File, ...]) -> None:
-    """Record a name that is whole; what was pulled by an older receipt and is not asked for now stays in it."""
+def _record(plan: Plan, commit: str | None, files: tuple[File, ...]) -> None:
+    """Record a completed backbone in the locks; files of the previous receipt not in `files` are kept."""
     before = plan.known.receipt if plan.known else None
     others = [file for file in before.files if file.path not in {f.path for f in files}] if before else []
     when = before.when if before and {*before.files} == {*files, *others} else _now()
@@ -93,32 +96,32 @@ def _now() -> str:
 
 
 def _check_room(jobs: Sequence[_Job]) -> None:
-    """Raise StoreError if the disk has no room for what is going to arrive."""
+    """Raise StoreError if the disk does not have enough free space for the downloads."""
     folder = home()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    needed = sum(job.remote.size or 0 for job in jobs if not is_here(_told(job.file, job.remote)))
+    needed = sum(job.remote.size or 0 for job in jobs if not is_here(_with_metadata(job.file, job.remote)))
     try:
         free = shutil.disk_usage(folder).free
     except OSError:
         return
     if jobs and needed and needed + MARGIN > free:
         names = " ".join(dict.fromkeys(job.plan.entry.name for job in jobs))
-        what = f"{names}: {needed / 1e6:,.0f} MB are to be fetched, and {folder} has {free / 1e6:,.0f} MB free"
+        what = f"{names}: the download needs {needed / 1e6:,.0f} MB, but {folder} has {free / 1e6:,.0f} MB free"
         fix = f"free some space (zoo gc), or use another folder: ZOO_HOME=/another/folder zoo pull {names}"
         raise StoreError(what, fix=fix)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """A file of a plan that is to be fetched."""
+    """One file of a plan to download."""
 
     plan: Plan
     remote: Remote
     file: File
 
     def run(self, folder: Path, arrived: Arrived) -> File:
-        """Fetch it."""
+        """Download the file into the store at `folder`."""
         name = self.plan.entry.name
         accept = f"zoo pull {name} --update" if self.plan.known else f"edit {self.plan.by}"
         return fetch(self.remote, Claim(self.file, name, self.plan.by, accept), folder, arrived)
@@ -129,8 +132,8 @@ class _Stopped(Exception):
 
 
 @dataclass(slots=True)
-class _Crew:
-    """Threads that fetch files; one file needs none. Leaving the block early, Ctrl-C for instance, stops them all."""
+class _Downloads:
+    """Thread pool for several downloads (a single one runs inline); leaving the block early, e.g. Ctrl-C, stops all."""
 
     jobs: Sequence[_Job]
     arrived: Arrived
@@ -140,7 +143,7 @@ class _Crew:
     pool: ThreadPoolExecutor | None = None
     futures: dict[_Job, Future[File]] = field(default_factory=dict)
 
-    def __enter__(self) -> _Crew:
+    def __enter__(self) -> _Downloads:
         if len(self.jobs) > 1:
             self.pool = ThreadPoolExecutor(FILES)
             self.futures = {job: self.pool.submit(job.run, self.folder, self._count) for job in self.jobs}
@@ -152,7 +155,7 @@ class _Crew:
             self.pool.shutdown(cancel_futures=True)
 
     def result(self, job: _Job) -> File:
-        """Return the file of a job, once it is here."""
+        """Wait for the download of a job and return its file."""
         return self.futures[job].result() if self.pool else job.run(self.folder, self.arrived)
 
     def _count(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""The web as a source, and what goes wrong on the way told to the user."""
+"""https:// sources, offline mode, and conversion of HTTP errors to StoreError."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from zoo.store import http, stream
 from zoo.store.fetch import Remote
 from zoo.store.source_errors import bad_source
 
-SOON = 5.0
-"""Seconds to wait for an answer when all that matters is whether there is one."""
+REACH_TIMEOUT = 5.0
+"""Timeout in seconds of the connectivity check."""
 OFFLINE = ("ZOO_OFFLINE", "HF_HUB_OFFLINE")
 
 
 def locate(entry: Entry, paths: Sequence[str]) -> list[Remote]:
-    """Return the files of an https:// source, of which nothing is known beforehand."""
+    """Return the files of an https:// source, without metadata."""
     check_online(entry)
     source = entry.source or ""
     if not re.fullmatch(r"https://[\w.-]+(:\d+)?(/[^\s?#]*)?", source):
-        raise bad_source(entry, "has to be https://host/folder")
+        raise bad_source(entry, "must be https://host/folder")
     urls = {path: f"{source.rstrip('/')}/{quote(path)}" for path in paths}
     return [Remote(path, url, partial(read, entry, url, {"User-Agent": agent()}, None)) for path, url in urls.items()]
 
 
 def read(entry: Entry, url: str, headers: Mapping[str, str], size: int | None, start: int) -> Generator[memoryview]:
-    """Yield the bytes of a URL from `start` on; credentials in `headers` stay with its origin. Raises StoreError."""
+    """Yield the bytes of a URL from `start` on; credentials are sent only to its origin. Raises StoreError."""
     try:
         yield from stream.stream(url, headers, start, size)
     except http.Refused as error:
@@ -40,62 +40,62 @@ def read(entry: Entry, url: str, headers: Mapping[str, str], size: int | None, s
 
 
 def agent() -> str:
-    """Return how zoo calls itself to servers: its version, and nothing about the machine."""
+    """Return the User-Agent: the version of zoo, and nothing about the machine."""
     from zoo import __version__
 
     return f"backbone-zoo/{__version__}"
 
 
 def check_online(entry: Entry) -> None:
-    """Raise StoreError if the user has asked that nothing be fetched from the network."""
+    """Raise StoreError in offline mode."""
     on = forbidden()
     if on:
-        what = f"{entry.name}: {entry.source} is not in the store, and {on[0]}={os.environ[on[0]]} forbids to fetch it"
+        what = f"{entry.name}: {entry.source} is not in the store, and {on[0]}={os.environ[on[0]]} disables downloads"
         raise StoreError(what, fix=f"unset {' '.join(on)}; zoo pull {entry.name}")
 
 
 def forbidden() -> list[str]:
-    """Return the variables by which the user has asked that nothing be fetched from the network; none: it may be."""
+    """Return the environment variables that set offline mode; an empty list means online."""
     return [name for name in OFFLINE if os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off")]
 
 
 def refused(entry: Entry, url: str, said: str, status: int | None) -> StoreError:
-    """Return the error for an answer that is not the file."""
-    fix = f"zoo pull {entry.name}   (once more, in a while)"
+    """Return the error for a final failure, with the message `said`."""
+    fix = f"zoo pull {entry.name}   (retry later)"
     if status in (401, 403, 404, 410):
-        fix = f"look at source and files: zoo info {entry.name}"
+        fix = f"check source and files: zoo info {entry.name}"
     return StoreError(f"{entry.name}: {url} {said}", fix=fix)
 
 
 def busy(entry: Entry, url: str, error: http.Broken) -> StoreError:
-    """Return the error for a server that does not want to answer now."""
-    what = f"{entry.name}: {url} was answered with HTTP status {error.status}, time after time"
-    when = "in a while"
+    """Return the error for a server that is overloaded or unavailable."""
+    what = f"{entry.name}: {url} repeatedly returned HTTP status {error.status}"
+    when = "later"
     if error.wait and error.wait > stream.LONGEST:
-        what = f"{entry.name}: {url} was answered with HTTP status {error.status}"
-        when = f"in {error.wait:,.0f} seconds, as the server asks"
-    return StoreError(what, fix=f"zoo pull {entry.name}   (once more, {when})")
+        what = f"{entry.name}: {url} returned HTTP status {error.status}"
+        when = f"in {error.wait:,.0f} seconds, as requested by the server"
+    return StoreError(what, fix=f"zoo pull {entry.name}   (retry {when})")
 
 
 def unreachable(entry: Entry, url: str, error: Exception) -> StoreError:
-    """Return the error for a connection that cannot be made, or breaks."""
-    what = f"{entry.name}: no connection for {url}, or it broke: {error or type(error).__name__}"
+    """Return the error for a connection that fails or is interrupted."""
+    what = f"{entry.name}: connection to {url} failed: {error or type(error).__name__}"
     return StoreError(what, fix=f"check network and proxy (and HF_ENDPOINT), then: zoo pull {entry.name}")
 
 
 def transport_error() -> type[Exception]:
-    """Return the root of the errors of the HTTP library below the Hub client, which differs between its versions."""
+    """Return the base exception of huggingface_hub's HTTP library (requests or httpx, depending on its version)."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return HfHubHTTPError.__bases__[0]
 
 
 def reach() -> tuple[str, str | None]:
-    """Ask the Hub's endpoint for anything; returns its address, and what is wrong (None: it answers), soon."""
+    """Check whether the Hub responds, with a short timeout; returns its URL and the error message (None: it does)."""
     from huggingface_hub import constants
 
     url = os.environ.get("HF_ENDPOINT", "").rstrip("/") or str(constants.ENDPOINT)
-    line = http.Line(url, {"User-Agent": agent()}, timeout=SOON)
+    line = http.Line(url, {"User-Agent": agent()}, timeout=REACH_TIMEOUT)
     try:
         line.get()
     except http.Broken as error:

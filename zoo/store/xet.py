@@ -1,6 +1,6 @@
-"""The Hub's storage of chunks (xet): the bytes of a large file in their order, through the library that knows it.
+"""Stream large files from the Hub's xet storage with hf_xet.
 
-It is an offer of the Hub beside plain HTTP, which goes on from the same byte wherever this one ends:
+It is optional: if it fails, plain HTTP continues from the last byte received.
 https://huggingface.co/docs/hub/xet/using-xet-storage
 """
 
@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 LEAST = 8 << 20
-"""Bytes that must be missing for a second service to be worth asking."""
+"""Minimum missing bytes for which xet storage is used; smaller downloads are not worth the extra requests."""
 SETTINGS = {
     "telemetry.enabled": False,
     "client.retry_max_attempts": 1,
@@ -23,17 +23,17 @@ SETTINGS = {
     "reconstruction.download_buffer_perfile_size": 64 << 20,
     "reconstruction.min_prefetch_buffer": 64 << 20,
 }
-"""As little patience as plain HTTP in its place needs, and bytes in memory instead of the library's 1.6 GB."""
+"""Few retries and short timeouts, because plain HTTP is the fallback; buffers of 64 MB instead of 1.6 GB."""
 
 
 class Failed(Exception):
-    """The storage did not send all of a file; how much came is seen by who took it."""
+    """The download from xet storage ended early; the caller counts the bytes received."""
 
 
 def offered(metadata: Any, origin: str) -> Any | None:
-    """Return the part of a file's metadata that tells of this storage; None if it cannot or should not be used.
+    """Return the xet part of a file's metadata; None if xet storage cannot or should not be used.
 
-    The user's token is sent to the address that it names, so that has to be one of the Hub itself.
+    The user's token is sent to its refresh route, so that URL must belong to the Hub's own origin.
     """
     from huggingface_hub import constants
 
@@ -44,7 +44,7 @@ def offered(metadata: Any, origin: str) -> Any | None:
 
 
 def read(data: Any, headers: Mapping[str, str], size: int, start: int) -> Generator[memoryview]:
-    """Yield the bytes of a file from `start` on; Failed if they end before `size`."""
+    """Yield the bytes of a file from `start` to `size`. Raises Failed if the stream ends early."""
     import hf_xet
 
     done, session = start, _session(os.getpid())
@@ -58,16 +58,16 @@ def read(data: Any, headers: Mapping[str, str], size: int, start: int) -> Genera
                 yield memoryview(piece)
     except Exception as error:
         raise Failed(str(error)) from error
-    if done != size:  # a server that nobody is behind ends a stream without a word
+    if done != size:  # hf_xet ends the stream without an error if the server is unreachable
         raise Failed(f"ended at byte {done:,}")
 
 
 @cache
 def _session(process: int) -> Any | None:
-    """Return what holds the connections of a process (a fork needs its own); None if the library cannot be used."""
+    """Return the session of a process, cached by pid because a fork needs its own; None if hf_xet cannot be used."""
     try:
         from hf_xet import XetConfig, XetSession
 
         return XetSession(XetConfig().with_config(SETTINGS))
-    except Exception:  # noqa: BLE001  # a version that knows not all of this: plain HTTP does as well
+    except Exception:  # noqa: BLE001  # missing, or a version without these settings: fall back to plain HTTP
         return None
