@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from zoo.errors import ArtefactError
 from zoo.model import artefact
 
-DATA = {"origin": "a folder", "columns": {}, "examples": 3, "valid": 1, "apart": 0, "fingerprint": "", "skipped": 0}
+DATA = {
+    "origin": "a folder",
+    "columns": {"input": [], "label": None},
+    "train": 3,
+    "valid": 1,
+    "test": 0,
+    "pairs": False,
+    "skipped": 0,
+    "fingerprint": "",
+    "near_duplicates": None,
+}
 MANIFEST = {
     "entry": {"name": "a/b"},
     "task": {},
@@ -22,7 +32,8 @@ MANIFEST = {
     "metrics": {"accuracy": 1.0},
     "tested": {},
     "history": [],
-    "data": DATA | {"near_duplicates": None},
+    "data": DATA,
+    "training": {"seconds": 1.0, "calibration": None, "request": {}},
     "provenance": {},
 }
 STATE = {"backbone.weight": torch.ones(2), "head.bias": torch.zeros(3)}
@@ -110,7 +121,7 @@ def test_a_missing_weight_file_is_named(saved):
         ("metrics", {"accuracy": "high"}),
         ("history", {}),
         ("data", DATA | {"near_duplicates": "none"}),
-        ("data", DATA),
+        ("data", {key: value for key, value in DATA.items() if key != "near_duplicates"}),
     ],
 )
 def test_a_section_that_is_not_as_it_was_written_is_named(saved, key, value):
@@ -123,7 +134,7 @@ def test_a_section_that_is_not_as_it_was_written_is_named(saved, key, value):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"format": 1, "format": 2}', "'format' is there twice"),
+        ('{"format": 1, "format": 2}', "duplicate key 'format'"),
         ('{"format": 1%s}' % ("0" * 5000), "is too large"),
         ('{"format": 1, "entry": "\\ud800"}', "surrogates not allowed"),
         ('{"format": 1, "entry": %s}' % ("[" * 5000 + "]" * 5000), "recursion"),

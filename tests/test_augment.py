@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from zoo.data import augmentation, mixup
 from zoo.data.augmentation import OPERATIONS
+from zoo.data.batch_options import BatchOptions
 from zoo.data.image_batches import Images, normalise
 from zoo.finetune.recipe import CHOICES
 from zoo.plugin import ImageInput
@@ -171,11 +172,11 @@ def test_a_slice_of_an_augmented_batch_equals_the_whole_batch(name, pixels, indi
     if part.step is not None and part.step < 0:
         part = slice(part.start, part.stop)
     images, rows = views(PIXELS[pixels]), torch.tensor(indices)
-    whole = images.batch(rows, name, seeded(seed))
+    whole = images.batch(rows, BatchOptions(name, seeded(seed)))
     chance = seeded(seed)
-    assert torch.equal(images.batch(rows, name, chance, part), whole[part])
+    assert torch.equal(images.batch(rows, BatchOptions(name, chance, part)), whole[part])
     after = seeded(seed)
-    images.batch(rows, name, after)
+    images.batch(rows, BatchOptions(name, after))
     assert torch.equal(chance.get_state(), after.get_state())  # later draws are the same as well
 
 
@@ -183,17 +184,17 @@ def test_a_slice_of_an_augmented_batch_equals_the_whole_batch(name, pixels, indi
 def test_a_slice_of_a_batch_without_augmentation_equals_the_whole_batch(pixels):
     images, rows = views(PIXELS[pixels]), torch.tensor([3, 1, 4, 1, 5])
     for part in (slice(0, 0), slice(1, 3), slice(4, 9)):
-        assert torch.equal(images.batch(rows, part=part), images.batch(rows)[part])
+        assert torch.equal(images.batch(rows, BatchOptions(shard=part)), images.batch(rows)[part])
 
 
 @pytest.mark.parametrize("name", augmentation.NAMES)
 def test_augmentation_depends_only_on_its_generator(name):
     images, rows = views(PIXELS["a list"]), torch.arange(12)
     torch.manual_seed(1)
-    first = images.batch(rows, name, seeded(5))
+    first = images.batch(rows, BatchOptions(name, seeded(5)))
     torch.manual_seed(2)
-    assert torch.equal(images.batch(rows, name, seeded(5)), first)
-    assert torch.equal(images.batch(rows, name, seeded(6)), first) == (name == "none")
+    assert torch.equal(images.batch(rows, BatchOptions(name, seeded(5))), first)
+    assert torch.equal(images.batch(rows, BatchOptions(name, seeded(6))), first) == (name == "none")
     assert (first.shape, first.dtype) == ((12, 3, SIZE, SIZE), torch.float32)
 
 
@@ -201,7 +202,7 @@ def test_augmentation_does_not_modify_the_decoded_pixels():
     pixels = noise(12, 3, SIZE, SIZE)
     images, before = views(pixels), pixels.clone()
     for name in augmentation.NAMES:
-        images.batch(torch.arange(12), name, seeded())
+        images.batch(torch.arange(12), BatchOptions(name, seeded()))
     assert torch.equal(pixels, before)
 
 
@@ -224,7 +225,7 @@ def test_random_crops_are_inside_the_image_and_not_below_the_minimum_area():
 def test_randaugment_changes_most_images_differently():
     images = smooth(3)[:1].expand(300, -1, -1, -1)
     still = augmentation.vary(images, "crop-flip", 300, seeded(), slice(None))
-    found = augmentation.vary(images, "rand", 300, seeded(), slice(None))
+    found = augmentation.vary(images, "randaugment", 300, seeded(), slice(None))
     changed = (found != still).flatten(1).any(1)
     assert 200 < int(changed.sum()) < 300
     assert len({bytes(image.numpy().tobytes()) for image in found}) > 200

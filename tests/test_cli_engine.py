@@ -39,7 +39,7 @@ def test_a_copy_in_the_validation_data_is_reported(pretrained, isolated):
     pictures.folder(isolated / "held", 2)  # the first two of each again
     done = CliRunner().invoke(main, ["finetune", str(pretrained), "colours", *BASE, "--valid", "held"])
     assert done.exit_code == 0, done.output
-    assert "leak      6 of 6 validation examples have a near-duplicate among the training examples" in done.output
+    assert "leak      6 of 6 validation examples have a near-duplicate in the training data" in done.output
     assert "6 of them identical" in done.output
     (card,) = (isolated / "runs").glob("*/README.md")
     assert "6 validation examples have a near-duplicate" in card.read_text()

@@ -85,7 +85,7 @@ def test_a_saved_model_is_fine_tuned_further(data, model):
         (["tiny/net", "colours", "--set", "steps"], "--set 'steps' has no '='"),
         (["tiny/net", "colours", "--set", "step=3"], "'step' is not a field"),
         (["tiny/net", "colours", "--set", "steps=many"], "steps='many' is not a whole number"),
-        (["tiny/net", "colours", "--valid", "2"], "valid=2.0 is no share"),
+        (["tiny/net", "colours", "--valid", "2"], "valid=2.0 is not a share"),
         (["tiny/net", "colours", "--out", "colours"], "colours is not empty"),
         (["tiny/net", "colours", "--device", "abacus"], "device='abacus'"),
     ],

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 SETTINGS = {"steps": 6, "evals": 2, "batch_size": 7, "autotune": False}
 RUNS = {
     "probe, then all layers": {"strategy": "lp-ft", "test": 0.2},
-    "adapters, classes balanced": {"strategy": "lora", "balance": "sampler"},
+    "adapters, classes balanced": {"strategy": "lora", "class_balance": "sampler"},
     "texts": {"strategy": "full", "texts": True},
 }
 

@@ -1,8 +1,7 @@
-"""The fine-tuning engine: freezing, rates by stage, averages, budgets, memory, honest endings."""
+"""The fine-tuning engine: freezing, learning rates by stage, greedy soups, time limits, memory, reports."""
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 
 import pictures
@@ -12,13 +11,14 @@ from torch import nn
 
 import zoo
 from zoo.errors import RecipeError
-from zoo.finetune.defaults import Situation, settle
+from zoo.finetune.defaults import Setting, resolve
 from zoo.finetune.features.frozen_prefix import Replay
-from zoo.finetune.memory import is_full
+from zoo.finetune.inference import Measurement, Outputs
+from zoo.finetune.memory import is_out_of_memory
 from zoo.finetune.network import Network
-from zoo.finetune.recipe import Recipe, seconds
+from zoo.finetune.recipe import Recipe
 from zoo.finetune.training import lr_finder, optimizer
-from zoo.finetune.training.best_weights import Best, average, beyond_noise, measured, stirred
+from zoo.finetune.training.best_weights import BestWeights, Candidate, average, greedy_soup
 from zoo.tasks import Classify
 
 DATA = pictures.pairs(8)
@@ -30,7 +30,7 @@ def state(model) -> dict[str, torch.Tensor]:
 
 
 def changed(model, before) -> set[str]:
-    """Return the names of what is no longer as it was."""
+    """Return the names of the tensors that differ from before."""
     return {name for name, value in model.backbone.module.state_dict().items() if not torch.equal(value, before[name])}
 
 
@@ -40,21 +40,22 @@ def stage_of(model, name: str) -> int:
 
 
 @pytest.mark.parametrize("augment", ["none", "crop-flip"])
-@pytest.mark.parametrize("norm", ["frozen", "batch"])
-def test_frozen_stages_stay_bit_identical(pretrained, augment, norm):
+@pytest.mark.parametrize("batchnorm", ["frozen", "train"])
+def test_frozen_stages_stay_bit_identical(pretrained, augment, batchnorm):
     model = zoo.load(pretrained, "cpu")
     before = state(model)
-    model.finetune(DATA, strategy="full", freeze=2, augment=augment, norm=norm, **QUICK)
+    model.finetune(DATA, strategy="full", freeze_stages=2, augment=augment, batchnorm=batchnorm, valid=0, **QUICK)
     found = {stage_of(model, name) for name in changed(model, before)}
     assert found == set(range(2, len(model.backbone.stages)))
 
 
-def test_a_cached_prefix_changes_nothing_but_the_time(pretrained, capsys, monkeypatch):
-    settings = {"strategy": "full", "freeze": 3, "augment": "none", **QUICK}
+def test_cached_prefix_gives_the_same_losses(pretrained, capsys, monkeypatch):
+    settings = {"strategy": "full", "freeze_stages": 3, "augment": "none", **QUICK}
     model = zoo.load(pretrained, "cpu").finetune(DATA, **settings)
     assert "stages run once" in capsys.readouterr().out
     monkeypatch.setattr(
-        "zoo.finetune.strategies.replayed", lambda backbone, sets, *_, **__: nullcontext(Replay(tuple(sets), "", False))
+        "zoo.finetune.strategies.frozen_prefix",
+        lambda backbone, datasets, *_, **__: nullcontext(Replay(tuple(datasets), "", False)),
     )
     other = zoo.load(pretrained, "cpu").finetune(DATA, **settings)
     for ours, theirs in zip(model.history, other.history, strict=True):
@@ -78,32 +79,29 @@ def test_gradual_trains_the_last_stages_first(pretrained, capsys):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"freeze": 99}, r"freeze=99, and this backbone has \d+ stages\nfix: freeze=\d+"),
-        ({"freeze": 1, "strategy": "lora"}, r'freeze=1 is for strategy="full"'),
-        ({"budget": "soon"}, r"budget='soon' is no span of time\nfix: budget=\"90s\""),
-        ({"budget": 0}, "budget=0 is no span of time"),
-        ({"layer_decay": 2}, "layer_decay=2 is not a share above 0 up to 1"),
-        ({"mix": "cutmix2"}, "mix='cutmix2' is not one of"),
+        ({"freeze_stages": 99}, r"freeze_stages=99, and this backbone has \d+ stages\nfix: freeze_stages=\d+"),
+        ({"freeze_stages": 1, "strategy": "lora"}, r'freeze_stages=1 is for strategy="full"'),
     ],
 )
-def test_settings_that_make_no_sense_are_told(pretrained, fields, message):
+def test_fields_that_do_not_fit_the_strategy_raise(pretrained, fields, message):
     with pytest.raises(RecipeError, match=message):
         zoo.load(pretrained, "cpu").finetune(DATA, **{"strategy": "full", **QUICK, **fields})
 
 
-def test_spans_of_time():
-    assert [seconds(span) for span in (None, 5, "5", "90s", "5m", "1.5h")] == [None, 5, 5, 90, 300, 5400]
+def hyperparameters(**fields):
+    return resolve(Recipe(strategy="full", **fields), Setting(100, image_size=32))
 
 
 def net() -> Network:
     torch.manual_seed(0)
-    return Network(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3), nn.Linear(3, 4)), nn.Linear(4, 2))
+    backbone = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3), nn.Linear(3, 4))
+    return Network(backbone, nn.Linear(4, 2), stages=(("0",), ("1",), ("2",)))
 
 
-def test_each_stage_has_its_share_of_the_rate_and_vectors_do_not_decay():
-    recipe = Recipe(lr=1.0, backbone_lr=0.8, layer_decay=0.5, weight_decay=0.1)
+def test_learning_rate_decays_by_stage_and_vectors_have_no_weight_decay():
+    hp = hyperparameters(lr=1.0, backbone_lr=0.8, layer_decay=0.5, weight_decay=0.1)
     network = net()
-    groups = optimizer.optimizer(network, recipe, (("0",), ("1",), ("2",))).param_groups
+    groups = optimizer.build(network, hp).param_groups
     found = {id(p): (group["peak"], group["weight_decay"]) for group in groups for p in group["params"]}
     names = dict(network.named_parameters())
     expected = {"backbone.0": 0.2, "backbone.1": 0.4, "backbone.2": 0.8, "head": 1.0}
@@ -113,16 +111,16 @@ def test_each_stage_has_its_share_of_the_rate_and_vectors_do_not_decay():
 
 
 @pytest.mark.parametrize(("schedule", "middle"), [("cosine", 0.5), ("linear", 0.5)])
-def test_the_rate_rises_and_falls(schedule, middle):
-    recipe = Recipe(steps=100, warmup=0.2, schedule=schedule)
-    shares = [optimizer.share(step, recipe) for step in range(100)]
+def test_learning_rate_warms_up_and_decays(schedule, middle):
+    hp = hyperparameters(steps=100, warmup_ratio=0.2, schedule=schedule)
+    shares = [optimizer.lr_factor(step, hp) for step in range(100)]
     assert shares[0] == pytest.approx(1 / 20)
     assert max(shares) == shares[19] == 1
     assert shares[60] == pytest.approx(middle)
     assert shares[-1] < 0.02
 
 
-def test_training_names_the_batch_whose_loss_is_not_finite(pretrained):
+def test_non_finite_loss_raises_with_the_names_of_the_batch(pretrained):
     names = []
 
     def poison(module, inputs, output):
@@ -131,11 +129,11 @@ def test_training_names_the_batch_whose_loss_is_not_finite(pretrained):
 
     model = zoo.load(pretrained, "cpu")
     model.backbone.module.register_forward_hook(poison)
-    with pytest.raises(RecipeError, match=r"the loss is nan at step 3, on image \d+, image \d+.*\nfix: a smaller rate"):
+    with pytest.raises(RecipeError, match=r"the loss is nan at step 3, on image \d+, image \d+.*\nfix: a smaller"):
         model.finetune(DATA, strategy="full", valid=0, **QUICK)
 
 
-def test_a_full_memory_halves_what_runs_at_once_and_changes_nothing(pretrained, capsys):
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_losses(pretrained, capsys):
     settings = {"strategy": "full", "valid": 0, "augment": "none", **QUICK}
     expected = zoo.load(pretrained, "cpu").finetune(DATA, **settings)
     model = zoo.load(pretrained, "cpu")
@@ -147,13 +145,13 @@ def test_a_full_memory_halves_what_runs_at_once_and_changes_nothing(pretrained, 
     model.backbone.module.register_forward_pre_hook(small)
     model.finetune(DATA, **settings)
     said = capsys.readouterr().out
-    assert "memory    full: 4 examples at once now, 8 a step as before" in said
-    assert "memory    full: 2 examples at once now, 8 a step as before" in said
+    assert "memory    out of memory: micro-batches of 4, 8 examples a step as before" in said
+    assert "memory    out of memory: micro-batches of 2, 8 examples a step as before" in said
     for ours, theirs in zip(model.history, expected.history, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
 
 
-def test_a_memory_that_is_too_small_is_told(pretrained):
+def test_memory_too_small_for_one_example_raises(pretrained):
     def full(module, inputs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -163,7 +161,7 @@ def test_a_memory_that_is_too_small_is_told(pretrained):
         model.finetune(DATA, strategy="full", valid=0, **QUICK)
 
 
-def test_features_are_made_with_less_memory_too(pretrained):
+def test_out_of_memory_halves_the_inference_batch(pretrained):
     model = zoo.load(pretrained, "cpu")
     expected = model.embed([pixels for pixels, _ in DATA])
 
@@ -173,17 +171,17 @@ def test_features_are_made_with_less_memory_too(pretrained):
 
     model.backbone.module.register_forward_pre_hook(small)
     torch.testing.assert_close(model.embed([pixels for pixels, _ in DATA]), expected)
-    assert not is_full(RuntimeError("shapes do not match"))
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
 
 
-def test_a_budget_is_kept(pretrained, capsys):
-    model = zoo.load(pretrained, "cpu").finetune(DATA, strategy="full", budget="3s", steps=100_000, evals=2)
+def test_max_time_reduces_the_steps(pretrained, capsys):
+    model = zoo.load(pretrained, "cpu").finetune(DATA, strategy="full", max_time="3s", steps=100_000, evals=2)
     assert "steps fit into" in capsys.readouterr().out
     assert model.recipe.steps < 100_000
-    assert model.data["seconds"] < 8
+    assert model.training["seconds"] < 8
 
 
-def test_probe_features_are_known_the_second_time(pretrained, monkeypatch, capsys):
+def test_probe_features_are_cached(pretrained, monkeypatch, capsys):
     monkeypatch.setattr("zoo.finetune.features.feature_cache.WORTH", 0.0)
     first = zoo.load(pretrained, "cpu").finetune(DATA, strategy="probe")
     model = zoo.load(pretrained, "cpu")
@@ -192,34 +190,35 @@ def test_probe_features_are_known_the_second_time(pretrained, monkeypatch, capsy
     again = model.finetune(DATA, strategy="probe", l2=first.recipe.l2)
     assert calls == []
     assert again.metrics == first.metrics
-    assert "known from an earlier run" in capsys.readouterr().out
+    assert "from the feature cache" in capsys.readouterr().out
     zoo.load(pretrained, "cpu").finetune(pictures.pairs(7), strategy="probe")
     assert "computed once" in capsys.readouterr().out
 
 
-def test_views_are_kept_together_when_the_penalty_is_chosen(pretrained, capsys):
+def test_views_of_one_image_share_a_fold(pretrained, capsys):
     model = zoo.load(pretrained, "cpu").finetune(DATA, strategy="probe", views=3)
     assert "54 features" in capsys.readouterr().out  # 18 training images, three times
     assert model.metrics["accuracy"] > 0.5
 
 
-def test_a_test_set_is_measured_once_at_the_end(pretrained, tmp_path, capsys):
+def test_test_data_is_measured_at_the_end(pretrained, tmp_path, capsys):
     model = zoo.load(pretrained, "cpu").finetune(DATA, strategy="full", test=0.25, **QUICK)
-    assert model.data["examples"] + model.data["valid"] == 18
+    assert model.summary.train + model.summary.valid == 18
+    assert model.summary.test == 6
     assert set(model.tested) == set(model.metrics)
     said = capsys.readouterr().out
-    assert "(6 examples by which nothing was chosen)" in said
+    assert "(6 test examples, not used for any choice)" in said
     assert "best of several" not in said
     own = zoo.load(pretrained, "cpu").finetune(DATA, strategy="full", test=pictures.pairs(2, seed=9), **QUICK)
     assert own.tested == own.evaluate(pictures.pairs(2, seed=9))
 
 
-def test_selection_on_validation_data_is_said(pretrained, capsys):
+def test_report_says_that_the_best_evaluation_was_selected(pretrained, capsys):
     zoo.load(pretrained, "cpu").finetune(DATA, strategy="full", **QUICK)
     assert "the best of several by this very data: test=0.2 keeps some apart" in capsys.readouterr().out
 
 
-def test_a_finder_suggests_a_rate_and_puts_everything_back(pretrained):
+def test_lr_finder_suggests_a_rate_and_restores_the_model(pretrained):
     model = zoo.load(pretrained, "cpu")
     before, modes = state(model), [part.training for part in model.backbone.module.modules()]
     found = model.find_lr(DATA, batch_size=8)
@@ -228,16 +227,40 @@ def test_a_finder_suggests_a_rate_and_puts_everything_back(pretrained):
     assert len(found.rates) == len(found.losses)
     assert not changed(model, before)
     assert modes == [part.training for part in model.backbone.module.modules()]
-    with pytest.raises(RecipeError, match="a probe is solved"):
-        model.find_lr(DATA, strategy="probe")
 
 
-def test_a_finder_takes_no_chance_for_a_fall():
+@pytest.mark.parametrize("strategy", ["full", "lp-ft", "lora"])
+def test_lr_finder_trains_only_what_the_strategy_trains(pretrained, strategy):
+    model = zoo.load(pretrained, "cpu")
+    parameters = dict(model.backbone.module.named_parameters())
+    first = next(iter(parameters.values())).requires_grad_(False)  # as somebody left it
+    before, trained = state(model), []
+    model.backbone.module.register_forward_pre_hook(
+        lambda module, _: trained.extend(
+            stage_of(model, name)
+            for name, p in module.named_parameters()
+            if p.requires_grad and "lora" not in name and torch.is_grad_enabled()
+        )
+    )
+    settings = {} if strategy == "lora" else {"freeze_stages": 2}
+    model.find_lr(DATA, strategy=strategy, batch_size=8, augment="none", **settings)
+    assert set(trained) == (set() if strategy == "lora" else set(range(2, len(model.backbone.stages))))
+    assert not changed(model, before)
+    assert not first.requires_grad
+    assert all(p.requires_grad for p in list(parameters.values())[1:])
+
+
+def test_lr_finder_explains_why_a_probe_has_no_rate(pretrained):
+    with pytest.raises(RecipeError, match=r'strategy="probe" has no learning rate: its head is solved\nfix: strategy='):
+        zoo.load(pretrained, "cpu").find_lr(DATA, strategy="probe")
+
+
+def test_lr_finder_ignores_noise_of_the_first_batches():
     rates = [10 ** (-7 + 7 * step / 99) for step in range(100)]
-    falls = [1 / (1 + (rate / 1e-3) ** 2) for rate in rates]  # fastest per decade at 1e-3
-    chance = torch.randn(100, generator=torch.Generator().manual_seed(0)).mul(0.02).tolist()
-    first = [0.5 * (step == 3) - 0.5 * (step == 5) for step in range(100)]  # what single batches do to the first means
-    losses = [sum(parts) for parts in zip(falls, chance, first, strict=True)]
+    falls = [1 / (1 + (rate / 1e-3) ** 2) for rate in rates]  # steepest per decade at 1e-3
+    noise = torch.randn(100, generator=torch.Generator().manual_seed(0)).mul(0.02).tolist()
+    first = [0.5 * (step == 3) - 0.5 * (step == 5) for step in range(100)]  # of single batches, at the beginning
+    losses = [sum(parts) for parts in zip(falls, noise, first, strict=True)]
     assert 3e-4 < lr_finder._steepest(rates, losses) < 3e-3
     with pytest.raises(RecipeError, match="falls at no learning rate"):
         lr_finder._steepest(rates, [1.0] * 100)
@@ -249,61 +272,25 @@ def task_and_net():
     return task, network
 
 
-def test_a_soup_is_kept_only_when_it_wins():
+def test_soup_is_kept_only_if_it_improves_validation():
     task, network = task_and_net()
     states = [{"head.weight": torch.tensor([[x], [-x]]), "head.bias": torch.zeros(2)} for x in (1.0, 3.0, -8.0)]
-    best = Best(3)
+    best = BestWeights(3)
     for number, (each, accuracy) in enumerate(zip(states, (0.8, 0.7, 0.6), strict=True)):
         network.load_state_dict(each)
-        best.offer(measured(f"{number}", number, task, {"accuracy": accuracy, "loss": 1.0}, None), network)
+        found = Measurement({"accuracy": accuracy, "loss": 1.0}, Outputs(None, None))
+        best.offer(Candidate.of(f"{number}", number, task, found), network)
 
     def measure():
         gain = abs(float(network.head.weight.detach()[0, 0]) - 2.0)  # the mean of the first two is best
-        return {"accuracy": 0.9 - gain, "loss": 1.0}, None
+        return Measurement({"accuracy": 0.9 - gain, "loss": 1.0}, Outputs(None, None))
 
-    assert stirred(best, network, task, measure) == 2
+    assert greedy_soup(best, network, task, measure) == 2
     assert float(network.head.weight[0, 0]) == 2.0
     assert best.kept[0].metrics["accuracy"] == pytest.approx(0.9)
 
 
-def test_an_average_leaves_whole_numbers_alone():
+def test_average_keeps_integer_tensors():
     one, two = ({"w": torch.full((2,), x), "count": torch.tensor(int(x))} for x in (1.0, 3.0))
     assert average([one, two])["w"].tolist() == [2.0, 2.0]
     assert average([one, two])["count"] == 1
-
-
-def test_a_win_has_to_exceed_its_standard_error():
-    targets = torch.zeros(100, dtype=torch.long)
-    right, wrong = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-
-    def guesses(hits):
-        return torch.stack([right if hit else wrong for hit in hits])
-
-    before = guesses([True] * 90 + [False] * 10)
-    assert beyond_noise(before, guesses([True] * 95 + [False] * 5), targets)  # five better, none worse
-    assert not beyond_noise(before, before, targets)
-    mixed = guesses([False] * 4 + [True] * 92 + [False] * 4)  # six better, four worse: 2 < sqrt(10)
-    assert not beyond_noise(before, mixed, targets)
-
-
-def test_rates_of_vision_transformers_fall_towards_the_input():
-    now = Situation(examples=500, image_size=224, stages=14, norms=False)
-    assert settle(Recipe(strategy="full"), now).layer_decay == 0.75
-    assert settle(Recipe(strategy="full", layer_decay=0.9), now).layer_decay == 0.9
-    assert math.isclose(settle(Recipe(strategy="full"), Situation(examples=500, image_size=224)).layer_decay or 0, 1.0)
-
-
-def test_few_photos_are_probed_by_several_views():
-    few = Situation(examples=142, image_size=224)
-    assert settle(Recipe(), few).views == 4
-    assert settle(Recipe(views=1), few).views == 1
-    assert settle(Recipe(augment="none"), few).views == 1
-    assert settle(Recipe(), Situation(examples=5_000, image_size=224)).views == 1
-    assert settle(Recipe(), Situation(examples=142, image_size=28)).views == 1
-
-
-def test_many_photos_are_varied_and_mixed_and_few_are_not():
-    many, few = Situation(examples=50_000, image_size=224), Situation(examples=500, image_size=224)
-    recipe = Recipe(strategy="full")
-    assert (settle(recipe, many).augment, settle(recipe, many).mix) == ("rand", "both")
-    assert (settle(recipe, few).augment, settle(recipe, few).mix) == ("crop-flip", "none")

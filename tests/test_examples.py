@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from zoo.data import sampler, split
+from zoo.data.batch_options import BatchOptions
 from zoo.data.decode_cache import decode
 from zoo.data.examples import Examples, Lazy
 from zoo.data.fingerprint import fingerprint, identity
-from zoo.data.prepare import How, prepare, train_and_valid
+from zoo.data.prepare import Preprocessing, Validation, prepare, train_and_valid
 from zoo.data.reading import read, read_one
 from zoo.errors import DataError
 from zoo.plugin import ImageInput
@@ -155,29 +156,29 @@ def test_invalid_pairs_raise(data, message):
 
 def test_one_class_raises():
     with pytest.raises(DataError, match="one class only, 'a'"):
-        split.check_classes(Examples(["x", "y"], ["a", "a"], "data"))
+        split.check_classes(Examples(["x", "y"], ["a", "a"], "data"), None)
 
 
 def test_validation_labels_must_be_known():
     with pytest.raises(DataError, match=r"valid has labels that train does not have: b\nfix: use the same class names"):
-        split.check_same_labels(Examples(["x"], ["a"], "train"), Examples(["x"], ["b"], "valid"))
+        split.check_classes(Examples(["x", "y"], ["a", "c"], "train"), Examples(["x"], ["b"], "valid"))
 
 
 def test_a_class_with_one_example_cannot_be_split():
     with pytest.raises(DataError, match=r"class 'b' has one example only.*\n?fix: add examples"):
-        split.stratified(Examples("xyz", ["a", "a", "b"], "data"), 0.2, 0)
+        split.held_out(Examples("xyz", ["a", "a", "b"], "data"), 0.2, stratify=True, seed=0)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 2])
 def test_a_validation_share_outside_0_to_1_raises(share):
-    with pytest.raises(DataError, match="no share between 0 and 1"):
-        split.stratified(Examples("wxyz", ["a", "a", "b", "b"], "data"), share, 0)
+    with pytest.raises(DataError, match="not a share between 0 and 1"):
+        split.held_out(Examples("wxyz", ["a", "a", "b", "b"], "data"), share, stratify=True, seed=0)
 
 
 @given(st.lists(st.integers(2, 40), min_size=2, max_size=6), st.floats(0.01, 0.99), st.integers(0, 99))
 def test_stratified_split_keeps_class_proportions(sizes, share, seed):
     labels = [k for k, size in enumerate(sizes) for _ in range(size)]
-    kept, held = split.stratified(Examples(labels, labels, "data"), share, seed)
+    kept, held = split.held_out(Examples(labels, labels, "data"), share, stratify=True, seed=seed)
     assert sorted(kept + held) == list(range(len(labels)))
     for k, size in enumerate(sizes):
         count = Counter(labels[i] for i in held)[k]
@@ -187,8 +188,8 @@ def test_stratified_split_keeps_class_proportions(sizes, share, seed):
 
 def test_the_split_depends_only_on_the_seed():
     data = Examples(range(40), [i % 2 for i in range(40)], "data")
-    assert split.stratified(data, 0.3, 1) == split.stratified(data, 0.3, 1)
-    assert split.stratified(data, 0.3, 1) != split.stratified(data, 0.3, 2)
+    first, again, other = (split.held_out(data, 0.3, stratify=True, seed=seed) for seed in (1, 1, 2))
+    assert first == again != other
 
 
 def test_files_are_decoded_once(tmp_path):
@@ -238,9 +239,9 @@ def test_an_unreadable_image_raises_without_a_cache_or_is_skipped(tmp_path):
     (root / "red" / "004.png").write_bytes(b"broken")
     data, _ = read(root)
     with pytest.raises(DataError, match=r"004\.png is not a readable image"):
-        prepare(data, How(SPEC))
+        prepare(data, Preprocessing(SPEC))
     assert not [p for p in (tmp_path / "store").rglob("*") if p.is_file()]
-    prepared = prepare(data, How(SPEC, skip_bad=True))
+    prepared = prepare(data, Preprocessing(SPEC, skip_bad=True))
     assert [name.rsplit("/", 1)[1] for name in prepared.skipped] == ["004.png"]
     assert prepared.examples.labels == ["blue"] * 2 + ["green"] * 2 + ["red"]
     assert len(prepared.inputs) == 5
@@ -250,24 +251,24 @@ def test_batches_centre_crop_images_of_different_shapes(tmp_path):
     wide = Image.new("RGB", (64, 16), (255, 0, 0))
     wide.paste((0, 255, 0), (24, 0, 40, 16))
     data = Examples([wide, Image.new("RGB", (16, 16), (0, 255, 0))], [0, 1], "data")
-    batch = prepare(data, How(SPEC)).inputs.batch(torch.tensor([0, 1]))
+    batch = prepare(data, Preprocessing(SPEC)).inputs.batch(torch.tensor([0, 1]))
     assert batch.shape == (2, 3, 16, 16)
     assert torch.equal(batch[0], batch[1])
 
 
 def test_batches_are_normalised():
     data = Examples([np.full((16, 16, 3), 255, np.uint8)], [0], "data")
-    batch = prepare(data, How(SPEC)).inputs.batch(torch.tensor([0]))
+    batch = prepare(data, Preprocessing(SPEC)).inputs.batch(torch.tensor([0]))
     assert batch.dtype == torch.float32
     torch.testing.assert_close(batch, torch.full((1, 3, 16, 16), 2.0))
 
 
 @pytest.mark.parametrize("augment", ["shift", "shift-flip", "crop-flip"])
 def test_augmentation_depends_only_on_its_generator(augment):
-    images = prepare(Examples([p for p, _ in pictures.pairs(2)], list("abcdef"), "data"), How(SPEC)).inputs
+    images = prepare(Examples([p for p, _ in pictures.pairs(2)], list("abcdef"), "data"), Preprocessing(SPEC)).inputs
 
     def draw(seed: int) -> torch.Tensor:
-        return images.batch(torch.arange(6), augment, torch.Generator().manual_seed(seed))
+        return images.batch(torch.arange(6), BatchOptions(augment, torch.Generator().manual_seed(seed)))
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
@@ -277,8 +278,10 @@ def test_augmentation_depends_only_on_its_generator(augment):
 def test_shift_moves_the_image_and_replicates_the_border():
     picture = np.zeros((16, 16, 3), np.uint8)
     picture[:, 8:] = 255
-    images = prepare(Examples([picture] * 50, [0] * 50, "data"), How(ImageInput(16, (0.0,) * 3, (1.0,) * 3))).inputs
-    found = images.batch(torch.arange(50), "shift", torch.Generator().manual_seed(0))
+    images = prepare(
+        Examples([picture] * 50, [0] * 50, "data"), Preprocessing(ImageInput(16, (0.0,) * 3, (1.0,) * 3))
+    ).inputs
+    found = images.batch(torch.arange(50), BatchOptions("shift", torch.Generator().manual_seed(0)))
     edges = (found[:, 0, 0] > 0.5).sum(1)  # white columns: 8 plus the shift
     assert edges.unique().tolist() == [6, 7, 8, 9, 10]
 
@@ -324,11 +327,13 @@ def test_the_identity_of_an_input_depends_on_its_content(tmp_path, monkeypatch):
 def test_a_validation_folder_overrides_the_validation_share(tmp_path):
     pictures.folder(tmp_path / "data" / "train", 3)
     pictures.folder(tmp_path / "data" / "valid", 2, seed=1)
-    found = train_and_valid(*read(tmp_path / "data"), 0.2, "classify", How(SPEC), 0)
+    train, valid = read(tmp_path / "data")
+    found = train_and_valid(train, Validation(valid, 0.2), Preprocessing(SPEC), classes=True, seed=0)
     assert (len(found.train.examples), len(found.valid.examples)) == (9, 6)
 
 
 def test_one_example_per_class_is_enough_without_validation():
-    found = train_and_valid(*read(pictures.pairs(1)), 0, "classify", How(SPEC), 0)
+    train, _ = read(pictures.pairs(1))
+    found = train_and_valid(train, Validation(), Preprocessing(SPEC), classes=True, seed=0)
     assert found.valid is None
     assert len(found.train.examples) == 3

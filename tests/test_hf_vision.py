@@ -15,7 +15,7 @@ import zoo
 from zoo import store
 from zoo.catalogue import plugins, registry
 from zoo.data.examples import Examples
-from zoo.data.prepare import How, prepare
+from zoo.data.prepare import Preprocessing, prepare
 from zoo.testing import kit
 from zoo.weights import loader
 
@@ -120,7 +120,9 @@ def test_preprocessing_equals_the_image_processor(case, serve):
     serve(net={**tiny.repository("vit"), "preprocessor_config.json": json.dumps(values).encode()})
     image = Image.fromarray(pictures.array("red", 0, (96, 96)))
     spec = registry.find("hf/tiny/net").input
-    found = prepare(Examples([image], ["red"], "data"), How(spec, keep=False)).inputs.batch(torch.tensor([0]))
+    found = prepare(Examples([image], ["red"], "data"), Preprocessing(spec, cache=False)).inputs.batch(
+        torch.tensor([0])
+    )
     Path("config.json").write_bytes(tiny.repository("vit")["config.json"])
     Path("preprocessor_config.json").write_text(json.dumps(values))
     expected = AutoImageProcessor.from_pretrained(".")(image, return_tensors="pt")["pixel_values"]

@@ -1,4 +1,4 @@
-"""strategy="lora": adapters go on, only they train, and they are merged without a trace."""
+"""LoRA: adapters are injected, train alone, and are merged."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def model():
     return zoo.load(LETTERS, "cpu")
 
 
-def test_merged_weights_do_what_the_adapters_did():
+def test_merged_weights_equal_the_adapters():
     backbone = model().backbone
     names = list(backbone.module.state_dict())
     images = torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     before = backbone.module(images).pooled.detach()
-    with lora.adapted(backbone, rank=4, seed=0):
+    with lora.adapters(backbone, rank=4, seed=0):
         assert torch.equal(backbone.module(images).pooled.detach(), before)  # B starts from zero
         with torch.no_grad():
             for name, parameter in backbone.module.named_parameters():
@@ -37,13 +37,13 @@ def test_merged_weights_do_what_the_adapters_did():
 
 def test_only_adapters_train():
     backbone = model().backbone
-    with lora.adapted(backbone, rank=2, seed=0):
+    with lora.adapters(backbone, rank=2, seed=0):
         trained = {name for name, p in backbone.module.named_parameters() if p.requires_grad}
         assert trained
         assert all("lora_" in name for name in trained)
 
 
-def test_a_tuned_model_is_saved_and_loaded_without_peft_names(tmp_path):
+def test_saved_model_has_no_names_of_peft(tmp_path):
     tuned = model().finetune(pictures.pairs(8), strategy="lora", steps=8, evals=2, out=tmp_path / "saved")
     again = zoo.load(tmp_path / "saved", "cpu")
     images = [image for image, _ in pictures.pairs(1)]
@@ -51,17 +51,17 @@ def test_a_tuned_model_is_saved_and_loaded_without_peft_names(tmp_path):
     assert not torch.allclose(tuned.embed(images), model().embed(images))
 
 
-def test_it_is_bit_identical_when_repeated():
+def test_lora_is_deterministic():
     images = [image for image, _ in pictures.pairs(1)]
     first, second = (model().finetune(pictures.pairs(6), strategy="lora", steps=3, evals=1) for _ in range(2))
     assert torch.equal(first.embed(images), second.embed(images))
 
 
-def test_a_backbone_without_targets_is_told():
+def test_backbone_without_targets_raises():
     from dataclasses import replace
 
     with (
         pytest.raises(RecipeError, match="this backbone names none"),
-        lora.adapted(replace(model().backbone, lora_targets=()), 8, 0),
+        lora.adapters(replace(model().backbone, lora_targets=()), 8, 0),
     ):
         pass

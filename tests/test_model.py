@@ -10,7 +10,7 @@ import torch
 
 import zoo
 from zoo.errors import ArtefactError, DataError, NameNotFound, RecipeError, ZooError
-from zoo.finetune.network import evaluating
+from zoo.finetune.freezing import eval_mode
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_full_trains_every_layer_and_holds_the_statistics(pretrained):
 def test_batch_statistics_are_learnt_when_asked(pretrained):
     model = zoo.load(pretrained, "cpu")
     before = state(model)
-    model.finetune(pictures.pairs(6, seed=3), strategy="full", steps=5, valid=0, norm="batch")
+    model.finetune(pictures.pairs(6, seed=3), strategy="full", steps=5, valid=0, batchnorm="train")
     assert not torch.equal(before["bn1.running_mean"], state(model)["bn1.running_mean"])
 
 
@@ -120,7 +120,9 @@ def test_finetuning_leaves_the_callers_random_numbers_alone(pretrained):
 def test_the_best_weights_are_kept(pretrained):
     model = zoo.load(pretrained, "cpu")
     valid = pictures.pairs(6, seed=9)
-    model.finetune(pictures.pairs(4), strategy="full", steps=20, valid=valid, lr=0.5, clip=0, evals=20, patience=0)
+    model.finetune(
+        pictures.pairs(4), strategy="full", steps=20, valid=valid, lr=0.5, max_grad_norm=0, evals=20, patience=0
+    )
     best = max(model.history, key=lambda row: (row["valid_accuracy"], -row["valid_loss"]))
     assert model.metrics["accuracy"] == best["valid_accuracy"]
     assert model.evaluate(valid) == pytest.approx(model.metrics)
@@ -149,7 +151,7 @@ def test_a_saved_model_is_a_backbone_for_others(pretrained, isolated):
 
 def test_a_saved_model_needs_no_catalogue_store_or_network(pretrained, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_HOME", str(tmp_path / "nothing"))
-    assert zoo.load(pretrained, "cpu").predict(pictures.array("red", 1))[0].label == "red"
+    assert zoo.load(pretrained, "cpu").predict(pictures.array("red", 1)).label == "red"
 
 
 def test_the_manifest_says_how_the_model_came_about(pretrained):
@@ -157,7 +159,7 @@ def test_the_manifest_says_how_the_model_came_about(pretrained):
     assert manifest["format"] == 1
     assert manifest["task"] == {"name": "classify", "labels": ["blue", "green", "red"]}
     assert manifest["recipe"]["strategy"] == "scratch"
-    assert manifest["data"]["examples"] == 30
+    assert manifest["data"]["train"] == 30
     assert set(manifest["files"]) == {"model.safetensors"}
     assert "tiny/net" in (pretrained / "README.md").read_text()
 
@@ -183,7 +185,7 @@ def test_a_folder_of_images_does_the_same(pretrained, tmp_path):
 def test_inference_leaves_the_modes_as_they_were(pretrained):
     module = zoo.load(pretrained, "cpu").backbone.module.train()
     module.bn1.eval()
-    with evaluating(module):
+    with eval_mode(module):
         assert not any(part.training for part in module.modules())
     assert module.training
     assert not module.bn1.training
@@ -195,7 +197,8 @@ def test_inference_leaves_the_modes_as_they_were(pretrained):
         ({"data": "nowhere"}, DataError, "nowhere does not exist"),
         ({"data": [("a.png", 1), ("b.png", 1)]}, DataError, "one class only"),
         ({"data": [("a.png", 1), ("b.png", 2)]}, DataError, "class '1' has one example only.*2 classes have this"),
-        ({"valid": 1.5}, DataError, "valid=1.5 is no share"),
+        ({"valid": 1.5}, DataError, "valid=1.5 is not a share"),
+        ({"test": 1.5}, DataError, "test=1.5 is not a share between 0 and 1\nfix: test=0.2"),
         ({"valid": [(pictures.array("grey", 0), "grey")]}, DataError, "labels that .* does not have: grey"),
         ({"task": "detect"}, RecipeError, "task='detect' is not one of classify"),
         ({"strategy": "lora2"}, RecipeError, "strategy='lora2' is not one of"),
@@ -211,9 +214,16 @@ def test_bad_input_is_told_before_any_training(pretrained, arguments, error, mes
 
 
 def test_a_diverged_run_is_told_with_its_step(pretrained):
-    with pytest.raises(RecipeError, match=r"the loss is (nan|inf) at step \d+.*\nfix: a smaller rate"):
+    with pytest.raises(RecipeError, match=r"the loss is (nan|inf) at step \d+.*\nfix: a smaller learning rate"):
         zoo.load(pretrained, "cpu").finetune(
-            pictures.pairs(4), strategy="full", steps=30, valid=0, lr=1e30, optimizer="sgd", clip=0, warmup=0
+            pictures.pairs(4),
+            strategy="full",
+            steps=30,
+            valid=0,
+            lr=1e30,
+            optimizer="sgd",
+            max_grad_norm=0,
+            warmup_ratio=0,
         )
 
 

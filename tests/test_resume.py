@@ -1,4 +1,4 @@
-"""Checkpoints: a run that was stopped goes on, and ends with the bits of a run that was not."""
+"""Checkpoints: a stopped run resumes, and ends with the bits of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ STRATEGIES = {
     "lp-ft": {"strategy": "lp-ft", "soup": 2},
     "gradual": {"strategy": "gradual", "augment": "none"},
     "lora": {"strategy": "lora"},
-    "full, mixed": {"strategy": "full", "dropout": "on", "mix": "both"},
+    "full, mixed": {"strategy": "full", "dropout": True, "mixup": "both"},
 }
 
 
 @pytest.fixture(autouse=True)
 def interrupted():
-    """Let Ctrl-C interrupt, also where the tests were started in the background: a shell has such ignore it."""
+    """Restore the default SIGINT handler: shells let background processes ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 def stop(model, calls, number=signal.SIGINT):
-    """Send the process a signal when the backbone has been called so many times."""
+    """Send the process a signal at the given call of the backbone."""
     left = [calls]
 
     def count(*_):
@@ -53,9 +53,9 @@ def outcome(folder):
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_a_stopped_run_goes_on_to_the_same_bits(name, pretrained, tmp_path, capsys):
+def test_stopped_run_resumes_to_the_same_bits(name, pretrained, tmp_path, capsys):
     settings = SETTINGS | STRATEGIES[name]
-    zoo.load(pretrained, "cpu").finetune(DATA, out=tmp_path / "peace", **settings)
+    zoo.load(pretrained, "cpu").finetune(DATA, out=tmp_path / "uninterrupted", **settings)
     for calls in (5, 9, 12):
         model = zoo.load(pretrained, "cpu")
         stop(model, calls)
@@ -64,40 +64,40 @@ def test_a_stopped_run_goes_on_to_the_same_bits(name, pretrained, tmp_path, caps
         except KeyboardInterrupt:
             assert not (tmp_path / "stopped").exists()
     zoo.load(pretrained, "cpu").finetune(DATA, out=tmp_path / "stopped", resume=True, **settings)
-    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "peace")
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "uninterrupted")
     assert not (tmp_path / "stopped.unfinished").exists()
     assert "steps are done" in capsys.readouterr().out
 
 
-def test_the_best_of_an_earlier_phase_is_not_lost(pretrained, tmp_path):
+def test_best_weights_of_an_earlier_phase_survive(pretrained, tmp_path):
     settings = SETTINGS | {"strategy": "gradual", "augment": "none", "lr": 0.5, "backbone_lr": 0.5}
-    zoo.load(pretrained, "cpu").finetune(DATA, out=tmp_path / "peace", **settings)  # the probe stays the best
+    zoo.load(pretrained, "cpu").finetune(DATA, out=tmp_path / "uninterrupted", **settings)  # the probe stays the best
     for calls in (7, 10):
         model = zoo.load(pretrained, "cpu")
         stop(model, calls)
         with pytest.raises(KeyboardInterrupt):
             model.finetune(DATA, out=tmp_path / "stopped", resume=True, **settings)
     zoo.load(pretrained, "cpu").finetune(DATA, out=tmp_path / "stopped", resume=True, **settings)
-    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "peace")
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "uninterrupted")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_is_said_with_how_to_go_on(pretrained, tmp_path, capsys, number):
+def test_stop_reports_how_to_continue(pretrained, tmp_path, capsys, number):
     model = zoo.load(pretrained, "cpu")
     stop(model, 3, number)
     with pytest.raises(KeyboardInterrupt):
         model.finetune(DATA, strategy="full", out=tmp_path / "m", **SETTINGS | {"save_every": 1000})
-    assert "at step 2, saved; the same command with --resume goes on" in capsys.readouterr().out
+    assert "at step 2, saved; the same command with --resume continues" in capsys.readouterr().out
     before = signal.getsignal(number)
     assert before in (signal.default_int_handler, signal.SIG_DFL)
 
 
-def test_an_unfinished_run_is_not_overwritten(pretrained, tmp_path):
+def test_unfinished_run_is_not_overwritten(pretrained, tmp_path):
     model = zoo.load(pretrained, "cpu")
     stop(model, 3)
     with pytest.raises(KeyboardInterrupt):
         model.finetune(DATA, strategy="full", out=tmp_path / "m", **SETTINGS)
-    with pytest.raises(ArtefactError, match=r"holds a run to .*m that was stopped\nfix: go on with it.*--resume"):
+    with pytest.raises(ArtefactError, match=r"holds an unfinished run to .*m\nfix: continue it.*--resume"):
         zoo.load(pretrained, "cpu").finetune(DATA, strategy="full", out=tmp_path / "m", **SETTINGS)
 
 
@@ -105,7 +105,7 @@ def test_an_unfinished_run_is_not_overwritten(pretrained, tmp_path):
     ("change", "message"),
     [({"lr": 0.5}, r"lr=None, and now lr=0\.5"), ({"seed": 3}, "seed=0, and now seed=3")],
 )
-def test_another_run_is_not_gone_on_with(pretrained, tmp_path, change, message):
+def test_resume_with_another_recipe_raises(pretrained, tmp_path, change, message):
     model = zoo.load(pretrained, "cpu")
     stop(model, 3)
     with pytest.raises(KeyboardInterrupt):
@@ -116,7 +116,7 @@ def test_another_run_is_not_gone_on_with(pretrained, tmp_path, change, message):
         )
 
 
-def test_other_data_is_not_gone_on_with(pretrained, tmp_path):
+def test_resume_with_other_data_raises(pretrained, tmp_path):
     model = zoo.load(pretrained, "cpu")
     stop(model, 3)
     with pytest.raises(KeyboardInterrupt):
@@ -127,19 +127,47 @@ def test_other_data_is_not_gone_on_with(pretrained, tmp_path):
         )
 
 
-def test_a_finished_run_is_only_loaded(pretrained, tmp_path, capsys):
+def test_resume_of_a_finished_run_loads_it(pretrained, tmp_path, capsys):
     first = zoo.load(pretrained, "cpu").finetune(DATA, strategy="probe", out=tmp_path / "m")
     again = zoo.load(pretrained, "cpu").finetune(DATA, strategy="probe", out=tmp_path / "m", resume=True)
     assert again.metrics == first.metrics
     assert "is finished" in capsys.readouterr().out
 
 
-def test_going_on_needs_a_folder(pretrained):
-    with pytest.raises(RecipeError, match=r"resume=True has nothing to go on with.*\nfix: finetune\(…, out="):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strategy": "probe", "seed": 3}, "holds a run with seed=0, and now seed=3"),
+        ({"strategy": "full", "steps": 2, "evals": 1}, "holds a run with strategy='probe', and now strategy='full'"),
+        ({"data": pictures.pairs(7)}, "holds a run with data="),
+        ({"valid": 0.5}, "holds a run with valid=0.2, and now valid=0.5"),
+        ({"valid": pictures.pairs(2, seed=9)}, "holds a run with valid=0.2, and now valid="),
+        ({"base": "native/resnet14.letters"}, "holds a run with backbone="),
+    ],
+)
+def test_resume_of_a_finished_run_of_another_request_raises(pretrained, tmp_path, change, message):
+    zoo.load(pretrained, "cpu").finetune(DATA, strategy="probe", out=tmp_path / "m")
+    fields = {"strategy": "probe", **change}
+    data, base = fields.pop("data", DATA), fields.pop("base", pretrained)
+    model = zoo.load(base, "cpu")
+    with pytest.raises(RecipeError, match=f"{message}.*\n?.*fix: resume with the settings it was started with"):
+        model.finetune(data, out=tmp_path / "m", resume=True, **fields)
+    assert model.head is None or model.task.labels != ()
+
+
+def test_resume_of_a_finished_run_compares_the_weights_of_the_base(pretrained, tmp_path):
+    zoo.load(pretrained, "cpu").finetune(DATA, strategy="probe", out=tmp_path / "m")
+    other = zoo.load(pretrained, "cpu").finetune(DATA, strategy="full", steps=2, evals=1, autotune=False)
+    with pytest.raises(RecipeError, match="holds a run with weights="):
+        other.finetune(DATA, strategy="probe", out=tmp_path / "m", resume=True)
+
+
+def test_resume_without_a_folder_raises(pretrained):
+    with pytest.raises(RecipeError, match=r"resume=True needs a folder.*\nfix: finetune\(…, out="):
         zoo.load(pretrained, "cpu").finetune(DATA, resume=True)
 
 
-def test_a_damaged_checkpoint_is_told(pretrained, tmp_path):
+def test_damaged_checkpoint_raises(pretrained, tmp_path):
     folder = tmp_path / "m.unfinished"
     folder.mkdir()
     (folder / "state.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
@@ -147,9 +175,9 @@ def test_a_damaged_checkpoint_is_told(pretrained, tmp_path):
         zoo.load(pretrained, "cpu").finetune(DATA, strategy="full", out=tmp_path / "m", resume=True, **SETTINGS)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(pretrained, tmp_path):
+def test_full_disk_keeps_the_last_checkpoint(pretrained, tmp_path):
     settings = SETTINGS | {"strategy": "full"}
-    zoo.load(pretrained, "cpu").finetune(DATA, out=tmp_path / "peace", **settings)
+    zoo.load(pretrained, "cpu").finetune(DATA, out=tmp_path / "uninterrupted", **settings)
     model = zoo.load(pretrained, "cpu")
     stop(model, 4)
     with pytest.raises(KeyboardInterrupt):
@@ -159,17 +187,17 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(pretrained, tmp_path):
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(WeightsError, match=r"cannot be saved.*last checkpoint is whole\nfix: free some disk"):
+        with pytest.raises(WeightsError, match=r"cannot be saved.*last checkpoint is complete\nfix: free some disk"):
             zoo.load(pretrained, "cpu").finetune(DATA, out=tmp_path / "full", resume=True, **settings)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
     assert state.read_bytes() == before
     zoo.load(pretrained, "cpu").finetune(DATA, out=tmp_path / "full", resume=True, **settings)
-    assert outcome(tmp_path / "full") == outcome(tmp_path / "peace")
+    assert outcome(tmp_path / "full") == outcome(tmp_path / "uninterrupted")
 
 
-def test_the_command_goes_on_where_it_was_stopped(pretrained, tmp_path):
+def test_command_resumes(pretrained, tmp_path):
     folder = pictures.folder(tmp_path / "colours", 8)
     settings = [f"--set={key}={json.dumps(value)}" for key, value in SETTINGS.items()]
     command = ["finetune", str(pretrained), str(folder), "--strategy", "full", *settings]
@@ -177,14 +205,14 @@ def test_the_command_goes_on_where_it_was_stopped(pretrained, tmp_path):
     stop(model, 3)
     with pytest.raises(KeyboardInterrupt):
         model.finetune(str(folder), strategy="full", out="runs/colours-colours", **SETTINGS)
-    assert "was stopped" in CliRunner().invoke(main, [*command, "--out", "runs/colours-colours"]).stderr
+    assert "holds an unfinished run" in CliRunner().invoke(main, [*command, "--out", "runs/colours-colours"]).stderr
     done = CliRunner().invoke(main, [*command, "--resume"])
     assert done.exit_code == 0, done.output
     assert "2 steps are done" in done.output
     assert os.path.exists("runs/colours-colours/zoo.json")
 
 
-def test_saving_changes_nothing(pretrained, tmp_path):
+def test_checkpoints_do_not_change_the_result(pretrained, tmp_path):
     often = zoo.load(pretrained, "cpu").finetune(DATA, strategy="full", out=tmp_path / "a", **SETTINGS)
     never = zoo.load(pretrained, "cpu").finetune(DATA, strategy="full", **SETTINGS)
     assert often.history == never.history
@@ -192,7 +220,7 @@ def test_saving_changes_nothing(pretrained, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_run_that_was_killed_after_saving_leaves_no_checkpoint_in_the_end(pretrained, tmp_path):
+def test_checkpoint_left_by_a_kill_after_saving_is_removed(pretrained, tmp_path):
     out, left = tmp_path / "model", tmp_path / "model.unfinished"
     zoo.load(pretrained, "cpu").finetune(DATA, strategy="probe", out=out, **SETTINGS)
     left.mkdir()

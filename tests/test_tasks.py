@@ -30,7 +30,7 @@ def test_an_unknown_task_is_told():
         tasks.make("detect", ["a", "b"])
 
 
-@pytest.mark.parametrize("name", [name for name in tasks.NAMES if name not in tasks.LANGUAGE])
+@pytest.mark.parametrize("name", [name for name in tasks.NAMES if tasks.KINDS[name].labelled])
 def test_the_labels_call_for_a_task(name):
     inputs = [["a", "b"], ["a"]] if name == "tag" else ["x"] * len(LABELS[name])
     assert tasks.infer(inputs, LABELS[name], ()) == name
@@ -58,9 +58,9 @@ def test_a_task_that_is_not_balanced_is_itself(name):
 def test_a_way_of_balancing_that_does_not_suit_is_told_with_one_that_does(name):
     task = tasks.make(name, LABELS[name])
     targets = task.targets(LABELS[name])
-    with pytest.raises(RecipeError, match=r'balance="sampler"') as caught:
+    with pytest.raises(RecipeError, match=r'class_balance="sampler"') as caught:
         task.balanced("sampler", targets)
-    fix = caught.value.fix.removeprefix('balance="').removesuffix('"')
+    fix = caught.value.fix.removeprefix('class_balance="').removesuffix('"')
     task.balanced(fix, targets)
 
 
@@ -68,7 +68,7 @@ def test_a_way_of_balancing_that_does_not_suit_is_told_with_one_that_does(name):
 def test_a_task_is_compared_by_one_of_its_metrics(name):
     task = tasks.make(name, LABELS[name])
     targets = task.targets(LABELS[name])
-    if name in tasks.LANGUAGE:
+    if not tasks.KINDS[name].labelled:
         outputs, targets = [torch.ones(3, 2)], None
     elif name == "tag":
         outputs = [torch.zeros(len(part), 2) for part in targets]
@@ -76,7 +76,7 @@ def test_a_task_is_compared_by_one_of_its_metrics(name):
         outputs = torch.zeros(len(targets), len(task.labels))
     found = task.measure(outputs, targets)
     assert "loss" in found
-    assert tasks.score(task, found) == (-found["loss"] if task.best == "loss" else found[task.best])
+    assert tasks.score(task, found) == (-found["loss"] if task.main_metric == "loss" else found[task.main_metric])
 
 
 @pytest.mark.parametrize("name", ["classify", "multilabel", "regress", "tag"])
@@ -99,9 +99,9 @@ def test_what_is_no_name_is_told_with_its_place(label):
 
 def test_unknown_labels_are_told_with_the_known_ones():
     with pytest.raises(DataError, match=r"does not know: emu, owl; it knows a, b\nfix: rename"):
-        classes.places(["a", "owl", "emu"], ("a", "b"))
+        classes.indices(["a", "owl", "emu"], ("a", "b"))
     with pytest.raises(DataError, match=r"it knows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9…\n"):
-        classes.places([11], range(11))
+        classes.indices([11], range(11))
 
 
 many = st.lists(st.integers(0, 4), min_size=1, max_size=40)

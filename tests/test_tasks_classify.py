@@ -49,7 +49,7 @@ def test_the_loss_is_the_cross_entropy_to_the_bit(smoothing):
     assert torch.equal(
         task.loss(outputs, targets, smoothing), F.cross_entropy(outputs, targets, None, label_smoothing=smoothing)
     )
-    assert task.tally(outputs, targets) is outputs
+    assert task.statistics(outputs, targets) is outputs
 
 
 def test_huge_outputs_have_a_finite_loss():
@@ -119,3 +119,17 @@ def test_the_baseline_is_the_commonest_class():
 def test_an_unknown_label_is_told():
     with pytest.raises(DataError, match=r"does not know: owl; it knows a, b"):
         Classify.of(["a", "b"]).targets(["a", "owl"])
+
+
+def test_improvement_has_to_exceed_one_standard_error():
+    task, targets = Classify((0, 1)), torch.zeros(100, dtype=torch.long)
+    right, wrong = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+
+    def outputs(hits):
+        return torch.stack([right if hit else wrong for hit in hits])
+
+    before = outputs([True] * 90 + [False] * 10)
+    assert task.improves(before, outputs([True] * 95 + [False] * 5), targets)  # five better, none worse
+    assert not task.improves(before, before, targets)
+    mixed = outputs([False] * 4 + [True] * 92 + [False] * 4)  # six better, four worse: 2 < sqrt(10)
+    assert not task.improves(before, mixed, targets)

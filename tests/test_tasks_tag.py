@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from zoo.errors import DataError
 from zoo.tasks import Tag
-from zoo.tasks.tag import check
 
 TRUTH = [("B-PER", "I-PER", "O", "B-LOC"), ("O",), ("B-LOC", "O")]
 GUESS = [("B-PER", "I-PER", "O", "B-PER"), ("O",), ("B-LOC", "I-LOC")]
@@ -41,7 +40,7 @@ def test_what_is_no_list_of_tags_is_told_with_its_place(label):
 
 def test_entities_are_measured_whole():
     task = Tag.of([*TRUTH, *GUESS])
-    assert task.best == "entity_f1"
+    assert task.main_metric == "entity_f1"
     found = task.measure(outputs(task, GUESS), task.targets(TRUTH))
     # Three entities in truth and three found, of which the first only has the right kind and both ends.
     assert found["entity_f1"] == pytest.approx(1 / 3)
@@ -55,7 +54,7 @@ def test_tags_of_words_are_measured_word_by_word():
     truth, guess = [("DET", "NOUN"), ("VERB", "NOUN")], [("DET", "VERB"), ("VERB", "NOUN")]
     task = Tag.of(truth)
     found = task.measure(outputs(task, guess), task.targets(truth))
-    assert task.best == "macro_f1"
+    assert task.main_metric == "macro_f1"
     words, guesses = sum(truth, ()), sum(guess, ())
     assert found["macro_f1"] == pytest.approx(f1_score(words, guesses, average="macro"))
     assert found["accuracy"] == pytest.approx(accuracy_score(words, guesses))
@@ -101,6 +100,6 @@ def test_rare_tags_count_more_in_a_balanced_loss_and_no_other_number():
     ],
 )
 def test_words_and_tags_that_do_not_match_are_told(text, tags, message):
-    check([["a"]], [("O",)])
+    Tag.check([["a"]], [("O",)])
     with pytest.raises(DataError, match=message):
-        check([["a"], text], [("O",), tags])
+        Tag.check([["a"], text], [("O",), tags])

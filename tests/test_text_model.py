@@ -91,7 +91,7 @@ def test_a_probed_probability_is_the_same_alone_and_in_a_crowd(name):
     texts = [text for text, _ in words.reviews(30, seed=7)]
     crowd = model.predict(texts)
     for text, answer in zip(texts, crowd, strict=True):
-        alone = model.predict(text)[0]
+        alone = model.predict(text)
         assert alone.label == answer.label
         assert alone.probability == pytest.approx(answer.probability, abs=1e-5)
 
@@ -127,20 +127,20 @@ def test_a_tied_weight_is_saved_once(name, tmp_path):
 
 
 def test_generating_goes_on_with_each_prompt(name):
-    written = zoo.load(name, "cpu").generate(["the film", "a"], tokens=4)
+    written = zoo.load(name, "cpu").generate(["the film", "a"], max_new_tokens=4)
     assert len(written) == 2
     assert all(len(text.split()) <= 4 for text in written)
 
 
 def test_a_mask_has_to_be_there_once(name):
     model = zoo.load(name, "cpu").finetune(CORPUS, task="masked-lm", **FAST | {"steps": 2})
-    assert len(model.predict("the [MASK] was dull", top=3)[0].top) == 3
+    assert len(model.predict("the [MASK] was dull", top=3).top) == 3
     with pytest.raises(DataError, match="the mask token once"):
         model.predict("no mask at all")
 
 
 def test_a_probe_of_a_language_model_is_told(name):
-    with pytest.raises(RecipeError, match="language modelling keeps the one of the backbone"):
+    with pytest.raises(RecipeError, match="language modelling keeps that of the backbone"):
         zoo.load(name, "cpu").finetune(CORPUS, task="causal-lm", strategy="probe")
 
 
@@ -177,7 +177,7 @@ def test_rare_classes_are_found_more_often_when_balanced(name, how):
     fresh = [pair for pair in words.reviews(100, seed=6) if pair[1] == "bad"]
 
     def recall(balance):
-        model = zoo.load(name, "cpu").finetune(good + bad, valid=0, strategy="full", balance=balance, **FAST)
+        model = zoo.load(name, "cpu").finetune(good + bad, valid=0, strategy="full", class_balance=balance, **FAST)
         return sum(answer.label == "bad" for answer in model.predict([text for text, _ in fresh]))
 
     assert recall(how) > recall("none") or recall("none") == len(fresh)

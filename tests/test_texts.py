@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.data import datasets, sampler, texts
+from zoo.data.batch_options import BatchOptions
 from zoo.errors import DataError
 from zoo.plugin import TextInput
 
@@ -16,8 +17,8 @@ SPEC = TextInput(("tokenizer.json",), 64, pairs=True)
 SENTENCES = st.lists(st.lists(st.sampled_from(words.PLAIN), max_size=30).map(" ".join), min_size=1, max_size=12)
 
 
-def tokenised(inputs, length=64, cut="head", special=True, spec=SPEC):
-    return texts.tokenise(inputs, spec, words.tokenizer(), length=length, cut=cut, special=special)
+def tokenised(inputs, length=64, truncation="head", special=True, spec=SPEC):
+    return texts.tokenise(inputs, spec, words.tokenizer(), length=length, truncation=truncation, special=special)
 
 
 def whole(found):
@@ -38,13 +39,13 @@ def test_a_batch_holds_what_the_tokenizer_gives_and_padding(inputs, length):
 
 
 @pytest.mark.parametrize(
-    ("cut", "kept"), [("head", range(0, 8)), ("tail", range(4, 12)), ("head-tail", [0, 1, *range(6, 12)])]
+    ("truncation", "kept"), [("head", range(0, 8)), ("tail", range(4, 12)), ("head-tail", [0, 1, *range(6, 12)])]
 )
-def test_a_long_text_keeps_its_ends_as_told(cut, kept):
+def test_truncation_keeps_the_requested_ends(truncation, kept):
     text = (*words.GOOD, *words.BAD, *words.PLAIN)[:12]
-    found = tokenised([" ".join(text)], length=10, cut=cut)
+    found = tokenised([" ".join(text)], length=10, truncation=truncation)
     assert whole(found) == [[2, *(5 + i for i in kept), 3]]
-    assert found.cut == 1
+    assert found.truncated == 1
 
 
 def test_a_pair_loses_from_its_longer_text_and_has_two_types():
@@ -53,7 +54,7 @@ def test_a_pair_loses_from_its_longer_text_and_has_two_types():
     assert ids["input_ids"].shape == (1, 12)
     assert whole(found)[0][:4] == [2, *words.fast().encode("the film", add_special_tokens=False).ids, 3]
     assert ids["token_type_ids"].tolist() == [[0] * 4 + [1] * 8]
-    assert found.cut == 1
+    assert found.truncated == 1
 
 
 def test_a_pair_is_refused_where_the_backbone_takes_none():
@@ -70,7 +71,7 @@ def test_what_is_no_text_is_told(wrong):
 def test_the_first_token_of_each_word_is_marked():
     fast = words.fast(("un", "##der", "##stand", "it"))
     tokenizer = texts.Tokenizer(fast, 0)
-    found = texts.tokenise([["understand", "it"], ["it"]], SPEC, tokenizer, length=64, cut="head")
+    found = texts.tokenise([["understand", "it"], ["it"]], SPEC, tokenizer, length=64, truncation="head")
     assert found.word_numbers(torch.tensor([0, 1])).tolist() == [[-1, 0, -1, -1, 1, -1], [-1, 0, -1, -1, -1, -1]]
 
 
@@ -83,7 +84,7 @@ def test_a_view_batches_the_chosen_texts():
 def test_blocks_hold_every_token_once_between_their_special_tokens():
     inputs = [text for text, _ in words.reviews(20)]
     loose = tokenised(inputs, length=1 << 30, special=False)
-    found = texts.blocks(loose, texts.around(words.tokenizer()), 3, length=16)
+    found = texts.blocks(loose, texts.special_tokens_around(words.tokenizer()), 3, length=16)
     stream = [token for ids in whole(loose) for token in (*ids, 3)]
     assert all(ids[0] == 2 and ids[-1] == 3 and len(ids) <= 16 for ids in whole(found))
     held = [token for ids in whole(found) for token in ids[1:-1]]
@@ -95,46 +96,48 @@ def test_nothing_to_model_is_told():
         texts.blocks(tokenised([""], special=False), ([], []), None, 16)
 
 
-def test_words_that_were_cut_off_have_no_target():
+def test_truncated_words_have_no_target():
     found = tokenised([["the", "film", "was", "great"], ["a"]], length=4)
-    tagged = datasets.Tagged(found, [torch.tensor([0, 1, 2, 3]), torch.tensor([4])])
+    tagged = datasets.TaggedTexts(found, [torch.tensor([0, 1, 2, 3]), torch.tensor([4])])
     batch = tagged.batch(torch.tensor([1, 0]))
-    assert batch.where.sum(1).tolist() == [1, 2]
+    assert batch.selected.sum(1).tolist() == [1, 2]
     assert batch.targets.tolist() == [4, 0, 1]
 
 
 def masked(count=30):
     loose = tokenised([text for text, _ in words.reviews(count)], length=1 << 30, special=False)
-    around = texts.around(words.tokenizer())
-    return datasets.Masked(texts.blocks(loose, around, 3, length=32), mask=4, words=25, special=frozenset(range(5)))
+    around = texts.special_tokens_around(words.tokenizer())
+    return datasets.MaskedTexts(
+        texts.blocks(loose, around, 3, length=32), mask=4, vocabulary=25, special=frozenset(range(5))
+    )
 
 
 def test_a_masked_batch_asks_for_hidden_tokens_only_and_leaves_special_ones():
     data = masked()
     every = torch.arange(len(data))
     plain = data.inputs.batch(every)["input_ids"]
-    batch = data.batch(every, chance=torch.Generator().manual_seed(1))
-    assert torch.equal(plain[batch.where], batch.targets)
-    assert torch.equal(plain[~batch.where], batch.inputs["input_ids"][~batch.where])
-    assert not (plain[batch.where] < 5).any()
-    assert batch.where.any(1).all()  # at least one a block
-    hidden = batch.inputs["input_ids"][batch.where] == 4
+    batch = data.batch(every, BatchOptions(generator=torch.Generator().manual_seed(1)))
+    assert torch.equal(plain[batch.selected], batch.targets)
+    assert torch.equal(plain[~batch.selected], batch.inputs["input_ids"][~batch.selected])
+    assert not (plain[batch.selected] < 5).any()
+    assert batch.selected.any(1).all()  # at least one a block
+    hidden = batch.inputs["input_ids"][batch.selected] == 4
     assert 0.6 < hidden.float().mean() < 0.95
-    assert 0.08 < batch.where.sum() / (plain >= 5).sum() < 0.25
+    assert 0.08 < batch.selected.sum() / (plain >= 5).sum() < 0.25
 
 
 def test_masks_differ_from_step_to_step_and_stay_when_measured():
     data = masked()
     rows = torch.arange(4)
-    steps = [data.batch(rows, chance=torch.Generator().manual_seed(seed)).where for seed in (1, 2)]
+    steps = [data.batch(rows, BatchOptions(generator=torch.Generator().manual_seed(seed))).selected for seed in (1, 2)]
     assert not torch.equal(*steps)
-    assert torch.equal(data.batch(rows).where, data.batch(rows).where)
+    assert torch.equal(data.batch(rows).selected, data.batch(rows).selected)
 
 
 def test_a_causal_batch_asks_for_each_next_token():
     found = tokenised(["the film was great", "a plot"], special=False)
-    batch = datasets.Causal(found).batch(torch.tensor([0, 1]))
-    assert batch.where.tolist() == [[True, True, True, False], [True, False, False, False]]
+    batch = datasets.CausalTexts(found).batch(torch.tensor([0, 1]))
+    assert batch.selected.tolist() == [[True, True, True, False], [True, False, False, False]]
     assert batch.targets.tolist() == [*whole(found)[0][1:], *whole(found)[1][1:]]
 
 
@@ -165,5 +168,5 @@ def test_a_sampler_draws_in_proportion():
 
 
 def test_inference_goes_from_the_longest_to_the_shortest():
-    turns = sampler.in_turn(5, 2, torch.tensor([3, 9, 1, 9, 4]))
+    turns = sampler.sequential_batches(5, 2, torch.tensor([3, 9, 1, 9, 4]))
     assert [turn.tolist() for turn in turns] == [[1, 3], [4, 0], [2]]

@@ -49,5 +49,5 @@ def test_numbers(metrics):
 def test_tokens(metrics):
     logits, tokens = torch.randn(COUNT, 50), torch.randint(50, (COUNT,))
     task = CausalLM()
-    found = task.measure([task.tally(logits, tokens)], None)
+    found = task.measure([task.statistics(logits, tokens)], None)
     assert found["perplexity"] == pytest.approx(float(metrics.text.perplexity(logits[None], tokens[None])), rel=1e-4)

@@ -16,8 +16,8 @@ RUNS = {
     "lp-ft, soup": {"strategy": "lp-ft", "soup": 3},
     "gradual, cached prefix": {"strategy": "gradual", "augment": "none"},
     "lora": {"strategy": "lora"},
-    "scratch, dropout, mixup": {"strategy": "scratch", "dropout": "on", "mix": "both"},
-    "last stages": {"strategy": "full", "freeze": 2, "augment": "none"},
+    "scratch, dropout, mixup": {"strategy": "scratch", "dropout": True, "mixup": "both"},
+    "last stages": {"strategy": "full", "freeze_stages": 2, "augment": "none"},
 }
 
 

@@ -1,11 +1,13 @@
-"""Commands that train and use models: finetune, evaluate, predict."""
+"""The commands finetune, evaluate and predict."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import click
 from zoo import console
 from zoo.cli import complete_name
 from zoo.errors import RecipeError
+from zoo.finetune.recipe import Recipe, make
 
 if TYPE_CHECKING:
     from zoo.tasks import Prediction
@@ -23,7 +26,7 @@ SHOWN = 60
 
 
 def _fields(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Read key=value pairs; a value is JSON where it reads as such (0.1, true), else a text."""
+    """Parse key=value pairs; a value is JSON where it parses as such (0.1, true), else a text."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -37,7 +40,7 @@ def _fields(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _free_folder(name: str, data: str, *, resume: bool) -> Path:
-    """Choose runs/<data>-<backbone>, numbered if it is taken; to go on, the last one that was not finished."""
+    """Return runs/<data>-<backbone>, numbered if it exists; to resume, the last unfinished one."""
     backbone = name.rstrip("/").rsplit("/", 1)[-1].split(".")[0] or "model"
     source = Path(data.rpartition(":")[2]).resolve()
     base = Path("runs") / f"{source.name.partition('.')[0] or 'data'}-{backbone}"
@@ -54,8 +57,8 @@ def _unfinished(path: Path) -> Path:
 
 def _columns(command: Any) -> Any:
     """Add the options that name the columns of a table."""
-    label = click.option("--label", help="Column of a table that holds the labels; found by its usual names.")
-    help_input = "Column that holds the inputs; two with a comma between them: pairs of texts."
+    label = click.option("--label", help="Column of the labels in a table; by default found by common names.")
+    help_input = "Column of the inputs; two, separated by a comma: pairs of texts."
     return click.option("--input", "column", help=help_input)(label(command))
 
 
@@ -63,21 +66,47 @@ def _print(document: object) -> None:
     click.echo(json.dumps(document, indent=1, ensure_ascii=False))
 
 
-@click.command()
+class _WithFields(click.Command):
+    """A command whose help ends with the fields of Recipe."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each field with its meaning and default."""
+        with formatter.section("Fields of the recipe (--set KEY=VALUE; defaults that depend on the data: auto)"):
+            formatter.write_dl(list(_described_fields()))
+
+
+def _described_fields() -> Iterator[tuple[str, str]]:
+    """Yield (name, meaning and default) of each field, from the docstring of Recipe."""
+    paragraphs: dict[str, str] = {}
+    last = ""
+    for line in (Recipe.__doc__ or "").split("\n\n", 1)[1].splitlines():
+        name, _, text = line[4:].partition("  ")
+        last = name if name.strip() else last
+        paragraphs[last] = f"{paragraphs.get(last, '')} {(text if name.strip() else line).strip()}".strip()
+    for field in dataclasses.fields(Recipe):
+        unset = "none" if field.name == "max_time" else "auto"
+        default = unset if field.default is None else str(field.default).lower()
+        yield field.name, f"{paragraphs.get(field.name, '')}  [{default}]".strip()
+
+
+@click.command(cls=_WithFields)
 @click.argument("name", shell_complete=complete_name)
 @click.argument("data")
 @click.option("--task", help="classify, multilabel, regress, tag, causal-lm or masked-lm.  [default: as labelled]")
 @_columns
-@click.option("--valid", help="Share held out for validation (0: none), or data of its own.  [default: 0.2]")
+@click.option("--valid", help="Share held out for validation (0: none), or validation data.  [default: 0.2]")
 @click.option(
     "--strategy", default="auto", help="auto, scratch, probe, full, lp-ft, gradual or lora.", show_default=True
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to save to.  [default: runs/DATA-NAME]")
-@click.option("--resume", is_flag=True, help="Go on with a run that was stopped or killed.")
-@click.option("--test", help="Share, or data of its own, to measure on once, at the end.")
+@click.option("--resume", is_flag=True, help="Continue a run that was stopped or killed.")
+@click.option("--test", help="Share kept apart, or test data: measured once, at the end.")
+@click.option("--lr", type=float, help="Peak learning rate of the head.  [default: by strategy]")
+@click.option("--epochs", type=float, help="Passes over the training data.  [default: by strategy]")
+@click.option("--batch-size", type=int, help="Examples of an optimizer step.  [default: 32]")
 @click.option("--device", default="auto", help="auto, cpu, cuda, …", show_default=True)
 @click.option("--seed", default=0, help="Same seed, same machine: same model.", show_default=True)
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any field of the recipe: steps, lr, …")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any field of the recipe, see below.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 def finetune(
     name: str,
@@ -90,6 +119,9 @@ def finetune(
     out: Path | None,
     resume: bool,
     test: str | None,
+    lr: float | None,
+    epochs: float | None,
+    batch_size: int | None,
     device: str,
     seed: int,
     pairs: tuple[str, ...],
@@ -101,15 +133,16 @@ def finetune(
     .tsv, .jsonl, .parquet) with a column of inputs and one of labels, or hf:user/dataset. Texts without labels train
     a language model. NAME may also be the folder of a saved model, which is then trained further.
     """
-    fields = _fields(pairs)
+    given = {"lr": lr, "epochs": epochs, "batch_size": batch_size}
+    fields: dict[str, Any] = {"strategy": strategy, "seed": seed}
+    fields |= {name: value for name, value in given.items() if value is not None} | _fields(pairs)
     target = out or _free_folder(name, data, resume=resume)
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
         from zoo.data.reading import check_source
-        from zoo.finetune import recipe
         from zoo.model import artefact
 
-        recipe.make({"strategy": strategy, "seed": seed, **fields})  # told before anything is imported or fetched
+        recipe = make(fields)  # before anything heavy is imported or fetched
         check_source(data)
         if not resume:
             artefact.check_free(target)
@@ -118,8 +151,8 @@ def finetune(
         model = load(name, device)
         chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "test": test and _part(test)}
         chosen |= {"valid": 0.2 if valid is None else _part(valid), "resume": resume}
-        model.finetune(data, strategy=strategy, out=target, seed=seed, **chosen, **fields)
-    if as_json and os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
+        model.finetune(data, recipe, out=target, **chosen)
+    if as_json and os.environ.get("RANK", "0") == "0":  # one document for all processes
         assert model.recipe is not None
         seconds = round(time.monotonic() - start, 2)
         tested = {"test": model.tested} if model.tested else {}
@@ -128,7 +161,7 @@ def finetune(
 
 
 def _part(text: str) -> float | str:
-    """Read a share, or take the text for the name of data."""
+    """Return a share as a number, or the name of data as it is."""
     try:
         return float(text)
     except ValueError:
@@ -148,7 +181,8 @@ def evaluate(model: Path, data: str, column: str | None, label: str | None, devi
         from zoo.model.load import load
 
         loaded = load(model, device)
-        metrics, classes = loaded.measured(data, input=column, label=label)
+        metrics = loaded.evaluate(data, per_class=True, input=column, label=label)
+        classes = metrics.pop("per_class")
     if as_json:
         strategy = loaded.recipe.strategy if loaded.recipe else None
         seconds = round(time.monotonic() - start, 2)
@@ -190,7 +224,7 @@ def predict(model: Path, inputs: tuple[str, ...], top: int, device: str, as_json
 
 
 def _text(item: str) -> str:
-    """Return what a file holds, or the text itself where there is no such file."""
+    """Return the content of a text file, or the text itself where there is no such file."""
     path = Path(item)
     try:
         found = path.is_file()

@@ -19,7 +19,7 @@ STEPS = {
     "shift": ("shift",),
     "shift-flip": ("shift", "flip"),
     "crop-flip": ("crop", "flip"),
-    "rand": ("crop", "flip", "rand"),
+    "randaugment": ("crop", "flip", "rand"),
 }
 """Augmentation name -> its steps, in order of application."""
 NAMES = tuple(STEPS)

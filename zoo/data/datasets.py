@@ -1,4 +1,4 @@
-"""What a loop takes: prepared inputs with their targets, batch by batch, whatever the modality and the task."""
+"""Datasets: prepared inputs and targets, served in batches."""
 
 from __future__ import annotations
 
@@ -9,52 +9,74 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from zoo.data.batch_options import EVALUATION, BatchOptions
 from zoo.data.image_batches import Images
+from zoo.data.seeding import generator
 from zoo.data.texts import Texts
 
-MASKED = 0.15
-"""Share of tokens that a masked model guesses; of these 80 % are hidden, 10 % swapped (BERT, arXiv 1810.04805)."""
+MASK_RATE = 0.15
+"""Share of tokens that a masked model predicts; of these 80 % are masked, 10 % replaced (BERT, arXiv 1810.04805)."""
 Inputs = Images | Texts
 Prepared = Tensor | dict[str, Tensor]
 
 
 class Batch(NamedTuple):
-    """Inputs of N examples; where in them an output is wanted, (N, T) bool (None: one an example); the targets.
+    """Inputs of N examples with their targets.
 
-    `others` are the targets of what is mixed in, of which each example holds the share 1 - `own`. `weight` is the
-    batch's share of the targets of the whole batch that it is a part of.
+    inputs         images (N, C, S, S), or a dict of token tensors (N, T)
+    selected       (N, T) bool: the M tokens that get an output; None: one output for each example
+    targets        (N, …), or (M, …) where tokens are selected; None for prediction
+    mixed_targets  targets of the examples that were mixed in (mixup, cutmix), None without mixing
+    mix_weight     each example's own share of its mixture, in [0, 1]
+    weight         share of the targets of the whole batch that this micro-batch or shard holds
     """
 
     inputs: Prepared
-    where: Tensor | None = None
+    selected: Tensor | None = None
     targets: Tensor | None = None
-    others: Tensor | None = None
-    own: float = 1.0
+    mixed_targets: Tensor | None = None
+    mix_weight: float = 1.0
     weight: float = 1.0
 
+    @property
+    def size(self) -> int:
+        """Number of examples, N."""
+        return len(next(iter(self.inputs.values())) if isinstance(self.inputs, dict) else self.inputs)
 
-def rows(batch: Batch, part: slice) -> Batch:
-    """Return some of the examples of a batch."""
-    inputs, where = batch.inputs, batch.where
-    kept: Prepared = {k: v[part] for k, v in inputs.items()} if isinstance(inputs, dict) else inputs[part]
-    if where is None:
-        chosen, count = part, len(range(len(_first(inputs)))[part])
-        share = count / len(_first(inputs))
-    else:
-        ends = where.sum(1).cumsum(0).tolist()
-        begin, end, _ = part.indices(len(ends))
-        chosen = slice(ends[begin - 1] if begin else 0, ends[end - 1] if end else 0)
-        share = (chosen.stop - chosen.start) / max(1, ends[-1])
-    targets, others = (None if rows is None else rows[chosen] for rows in (batch.targets, batch.others))
-    return Batch(kept, None if where is None else where[part], targets, others, batch.own, batch.weight * share)
+    def to(self, device: torch.device) -> Batch:
+        """Move every tensor to a device."""
+        if device.type == "cpu":
+            return self
+        return self._replace(**{name: _to(value, device) for name, value in self._asdict().items()})
+
+    def rows(self, part: slice) -> Batch:
+        """Return some of the examples, with their targets and their share of the weight."""
+        inputs, selected = self.inputs, self.selected
+        kept: Prepared = {k: v[part] for k, v in inputs.items()} if isinstance(inputs, dict) else inputs[part]
+        if selected is None:
+            chosen, share = part, len(range(self.size)[part]) / self.size
+        else:
+            ends = selected.sum(1).cumsum(0).tolist()
+            begin, end, _ = part.indices(len(ends))
+            chosen = slice(ends[begin - 1] if begin else 0, ends[end - 1] if end else 0)
+            share = (chosen.stop - chosen.start) / max(1, ends[-1])
+        return self._replace(
+            inputs=kept,
+            selected=None if selected is None else selected[part],
+            targets=None if self.targets is None else self.targets[chosen],
+            mixed_targets=None if self.mixed_targets is None else self.mixed_targets[chosen],
+            weight=self.weight * share,
+        )
 
 
-def _first(inputs: Prepared) -> Tensor:
-    return next(iter(inputs.values())) if isinstance(inputs, dict) else inputs
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, dict):
+        return {name: tensor.to(device) for name, tensor in value.items()}
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
-class Set(Protocol):
-    """Examples that can be taken in batches; `lengths` are their tokens (N,), None where all cost the same."""
+class Dataset(Protocol):
+    """Examples served in batches; `lengths` are their tokens (N,), None where all cost the same."""
 
     @property
     def lengths(self) -> Tensor | None:
@@ -63,32 +85,19 @@ class Set(Protocol):
 
     @property
     def targets(self) -> Any:
-        """The targets of all examples, None where the inputs themselves are the targets or there are none."""
+        """Targets of all examples; None where the inputs are the targets, or for prediction."""
         ...
 
     def __len__(self) -> int: ...
 
-    def batch(
-        self,
-        indices: Tensor,
-        augment: str = "none",
-        chance: torch.Generator | None = None,
-        part: slice = slice(None),
-    ) -> Batch:
-        """Prepare some examples; whatever is random draws from `chance` alone.
-
-        Of a batch that several processes share, `part` is prepared: the same rows as of the whole.
-        """
+    def batch(self, indices: Tensor, options: BatchOptions = EVALUATION) -> Batch:
+        """Return the examples at `indices` (N,), or the shard of them that the options name."""
         ...
 
 
-def _lengths(inputs: Inputs) -> Tensor | None:
-    return inputs.lengths if isinstance(inputs, Texts) else None
-
-
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """Inputs with a target for each example, (N, …), or none."""
+class LabelledDataset:
+    """Inputs with one target each, (N, …), or none."""
 
     inputs: Inputs
     targets: Tensor | None = None
@@ -96,69 +105,59 @@ class Labelled:
     @property
     def lengths(self) -> Tensor | None:
         """Tokens of each example, (N,); None for images."""
-        return _lengths(self.inputs)
+        return self.inputs.lengths if isinstance(self.inputs, Texts) else None
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def batch(
-        self,
-        indices: Tensor,
-        augment: str = "none",
-        chance: torch.Generator | None = None,
-        part: slice = slice(None),
-    ) -> Batch:
-        """Prepare some examples."""
-        kept = indices[part]
+    def batch(self, indices: Tensor, options: BatchOptions = EVALUATION) -> Batch:
+        """Return some examples; images are augmented as the options say."""
+        kept = options.of(indices)
+        prepared = self.inputs.batch(kept) if isinstance(self.inputs, Texts) else self.inputs.batch(indices, options)
         targets = None if self.targets is None else self.targets[kept]
-        inputs = self.inputs
-        prepared = inputs.batch(kept) if isinstance(inputs, Texts) else inputs.batch(indices, augment, chance, part)
-        return Batch(prepared, None, targets, weight=len(kept) / max(1, len(indices)))
+        return Batch(prepared, targets=targets, weight=len(kept) / max(1, len(indices)))
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
-    """Examples `count` times over: each image as it is, then augmented in ways that depend on `seed` alone."""
+class AugmentedViews:
+    """`count` views of each image: the image itself, then augmented versions fixed by `seed`.
 
-    data: Labelled
+    View v of example i has index v * N + i.
+    """
+
+    data: LabelledDataset
     count: int
     augment: str
     seed: int
 
     @property
     def lengths(self) -> None:
-        """None: images cost all the same."""
+        """None: every image costs the same."""
         return None
 
     @property
     def targets(self) -> Tensor | None:
-        """The targets of all views, (count * N,): those of the first views first."""
+        """Targets of all views, (count * N,)."""
         return None if self.data.targets is None else torch.cat([self.data.targets] * self.count)
 
     def __len__(self) -> int:
         return self.count * len(self.data)
 
-    def batch(
-        self,
-        indices: Tensor,
-        augment: str = "none",
-        chance: torch.Generator | None = None,
-        part: slice = slice(None),
-    ) -> Batch:
-        """Prepare some views."""
-        found = []
-        for index in indices[part].tolist():
+    def batch(self, indices: Tensor, options: BatchOptions = EVALUATION) -> Batch:
+        """Return some views; each is drawn by a generator of its own."""
+        kept = options.of(indices)
+        images = []
+        for index in kept.tolist():
             view, example = divmod(index, len(self.data))
-            dice = torch.Generator().manual_seed(self.seed * 1_000_003 + index) if view else None
-            found.append(self.data.batch(torch.tensor([example]), self.augment if view else "none", dice).inputs)
-        kept = indices[part] % len(self.data)
-        targets = None if self.data.targets is None else self.data.targets[kept]
-        images = [image for image in found if isinstance(image, Tensor)]
-        return Batch(torch.cat(images), None, targets, weight=len(kept) / max(1, len(indices)))
+            how = BatchOptions(self.augment, generator(self.seed, "view", index)) if view else EVALUATION
+            images.append(self.data.batch(torch.tensor([example]), how).inputs)
+        targets = None if self.data.targets is None else self.data.targets[kept % len(self.data)]
+        stacked = torch.cat([image for image in images if isinstance(image, Tensor)])
+        return Batch(stacked, targets=targets, weight=len(kept) / max(1, len(indices)))
 
 
 @dataclass(frozen=True, slots=True)
-class _OfTexts:
+class _TextDataset:
     inputs: Texts
 
     @property
@@ -171,77 +170,61 @@ class _OfTexts:
 
 
 @dataclass(frozen=True, slots=True)
-class Tagged(_OfTexts):
-    """Texts given as words, with a target for each word, or none. A word is read at its first token."""
+class TaggedTexts(_TextDataset):
+    """Texts split into words, with a target for each word, or none. A word is read at its first token."""
 
     targets: Sequence[Tensor] | None = None
 
-    def batch(
-        self,
-        indices: Tensor,
-        augment: str = "none",
-        chance: torch.Generator | None = None,
-        part: slice = slice(None),
-    ) -> Batch:
-        """Prepare some texts; words that were cut off have no target."""
+    def batch(self, indices: Tensor, options: BatchOptions = EVALUATION) -> Batch:
+        """Return some texts; truncated words have no target."""
         words = self.inputs.word_numbers(indices)  # (N, T)
-        where = words >= 0
-        inputs = self.inputs.batch(indices)
-        if self.targets is None:
-            return rows(Batch(inputs, where), part)
-        lines = zip(indices.tolist(), words, where, strict=True)
-        targets = torch.cat([self.targets[i][line[kept].long()] for i, line, kept in lines])
-        return rows(Batch(inputs, where, targets), part)
+        selected = words >= 0
+        batch = Batch(self.inputs.batch(indices), selected)
+        if self.targets is not None:
+            rows = zip(indices.tolist(), words, selected, strict=True)
+            batch = batch._replace(targets=torch.cat([self.targets[i][row[kept].long()] for i, row, kept in rows]))
+        return batch.rows(options.rows)
 
 
 @dataclass(frozen=True, slots=True)
-class Masked(_OfTexts):
-    """Blocks of text of which a share of the tokens is hidden and has to be guessed."""
+class MaskedTexts(_TextDataset):
+    """Blocks of tokens of which a share is masked and has to be predicted (BERT).
+
+    `mask` is the mask token, `vocabulary` the number of tokens a replacement is drawn from, `special` is never masked.
+    """
 
     mask: int
-    words: int
+    vocabulary: int
     special: frozenset[int]
     targets: None = None
 
-    def batch(
-        self,
-        indices: Tensor,
-        augment: str = "none",
-        chance: torch.Generator | None = None,
-        part: slice = slice(None),
-    ) -> Batch:
-        """Hide tokens of some blocks, others at each training step; without `chance` always the same ones."""
-        chance = chance or torch.Generator().manual_seed(int(indices[0]) + 1)
+    def batch(self, indices: Tensor, options: BatchOptions = EVALUATION) -> Batch:
+        """Mask tokens of some blocks: newly drawn at each training step, fixed for evaluation."""
+        draws = options.generator or generator(0, "mask", int(indices[0]))
         inputs = self.inputs.batch(indices)
         ids, free = inputs["input_ids"], inputs["attention_mask"].bool()
         for token in self.special:
             free &= ids != token
-        draw = torch.rand(ids.shape, generator=chance).masked_fill_(~free, 2.0)
+        draw = torch.rand(ids.shape, generator=draws).masked_fill_(~free, 2.0)
         # At least one token of each block: the one with the smallest draw.
-        where = (draw < MASKED) | ((draw == draw.amin(1, keepdim=True)) & free)
-        fate = torch.rand(ids.shape, generator=chance)
-        others = torch.randint(self.words, ids.shape, generator=chance)
-        changed = ids.masked_fill(where & (fate < 0.8), self.mask)
-        changed = torch.where(where & (fate >= 0.9), others, changed)
-        return rows(Batch({**inputs, "input_ids": changed}, where, ids[where]), part)
+        selected = (draw < MASK_RATE) | ((draw == draw.amin(1, keepdim=True)) & free)
+        fate = torch.rand(ids.shape, generator=draws)
+        replacements = torch.randint(self.vocabulary, ids.shape, generator=draws)
+        changed = ids.masked_fill(selected & (fate < 0.8), self.mask)
+        changed = torch.where(selected & (fate >= 0.9), replacements, changed)
+        return Batch({**inputs, "input_ids": changed}, selected, ids[selected]).rows(options.rows)
 
 
 @dataclass(frozen=True, slots=True)
-class Causal(_OfTexts):
-    """Blocks of text of which each token is guessed from those before it."""
+class CausalTexts(_TextDataset):
+    """Blocks of tokens, each predicted from those before it (GPT)."""
 
     targets: None = None
 
-    def batch(
-        self,
-        indices: Tensor,
-        augment: str = "none",
-        chance: torch.Generator | None = None,
-        part: slice = slice(None),
-    ) -> Batch:
-        """Prepare some blocks; the last token of each is only a target."""
+    def batch(self, indices: Tensor, options: BatchOptions = EVALUATION) -> Batch:
+        """Return some blocks; the last token of each is only a target."""
         inputs = self.inputs.batch(indices)
         ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
-        where = torch.zeros_like(mask)
-        where[:, :-1] = mask[:, 1:]
-        return rows(Batch(inputs, where, ids[:, 1:][mask[:, 1:]]), part)
+        selected = torch.zeros_like(mask)
+        selected[:, :-1] = mask[:, 1:]
+        return Batch(inputs, selected, ids[:, 1:][mask[:, 1:]]).rows(options.rows)

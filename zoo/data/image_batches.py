@@ -1,4 +1,4 @@
-"""Prepared batches: decoded pixels to normalised float tensors, with seeded augmentation when training."""
+"""Decoded images served as normalised float batches, augmented for training."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from zoo.data.augmentation import STEPS, random_crops, vary
+from zoo.data.batch_options import EVALUATION, BatchOptions
 from zoo.data.decode_cache import Decoded
 from zoo.plugin import ImageInput
 
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Decoded images, how a net wants them, and which of them (`rows`) are meant; `batch` prepares some."""
+    """Decoded pixels, the input of the net they are prepared for, and the selected `rows` (N,)."""
 
     pixels: Tensor | list[Tensor]
     spec: ImageInput
@@ -23,7 +24,7 @@ class Images:
 
     @classmethod
     def of(cls, decoded: Decoded, spec: ImageInput) -> Images:
-        """Wrap decoded images for a net's input."""
+        """Select all decoded images for an input."""
         return cls(decoded.images(), spec, torch.arange(len(decoded)))
 
     def __len__(self) -> int:
@@ -33,24 +34,19 @@ class Images:
         """Return a view of some of the images, in that order."""
         return Images(self.pixels, self.spec, self.rows[torch.tensor(indices, dtype=torch.long)])
 
-    def batch(
-        self, indices: Tensor, augment: str = "none", chance: torch.Generator | None = None, part: slice = slice(None)
-    ) -> Tensor:
-        """Return images (N, C, S, S), float32, normalised; random ones draw from `chance` alone.
-
-        With `part`, only those of the batch, just as they are in the whole: each of several processes prepares a share.
-        """
-        rows = self.rows[indices]
-        if chance is None:
-            return normalise(self._centres(rows[part]), self.spec)
-        if "crop" in STEPS[augment]:
-            images = random_crops(self.pixels, rows, self.spec.size, chance, part)
+    def batch(self, indices: Tensor, options: BatchOptions = EVALUATION) -> Tensor:
+        """Return images (N, C, S, S), float32, normalised: centre crops, or augmented where a generator is given."""
+        rows, shard, draws = self.rows[indices], options.rows, options.generator
+        if draws is None:
+            return normalise(self._centres(rows[shard]), self.spec)
+        if "crop" in STEPS[options.augment]:
+            images = random_crops(self.pixels, rows, self.spec.size, draws, shard)
         else:
-            images = self._centres(rows[part])
-        return normalise(vary(images, augment, len(rows), chance, part), self.spec)
+            images = self._centres(rows[shard])
+        return normalise(vary(images, options.augment, len(rows), draws, shard), self.spec)
 
     def _centres(self, indices: Tensor) -> Tensor:
-        """Cut the centre square: (N, C, S, S) uint8."""
+        """Return centre crops (N, C, S, S), uint8."""
         size = self.spec.size
         if isinstance(self.pixels, Tensor):
             return _centre(self.pixels[indices], size)

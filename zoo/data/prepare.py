@@ -1,4 +1,4 @@
-"""From examples to what a loop takes: decode or tokenise once, split."""
+"""Prepare examples for a net: decode images or tokenise texts once, and hold out validation data."""
 
 from __future__ import annotations
 
@@ -18,29 +18,33 @@ from zoo.plugin import ImageInput, TextInput, Tokenizer
 from zoo.store import home
 
 FEW_TEXTS = 10
-"""With fewer texts than this, language modelling takes their paragraphs for texts: some have to be held out."""
+"""Below this number of texts, language modelling splits them into paragraphs, so that some can be held out."""
 
 
 @dataclass(frozen=True, slots=True)
-class How:
-    """How inputs become numbers: what the backbone takes, and what the recipe says about it.
+class Preprocessing:
+    """How inputs become tensors.
 
-    `skip_bad` leaves out images that cannot be read; `keep` decodes images only once ever; a text is cut to `length`
-    tokens as `cut` says; `blocks`: texts are laid end to end for language modelling.
+    input       what the backbone takes
+    tokenizer   of a text backbone
+    skip_bad    leave out unreadable images
+    cache       keep decoded images in the store
+    length      tokens to which texts are truncated, as `truncation` says
+    blocks      concatenate texts into blocks for language modelling
     """
 
     input: ImageInput | TextInput
     tokenizer: Tokenizer | None = None
     skip_bad: bool = False
-    keep: bool = True
+    cache: bool = True
     length: int = 0
-    cut: str = "head"
+    truncation: str = "head"
     blocks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Examples and their prepared inputs, in the same order; `skipped` names inputs left out as unreadable."""
+    """Examples and their prepared inputs, in the same order; `skipped` names the unreadable ones left out."""
 
     examples: Examples
     inputs: Inputs
@@ -52,89 +56,108 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Validation:
+    """Where validation data comes from: examples of its own, else a share held out of the training data (0: none)."""
+
+    examples: Examples | None = None
+    share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Split:
-    """Training and validation data, in words where the validation data came from, and what was left out."""
+    """Prepared training and validation data, and a description of where the latter came from."""
 
     train: Prepared
     valid: Prepared | None
-    said: str
-    skipped: tuple[str, ...]
+    description: str
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Names of the unreadable inputs of both parts."""
+        return self.train.skipped + (self.valid.skipped if self.valid else ())
 
 
-def prepare(examples: Examples, how: How) -> Prepared:
-    """Decode images or tokenise texts for a net's input; DataError for an example that cannot be read."""
+def prepare(examples: Examples, how: Preprocessing) -> Prepared:
+    """Decode images or tokenise texts; DataError for an example that cannot be read."""
     return _images(examples, how) if isinstance(how.input, ImageInput) else _texts(examples, how)
 
 
-def prepare_all(examples: Examples, how: How) -> Prepared:
-    """Prepare examples to measure on; for language modelling, laid end to end."""
+def prepare_for_evaluation(examples: Examples, how: Preprocessing) -> Prepared:
+    """Prepare examples; for language modelling, concatenated into blocks."""
     return _blocks(prepare(examples, how), how)
 
 
-def _images(examples: Examples, how: How) -> Prepared:
+def _images(examples: Examples, how: Preprocessing) -> Prepared:
     assert isinstance(how.input, ImageInput)
-    cache = home() / "cache" / "decoded" if how.keep else None
+    cache = home() / "cache" / "decoded" if how.cache else None
     with Bar("decode", len(examples)) as bar:
         decoded = decode(examples, how.input, cache, skip_bad=how.skip_bad, advance=bar.advance)
     if len(decoded) == 0:
-        raise DataError(f"{examples.origin}: not one image can be read", fix="look at one of them in an image viewer")
-    return Prepared(_without(examples, decoded), Images.of(decoded, how.input), _names(examples, decoded))
+        raise DataError(f"{examples.origin}: no image can be read", fix="open one of them in an image viewer")
+    return Prepared(_without_skipped(examples, decoded), Images.of(decoded, how.input), _names(examples, decoded))
 
 
-def _texts(examples: Examples, how: How) -> Prepared:
+def _texts(examples: Examples, how: Preprocessing) -> Prepared:
     assert isinstance(how.input, TextInput)
     assert how.tokenizer is not None
     length = how.length if not how.blocks else 1 << 30
     found = texts.tokenise(
-        examples.inputs, how.input, how.tokenizer, length=length, cut=how.cut, special=not how.blocks
+        examples.inputs, how.input, how.tokenizer, length=length, truncation=how.truncation, special=not how.blocks
     )
     return Prepared(examples, found)
 
 
-def _without(examples: Examples, decoded: Decoded) -> Examples:
-    left_out = set(decoded.skipped)
-    return examples.at(i for i in range(len(examples)) if i not in left_out) if left_out else examples
+def _without_skipped(examples: Examples, decoded: Decoded) -> Examples:
+    skipped = set(decoded.skipped)
+    return examples.at(i for i in range(len(examples)) if i not in skipped) if skipped else examples
 
 
 def _names(examples: Examples, decoded: Decoded) -> tuple[str, ...]:
     return tuple(name_of(examples.inputs[i], i) for i in decoded.skipped)
 
 
-def train_and_valid(examples: Examples, own: Examples | None, share: float, task: str, how: How, seed: int) -> Split:
-    """Prepare training and validation data: `own` where there is some, else a share of the examples (0: none).
+def train_and_valid(
+    examples: Examples, validation: Validation, how: Preprocessing, *, classes: bool, seed: int
+) -> Split:
+    """Prepare training and validation data; with `classes`, the split is stratified.
 
-    Raises DataError for one class only, a class too small to split, and labels that only `own` has.
+    Raises DataError for a single class, a class too small to split, and labels that only the validation data has.
     """
+    own, share = validation.examples, validation.share
     if how.blocks:
-        examples, own = _pieces(examples), own and _pieces(own)
-    split.check(examples, own, task)
+        examples, own = _paragraphs(examples), own and _paragraphs(own)
+    if classes:
+        split.check_classes(examples, own)
     if own is None and share:
-        split.held_out(examples, share, task, seed)  # a class that is too small is told before the work of decoding
+        split.held_out(examples, share, stratify=classes, seed=seed)  # raise before decoding, which takes long
     train = prepare(examples, how)
-    split.check(train.examples, None, task)
+    if classes:
+        split.check_classes(train.examples, None)
     if own is not None:
-        held = _blocks(prepare(own, how), how)
-        return Split(_blocks(train, how), held, f"validation on {own.origin}", train.skipped + held.skipped)
+        valid = _blocks(prepare(own, how), how)
+        return Split(_blocks(train, how), valid, f"validation on {own.origin}")
     if not share:
-        return Split(_blocks(train, how), None, "no validation", train.skipped)
-    kept, away = split.held_out(train.examples, share, task, seed)
-    evenly = "stratified, " if task == "classify" else ""
-    said = f"{share * 100:.3g} % held out for validation ({evenly}seed {seed})"
-    return Split(_blocks(train.at(kept), how), _blocks(train.at(away), how), said, train.skipped)
+        return Split(_blocks(train, how), None, "no validation")
+    kept, held = split.held_out(train.examples, share, stratify=classes, seed=seed)
+    stratified = "stratified, " if classes else ""
+    description = f"{share * 100:.3g} % held out for validation ({stratified}seed {seed})"
+    parts = (_blocks(train.at(indices), how) for indices in (kept, held))
+    fitted, valid = parts
+    return Split(Prepared(fitted.examples, fitted.inputs, train.skipped), valid, description)
 
 
-def _blocks(prepared: Prepared, how: How) -> Prepared:
-    """Lay the texts of a language-modelling set end to end; other sets stay as they are."""
+def _blocks(prepared: Prepared, how: Preprocessing) -> Prepared:
+    """Concatenate texts into blocks for language modelling; other data stays as it is."""
     if not how.blocks:
         return prepared
     assert how.tokenizer is not None
     assert isinstance(prepared.inputs, Texts)
-    around = texts.around(how.tokenizer)
+    around = texts.special_tokens_around(how.tokenizer)
     return Prepared(prepared.examples, texts.blocks(prepared.inputs, around, how.tokenizer.end, how.length))
 
 
-def _pieces(examples: Examples) -> Examples:
-    """Split a handful of long texts into their paragraphs, or failing that into their lines."""
+def _paragraphs(examples: Examples) -> Examples:
+    """Split a few long texts into paragraphs, or lines where there are too few of these."""
     for separator in ("\n\n", "\n"):
         if len(examples) >= FEW_TEXTS:
             break
@@ -143,9 +166,8 @@ def _pieces(examples: Examples) -> Examples:
     return examples
 
 
-def inputs_only(inputs: object) -> Examples:
-    """Wrap one input or a list of them, without labels, for `predict` and `embed`."""
-    many: list[Any] = list(inputs) if isinstance(inputs, list) else [inputs]
-    if not many:
+def unlabelled(inputs: Sequence[Any]) -> Examples:
+    """Wrap inputs of `predict` and `embed` as examples without labels; DataError for none at all."""
+    if not len(inputs):
         raise DataError("there is nothing to predict: the list of inputs is empty", fix="give at least one input")
-    return Examples(many, [None] * len(many), f"{len(many)} inputs")
+    return Examples(inputs, [None] * len(inputs), f"{len(inputs)} inputs")

@@ -1,4 +1,4 @@
-"""Samplers: the order of training examples over the epochs, and batches of a whole data set."""
+"""Samplers: shuffled training batches, and sequential batches for inference."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from zoo.data.seeding import generator
+
 BUCKET = 50
-"""Batches whose examples are sorted by length together, when lengths differ."""
+"""Batches that are sorted by length together (length bucketing)."""
 
 
 def order(count: int, seed: int, epoch: int, weights: Tensor | None = None) -> Tensor:
-    """Return the order (N,) of one epoch, which depends on seed and epoch alone.
-
-    With `weights` (N,) the examples are drawn with replacement, each in proportion to its weight.
-    """
-    chance = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    """Return the indices (N,) of one epoch: a permutation, or a weighted draw with replacement by `weights` (N,)."""
+    draws = generator(seed, "order", epoch)
     if weights is not None:
-        return torch.multinomial(weights, count, replacement=True, generator=chance)
-    return torch.randperm(count, generator=chance)
+        return torch.multinomial(weights, count, replacement=True, generator=draws)
+    return torch.randperm(count, generator=draws)
 
 
 def training_order(
@@ -31,9 +30,9 @@ def training_order(
     lengths: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield (step, indices (N,)) for `steps` steps, epoch after epoch, every batch full where the data allows.
+    """Yield (step, indices (N,)) for `steps` steps over as many epochs as needed; incomplete batches are dropped.
 
-    With `lengths` (N,), examples of like length come together, so that little is spent on padding.
+    With `lengths` (N,), examples of similar length share a batch, which saves padding.
     """
     size = min(batch_size, count)
     per_epoch = count // size
@@ -42,20 +41,20 @@ def training_order(
         if position == 0:
             turn = order(count, seed, epoch, weights)
             if lengths is not None:
-                turn = _bucketed(turn, lengths, size, seed * 1_000_003 + epoch)
+                turn = _bucketed(turn, lengths, size, generator(seed, "buckets", epoch))
         yield step, turn[position * size : (position + 1) * size]
 
 
-def _bucketed(turn: Tensor, lengths: Tensor, size: int, seed: int) -> Tensor:
-    """Sort stretches of BUCKET batches by length, then shuffle the full batches; what is left over stays the last."""
-    stretches = turn.split(BUCKET * size)
-    turn = torch.cat([stretch[lengths[stretch].argsort(stable=True)] for stretch in stretches])
+def _bucketed(turn: Tensor, lengths: Tensor, size: int, draws: torch.Generator) -> Tensor:
+    """Sort runs of BUCKET batches by length, then shuffle the full batches; an incomplete batch stays last."""
+    runs = turn.split(BUCKET * size)
+    turn = torch.cat([run[lengths[run].argsort(stable=True)] for run in runs])
     full = len(turn) // size
-    shuffled = torch.randperm(full, generator=torch.Generator().manual_seed(seed))
+    shuffled = torch.randperm(full, generator=draws)
     return torch.cat([turn[: full * size].view(full, size)[shuffled].flatten(), turn[full * size :]])
 
 
-def in_turn(count: int, batch_size: int, lengths: Tensor | None = None) -> Sequence[Tensor]:
-    """Return the indices 0 … count - 1 in batches: in order, or by `lengths` (N,) the longest first."""
+def sequential_batches(count: int, batch_size: int, lengths: Tensor | None = None) -> Sequence[Tensor]:
+    """Return the indices 0 … count - 1 in batches: in order, or longest first by `lengths` (N,)."""
     every = torch.arange(count) if lengths is None else lengths.argsort(descending=True, stable=True)
     return every.split(batch_size) if count else []

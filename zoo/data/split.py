@@ -1,4 +1,4 @@
-"""Hold out a share of the examples for validation: class by class where there are classes."""
+"""Split examples into two parts, stratified by class where there are classes."""
 
 from __future__ import annotations
 
@@ -9,30 +9,37 @@ from zoo.data.examples import Examples, Label
 from zoo.errors import DataError
 
 
-def check(train: Examples, valid: Examples | None, task: str) -> None:
-    """Raise DataError for what cannot be learnt: one class only, or labels that only the validation data has."""
-    if task != "classify":
-        return
-    check_classes(train)
+def check_classes(train: Examples, valid: Examples | None) -> None:
+    """Raise DataError for a single class, or labels that only the validation data has."""
+    labels = set(train.labels)
+    if len(labels) < 2:
+        only = next(iter(labels))
+        raise DataError(
+            f"{train.origin} has one class only, {only!r}; classification needs two",
+            fix="add a folder (or examples) of a second class",
+        )
     if valid is not None:
-        check_same_labels(train, valid)
+        _check_same_labels(train, valid)
 
 
-def held_out(examples: Examples, share: float, task: str, seed: int) -> tuple[list[int], list[int]]:
-    """Return the indices of (train, valid), about `share` (0 to 1) of the examples in valid."""
-    return stratified(examples, share, seed) if task == "classify" else scattered(examples, share, seed)
+def held_out(
+    examples: Examples, share: float, *, stratify: bool, seed: int, name: str = "valid"
+) -> tuple[list[int], list[int]]:
+    """Return the indices of the two parts, with about `share` (0 to 1) of the examples in the second.
 
-
-def scattered(examples: Examples, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Return the indices of (train, valid) drawn at random; a label that only one example has stays in train.
-
-    Raises DataError with fewer than two examples.
+    Errors call the share by `name`. Raises DataError for an invalid share and for too few examples.
     """
-    _check_share(share)
+    if not 0 < share < 1:
+        raise DataError(f"{name}={share!r} is not a share between 0 and 1", fix=f"{name}=0.2, or {name}=0 for none")
+    return _stratified(examples, share, seed, name) if stratify else _random(examples, share, seed, name)
+
+
+def _random(examples: Examples, share: float, seed: int, name: str) -> tuple[list[int], list[int]]:
+    """Split at random; an example with a label that no other has stays in the first part."""
     if len(examples) < 2:
         raise DataError(
-            f"{examples.origin} has {len(examples)} examples, and validation needs one more",
-            fix="add examples, give validation data (valid=…), or go without validation (valid=0)",
+            f"{examples.origin} has {len(examples)} examples; {name} takes at least one of two",
+            fix=_fix(name),
         )
     order = random.Random(seed).sample(range(len(examples)), len(examples))
     count = min(len(examples) - 1, max(1, round(share * len(examples))))
@@ -46,33 +53,17 @@ def scattered(examples: Examples, share: float, seed: int) -> tuple[list[int], l
     if not held:
         raise DataError(
             f"each example of {examples.origin} has a label that no other one has: none can be held out",
-            fix="add examples, give validation data (valid=…), or go without validation (valid=0)",
+            fix=_fix(name),
         )
     return [i for i in range(len(examples)) if i not in held], sorted(held)
 
 
 def _several(label: Label) -> tuple[Label, ...]:
-    """Return the labels of an example that has several; a number or nothing is no label to be missed in train."""
+    """Return the labels of a multilabel example, () for any other."""
     return tuple(label) if isinstance(label, tuple | list) else ()
 
 
-def _check_share(share: float) -> None:
-    if not 0 < share < 1:
-        raise DataError(f"valid={share!r} is no share between 0 and 1", fix="valid=0.2, or valid=0 for no validation")
-
-
-def check_classes(examples: Examples) -> None:
-    """Raise DataError unless there are at least two classes."""
-    labels = set(examples.labels)
-    if len(labels) < 2:
-        only = next(iter(labels))
-        raise DataError(
-            f"{examples.origin} has one class only, {only!r}; telling classes apart takes two",
-            fix="add a folder (or examples) of a second class",
-        )
-
-
-def check_same_labels(train: Examples, valid: Examples) -> None:
+def _check_same_labels(train: Examples, valid: Examples) -> None:
     """Raise DataError if the validation examples have a label that the training examples lack."""
     known = set(train.labels)
     extra = sorted({str(label) for label in valid.labels if label not in known})
@@ -84,21 +75,17 @@ def check_same_labels(train: Examples, valid: Examples) -> None:
         )
 
 
-def stratified(examples: Examples, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Return the indices of (train, valid): about `share` (0 to 1) of each class in valid, at least one in each.
-
-    Raises DataError when a class has one example only: it cannot be on both sides.
-    """
-    _check_share(share)
+def _stratified(examples: Examples, share: float, seed: int, name: str) -> tuple[list[int], list[int]]:
+    """Split class by class, with at least one example of each class in both parts."""
     by_class: dict[Label, list[int]] = defaultdict(list)
     for index, label in enumerate(examples.labels):
         by_class[label].append(index)
     lonely = [str(label) for label, members in by_class.items() if len(members) < 2]
     if lonely:
         raise DataError(
-            f"class {lonely[0]!r} has one example only, and validation needs one of each class"
+            f"class {lonely[0]!r} has one example only, and {name} takes one of each class"
             + (f" ({len(lonely)} classes have this)" if len(lonely) > 1 else ""),
-            fix="add examples, give validation data (valid=…), or go without validation (valid=0)",
+            fix=_fix(name),
         )
     chance = random.Random(seed)
     held: set[int] = set()
@@ -107,3 +94,7 @@ def stratified(examples: Examples, share: float, seed: int) -> tuple[list[int], 
         count = min(len(members) - 1, max(1, round(share * len(members))))
         held.update(chance.sample(members, count))
     return [i for i in range(len(examples)) if i not in held], sorted(held)
+
+
+def _fix(name: str) -> str:
+    return f"add examples, give data for {name} ({name}=…), or go without ({name}=0)"

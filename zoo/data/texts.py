@@ -1,4 +1,4 @@
-"""Texts as token ids: tokenised once, cut to length, gathered into padded batches."""
+"""Tokenised texts: truncated once, gathered into padded batches, laid out in blocks for language modelling."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from torch import Tensor
 from zoo.errors import DataError
 from zoo.plugin import TextInput, Tokenizer
 
-CUTS = ("head", "tail", "head-tail")
 CHUNK = 1_000
-"""Texts tokenised in one call: enough for the tokenizer's threads, few enough to show progress."""
+"""Texts tokenised in one call."""
 HEAD_SHARE = 0.25
-"""What head-tail takes from the beginning: 128 of 510 tokens (Sun et al. 2019, arXiv 1905.05583, 5.3.1)."""
+"""Share of a "head-tail" truncation that is the head: 128 of 510 tokens (Sun et al. 2019, arXiv 1905.05583, 5.3.1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Token ids of many texts end to end, where each begins, and which of them (`rows`) are meant.
+    """Token ids of many texts in flat tensors, and the selected `rows` (N,).
 
-    ids, types and words are flat (B,): the token, 0 or 1 for the first or second of a pair, and the number of the word
-    it belongs to (-1: none). `begins` (N + 1,) holds where each text starts. `cut` counts the texts that were too long.
+    ids        (B,) token ids of all texts, concatenated
+    types      (B,) 0 or 1: first or second text of a pair
+    words      (B,) index of the word a token belongs to, -1 for none
+    begins     (number of texts + 1,) offset of each text in the flat tensors
+    truncated  number of texts that exceeded the maximal length
     """
 
     ids: Tensor
@@ -34,7 +36,7 @@ class Texts:
     begins: Tensor
     rows: Tensor
     pad: int
-    cut: int = 0
+    truncated: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -48,7 +50,7 @@ class Texts:
         """Tokens of each text, (N,)."""
         return self.begins[self.rows + 1] - self.begins[self.rows]
 
-    def batch(self, indices: Tensor, augment: str = "none", chance: torch.Generator | None = None) -> dict[str, Tensor]:
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """Return input_ids, attention_mask and token_type_ids, each (N, T), padded on the right to the longest."""
         where, mask = self._places(indices)
         return {
@@ -58,7 +60,7 @@ class Texts:
         }
 
     def word_numbers(self, indices: Tensor) -> Tensor:
-        """Return the word of the first token of each word, and -1 at every other place, (N, T)."""
+        """Return (N, T): the word index at the first token of each word, -1 elsewhere."""
         where, mask = self._places(indices)
         words = self.words[where].masked_fill_(~mask, -1)
         before = torch.full_like(words, -1)
@@ -66,7 +68,7 @@ class Texts:
         return words.masked_fill_(words == before, -1)
 
     def _places(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return where in the flat tensors each token of a batch is, (N, T), and which places hold one."""
+        """Return the offset of each token in the flat tensors, (N, T), and the attention mask (N, T) bool."""
         rows = self.rows[indices]
         starts, lengths = self.begins[rows], self.begins[rows + 1] - self.begins[rows]
         offsets = torch.arange(int(lengths.max()) if len(lengths) else 0)
@@ -75,14 +77,14 @@ class Texts:
 
 
 def tokenise(
-    texts: Sequence[Any], spec: TextInput, tokenizer: Tokenizer, *, length: int, cut: str, special: bool = True
+    texts: Sequence[Any], spec: TextInput, tokenizer: Tokenizer, *, length: int, truncation: str, special: bool = True
 ) -> Texts:
-    """Tokenise texts, (text, text) pairs or lists of words once, and cut what is longer than `length` tokens.
+    """Tokenise texts, (text, text) pairs or lists of words, and truncate them to `length` tokens.
 
-    cut      head: keep the beginning; tail: the end; head-tail: a quarter from the beginning, the rest from the end
-    special  put the tokens around each text that the net was pretrained with ([CLS] … [SEP])
+    truncation  head: keep the beginning; tail: the end; head-tail: a quarter from the beginning, the rest from the end
+    special     add the special tokens of the pre-training ([CLS] … [SEP])
 
-    A pair loses from the longer of the two. Raises DataError for what is no text.
+    Of a pair, the longer text is truncated first. Raises DataError for anything but texts.
     """
     for index, text in enumerate(texts):
         _check(text, index, spec)
@@ -90,15 +92,15 @@ def tokenise(
     fast.no_padding()
     fast.no_truncation()
     pairs = bool(texts) and isinstance(texts[0], tuple)
-    if pairs:  # the library knows how to take turns between two texts
-        fast.enable_truncation(length, strategy="longest_first", direction="left" if cut == "tail" else "right")
+    if pairs:  # the library truncates pairs itself
+        fast.enable_truncation(length, strategy="longest_first", direction="left" if truncation == "tail" else "right")
     split = bool(texts) and isinstance(texts[0], list)
     found, too_long = [], 0
     for start in range(0, len(texts), CHUNK):
         chunk = list(texts[start : start + CHUNK])
         for encoding in fast.encode_batch(chunk, is_pretokenized=split, add_special_tokens=special):
             too_long += len(encoding.ids) > length or bool(encoding.overflowing)
-            kept = _kept(encoding, length, cut)
+            kept = _kept(encoding, length, truncation)
             words = [-1 if word is None else word for word in encoding.word_ids] if split else [-1] * len(encoding.ids)
             found.append(tuple([row[i] for i in kept] for row in (encoding.ids, encoding.type_ids, words)))
     return _flat(found, tokenizer.pad, too_long)
@@ -119,8 +121,8 @@ def _check(text: Any, index: int, spec: TextInput) -> None:
         )
 
 
-def _kept(encoding: Any, length: int, cut: str) -> list[int]:
-    """Return which tokens of an encoding stay; the special tokens at both ends always do."""
+def _kept(encoding: Any, length: int, truncation: str) -> list[int]:
+    """Return the positions of the tokens that truncation keeps; special tokens at both ends always stay."""
     count = len(encoding.ids)
     if count <= length:
         return list(range(count))
@@ -128,20 +130,20 @@ def _kept(encoding: Any, length: int, cut: str) -> list[int]:
     first = next((i for i, flag in enumerate(special) if not flag), 0)
     last = next((i for i, flag in enumerate(reversed(special)) if not flag), 0)
     room = max(0, length - first - last)
-    head = room if cut == "head" else 0 if cut == "tail" else round(HEAD_SHARE * room)
+    head = room if truncation == "head" else 0 if truncation == "tail" else round(HEAD_SHARE * room)
     middle = [*range(first, first + head), *range(count - last - (room - head), count - last)]
     return [*range(first), *middle, *range(count - last, count)]
 
 
-def _flat(found: Sequence[Any], pad: int, cut: int) -> Texts:
+def _flat(found: Sequence[Any], pad: int, truncated: int) -> Texts:
     lengths = torch.tensor([0] + [len(ids) for ids, _, _ in found])
     columns = list(zip(*found, strict=True)) or [(), (), ()]
     ids, types, words = (torch.tensor(list(chain.from_iterable(column)), dtype=torch.int32) for column in columns)
-    return Texts(ids, types, words, lengths.cumsum(0), torch.arange(len(found)), pad, cut)
+    return Texts(ids, types, words, lengths.cumsum(0), torch.arange(len(found)), pad, truncated)
 
 
 def blocks(texts: Texts, around: tuple[Sequence[int], Sequence[int]], end: int | None, length: int) -> Texts:
-    """Lay texts end to end, with `end` after each, and cut them into blocks of `length` tokens for language modelling.
+    """Concatenate texts, each followed by the `end` token, and split them into blocks of `length` tokens.
 
     `around` are the special tokens before and after each block; the last block may be shorter.
     """
@@ -151,14 +153,14 @@ def blocks(texts: Texts, around: tuple[Sequence[int], Sequence[int]], end: int |
     stream = torch.cat([part for piece in pieces for part in piece] or [closing[:0]])
     chunks = [chunk for chunk in stream.split(length - len(before) - len(after)) if len(chunk) > 1]
     if not chunks:
-        raise DataError("the texts hold too few tokens for language modelling", fix="give more text")
+        raise DataError("the texts hold too few tokens for language modelling", fix="add more text")
     filled = [torch.cat([before, chunk, after]) for chunk in chunks]
     ids = torch.cat(filled)
     begins = torch.tensor([0] + [len(block) for block in filled]).cumsum(0)
     return Texts(ids, torch.zeros_like(ids), torch.full_like(ids, -1), begins, torch.arange(len(filled)), texts.pad)
 
 
-def around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+def special_tokens_around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """Return the special tokens that the tokenizer puts before and after a text."""
     tokenizer.fast.no_truncation()
     encoding = tokenizer.fast.encode("a")

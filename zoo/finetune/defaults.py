@@ -1,123 +1,187 @@
-"""From what was asked for to what is done: every open field of a recipe, by backbone, data and machine."""
+"""Resolve None and "auto" fields of a recipe to hyperparameters."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from zoo.errors import RecipeError
+from zoo.finetune import recipe as recipes
 from zoo.finetune.recipe import Recipe
 
 SMALL = 1_000
-"""Below this many examples a frozen backbone is the safer default."""
+"""Training examples below which a frozen backbone is the safer default."""
 LARGE = 20_000
-"""From this many examples on, BatchNorm may learn its statistics anew (BiT's "small" ends here, arXiv 1912.11370)."""
-LENGTH = 256
-"""Tokens of a text that are read unless the recipe says otherwise: attention costs the square of it."""
+"""Training examples from which BatchNorm may update its statistics (BiT's "small" ends here, arXiv 1912.11370)."""
+MAX_LENGTH = 256
+"""Tokens of a text by default: attention costs the square of it."""
 VIEWS = 4
 PHOTO = 64
-"""Images of fewer pixels a side are digits, letters or icons: they must not be mirrored, nor cut to a third."""
+"""Side in pixels below which images are digits, letters or icons: not to be mirrored, nor cropped to a third."""
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
-    """What the open fields of a recipe depend on.
+class Hyperparameters:
+    """A recipe with every field resolved; the fields mean what they mean in Recipe.
 
-    examples    number of training examples
-    image_size  pixels of a side; None for text, whose longest input in tokens is `tokens`
-    pretrained  whether the backbone has weights
-    valid       number of validation examples
-    language    whether the task goes on with the pre-training: there is no head to be solved for
-    stages      how many stages the backbone has
-    norms       whether it has BatchNorms, as most convolutional nets and no transformer
+    Three may be None: max_time (no limit, else seconds), l2 (cross-validated) and max_length (images).
     """
 
-    examples: int
-    image_size: int | None = None
-    tokens: int | None = None
-    pretrained: bool = True
+    strategy: str
+    steps: int
+    evals: int
+    lr: float
+    backbone_lr: float
+    layer_decay: float
+    dropout: bool
+    augment: str
+    mixup: str
+    batchnorm: str
+    views: int
+    soup: int
+    batch_size: int = 32
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    weight_decay: float = 0.05
+    warmup_ratio: float = 0.1
+    max_grad_norm: float = 1.0
+    freeze_stages: int = 0
+    label_smoothing: float = 0.0
+    calibrate: bool = True
+    class_balance: str = "none"
+    lora_rank: int = 8
+    truncation: str = "head-tail"
+    precision: str = "fp32"
+    autotune: bool = True
+    patience: int = 5
+    skip_bad: bool = False
+    seed: int = 0
+    max_time: float | None = None
+    l2: float | None = None
+    max_length: int | None = None
+
+    @property
+    def has_probe(self) -> bool:
+        """Whether the strategy starts with a linear probe."""
+        return self.strategy in ("probe", "lp-ft", "gradual")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What defaults depend on.
+
+    train, valid     number of examples
+    image_size       pixels of a side; None for text, whose longest input is `max_tokens`
+    pretrained       whether the backbone has weights
+    labelled         whether the task has labels, and so a new head
+    stages           number of stages of the backbone
+    batchnorm        whether it has BatchNorm layers
+    """
+
+    train: int
     valid: int = 0
-    language: bool = False
+    image_size: int | None = None
+    max_tokens: int | None = None
+    pretrained: bool = True
+    labelled: bool = True
     stages: int = 1
-    norms: bool = True
+    batchnorm: bool = True
+
+    @property
+    def is_photo(self) -> bool:
+        """Whether inputs are images of photo size."""
+        return self.image_size is not None and self.image_size >= PHOTO
 
 
-def settle(recipe: Recipe, now: Situation) -> Recipe:
-    """Replace every None and "auto" but precision by its value for this backbone and number of training examples.
+def resolve(recipe: Recipe, setting: Setting) -> Hyperparameters:
+    """Return the hyperparameters of a recipe for a backbone and a number of examples.
 
-    Raises RecipeError where the strategy does not go with the backbone or the task.
+    Precision "auto" becomes fp32 here, and what was measured in zoo.finetune.training.autotune. Raises RecipeError
+    where the strategy does not suit the backbone or the task.
     """
-    strategy = recipe.strategy
-    if strategy == "auto":
-        strategy = _strategy(now)
-    _check_fits(recipe, strategy, now)
-    lr, backbone_lr = _rates(recipe, strategy, now)
-    steps = _steps(recipe, strategy, now)
-    fresh = strategy == "scratch" or now.language
-    return dataclasses.replace(
-        recipe,
-        strategy=strategy,
-        steps=steps,
-        epochs=None,
-        lr=lr,
-        backbone_lr=backbone_lr,
-        layer_decay=recipe.layer_decay or _layer_decay(strategy, now),
-        dropout=recipe.dropout if recipe.dropout != "auto" else "on" if fresh else "off",
-        augment=_augment(recipe.augment, now),
-        mix=_mix(recipe.mix, now),
-        norm=_norm(recipe, strategy, now.examples),
-        views=recipe.views or _views(strategy, _augment(recipe.augment, now), now),
-        soup=recipe.soup or 1,
-        max_length=now.tokens and min(recipe.max_length or LENGTH, now.tokens),
-        evals=recipe.evals or _evals(steps * recipe.batch_size, now.valid),
-    )
+    strategy = _strategy(setting) if recipe.strategy == "auto" else recipe.strategy
+    _check(recipe, strategy, setting)
+    lr, backbone_lr = _learning_rates(recipe, strategy, setting)
+    steps = _steps(recipe, strategy, setting)
+    augment = _augment(recipe, setting)
+    random_weights = strategy == "scratch" or not setting.labelled
+    resolved: dict[str, Any] = {
+        "strategy": strategy,
+        "steps": steps,
+        "evals": recipe.evals or _evals(steps * recipe.batch_size, setting.valid),
+        "lr": lr,
+        "backbone_lr": backbone_lr,
+        "layer_decay": recipe.layer_decay or _layer_decay(strategy, setting),
+        "dropout": random_weights if recipe.dropout is None else recipe.dropout,
+        "augment": augment,
+        "mixup": _mixup(recipe, setting),
+        "batchnorm": _batchnorm(recipe, strategy, setting),
+        "views": recipe.views or _views(strategy, augment, setting),
+        "soup": recipe.soup or 1,
+        "max_time": recipes.seconds(recipe.max_time),
+        "max_length": setting.max_tokens and min(recipe.max_length or MAX_LENGTH, setting.max_tokens),
+        "precision": "fp32" if recipe.precision == "auto" else recipe.precision,
+    }
+    names = {field.name for field in dataclasses.fields(Hyperparameters)} - resolved.keys()
+    return Hyperparameters(**resolved, **{name: getattr(recipe, name) for name in names})
 
 
-def _strategy(now: Situation) -> str:
-    """Choose a strategy: a few images are probed, everything else is tuned from the head of a probe.
+def restore(saved: Mapping[str, Any]) -> Hyperparameters:
+    """Return the hyperparameters of a saved model; RecipeError or TypeError for invalid ones."""
+    recipes.make(saved)
+    optional = {"max_time", "l2", "max_length"}
+    if open_fields := [name for name, value in saved.items() if value in (None, "auto") and name not in optional]:
+        raise TypeError(f"{', '.join(open_fields)} not resolved")
+    return Hyperparameters(**saved)
+
+
+def _strategy(setting: Setting) -> str:
+    """Choose a strategy: a probe for few images, else fine-tuning from the head of a probe.
 
     400 mails: probe 0.948, lp-ft 0.974. 142 photos: probe 0.81, full 0.72 (docs/log.md).
     """
-    if not now.pretrained:
+    if not setting.pretrained:
         return "scratch"
-    if now.language:
+    if not setting.labelled:
         return "full"
-    return "probe" if now.examples < SMALL and now.image_size is not None else "lp-ft"
+    return "probe" if setting.train < SMALL and setting.image_size is not None else "lp-ft"
 
 
-def _check_fits(recipe: Recipe, strategy: str, now: Situation) -> None:
-    if not now.pretrained and strategy != "scratch":
+def _check(recipe: Recipe, strategy: str, setting: Setting) -> None:
+    if not setting.pretrained and strategy != "scratch":
         raise RecipeError(
             f'strategy="{strategy}" needs pretrained weights, and this backbone has none',
             fix='strategy="scratch", or choose a backbone with weights: zoo list',
         )
-    if now.language and strategy in ("probe", "lp-ft", "gradual"):
+    if not setting.labelled and strategy in ("probe", "lp-ft", "gradual"):
         raise RecipeError(
-            f'strategy="{strategy}" trains a new head, and language modelling keeps the one of the backbone',
+            f'strategy="{strategy}" trains a new head, and language modelling keeps that of the backbone',
             fix='strategy="full", or strategy="lora"',
         )
-    if recipe.freeze and strategy not in ("full", "lp-ft"):
+    if recipe.freeze_stages and strategy not in ("full", "lp-ft"):
         raise RecipeError(
-            f'freeze={recipe.freeze} is for strategy="full" and "lp-ft"; strategy="{strategy}" has its own way',
-            fix="leave freeze out",
+            f'freeze_stages={recipe.freeze_stages} is for strategy="full" and "lp-ft", not for "{strategy}"',
+            fix="leave freeze_stages out",
         )
-    if recipe.freeze >= max(2, now.stages + 1):
+    if recipe.freeze_stages >= max(2, setting.stages + 1):
         raise RecipeError(
-            f"freeze={recipe.freeze}, and this backbone has {now.stages} stages",
-            fix=f'freeze={now.stages - 1}, or strategy="probe" to freeze all of it',
+            f"freeze_stages={recipe.freeze_stages}, and this backbone has {setting.stages} stages",
+            fix=f'freeze_stages={setting.stages - 1}, or strategy="probe" to freeze all of it',
         )
-    if recipe.mix not in ("auto", "none") and now.image_size is None:
-        raise RecipeError(f'mix="{recipe.mix}" is for images', fix='mix="none"')
+    if recipe.mixup not in ("auto", "none") and setting.image_size is None:
+        raise RecipeError(f'mixup="{recipe.mixup}" is for images', fix='mixup="none"')
 
 
-def _rates(recipe: Recipe, strategy: str, now: Situation) -> tuple[float, float]:
-    """Return the peak rates of head and backbone.
+def _learning_rates(recipe: Recipe, strategy: str, setting: Setting) -> tuple[float, float]:
+    """Return the peak learning rates of head and backbone.
 
-    Text is tuned at 5e-5, the upper end of what BERT's authors swept (arXiv 1810.04805, appendix A.3), adapters at
-    5e-4 (2e-4 in QLoRA, arXiv 2305.14314, for models a thousand times larger).
+    Text: 5e-5, the upper end of BERT's sweep (arXiv 1810.04805, appendix A.3); adapters 5e-4 (2e-4 in QLoRA, arXiv
+    2305.14314, for models a thousand times larger).
     """
-    text = now.image_size is None
-    probed = strategy in ("lp-ft", "gradual")  # a probe's head is not to be unlearnt
+    text = setting.image_size is None
+    probed = strategy in ("lp-ft", "gradual")  # keep what the probe found
     heads = {"scratch": 5e-4} if text else {}
     lr = recipe.lr or heads.get(strategy, (1e-4 if text else 3e-4) if probed else 1e-3 if text else 3e-3)
     if recipe.backbone_lr:
@@ -126,57 +190,57 @@ def _rates(recipe: Recipe, strategy: str, now: Situation) -> tuple[float, float]
     return lr, backbones.get(strategy, 5e-5 if text else 3e-4 if probed else lr / 10)
 
 
-def _layer_decay(strategy: str, now: Situation) -> float:
-    """Choose how the rate falls from stage to stage: 0.75 for vision transformers (MAE, arXiv 2111.06377, table 9)."""
-    transformer = now.image_size is not None and not now.norms
+def _layer_decay(strategy: str, setting: Setting) -> float:
+    """Return 0.75 for vision transformers (MAE, arXiv 2111.06377, table 9), else 1."""
+    transformer = setting.image_size is not None and not setting.batchnorm
     return 0.75 if transformer and strategy in ("full", "lp-ft", "gradual") else 1.0
 
 
-def _steps(recipe: Recipe, strategy: str, now: Situation) -> int:
-    """Count steps: BiT-HyperRule's 500 for small sets (arXiv 1912.11370, section 3.3), 20 epochs from scratch."""
+def _steps(recipe: Recipe, strategy: str, setting: Setting) -> int:
+    """Return BiT-HyperRule's 500 steps for small sets (arXiv 1912.11370, section 3.3), 20 epochs from scratch."""
     if recipe.steps is not None:
         return recipe.steps
-    per_epoch = -(-now.examples // recipe.batch_size)
+    per_epoch = -(-setting.train // recipe.batch_size)
     if recipe.epochs is not None:
         return max(1, round(recipe.epochs * per_epoch))
     if strategy == "scratch":
         return max(500, 20 * per_epoch)
-    if now.image_size is None:
-        return max(50, 3 * per_epoch)  # 3 epochs as BERT's authors, more where they are short (docs/log.md)
-    return max(500, 2 * per_epoch) if now.examples >= SMALL else 300
+    if setting.image_size is None:
+        return max(50, 3 * per_epoch)  # 3 epochs as in BERT, more where they are short (docs/log.md)
+    return max(500, 2 * per_epoch) if setting.train >= SMALL else 300
 
 
 def _evals(trained: int, valid: int) -> int:
-    """Count measurements: ten, or fewer where they would cost more than half of the training (a step costs three)."""
+    """Return ten evaluations, or fewer where they would cost more than half of the training (a step costs three)."""
     return max(2, min(10, round(1.5 * trained / max(1, valid))))
 
 
-def _augment(augment: str, now: Situation) -> str:
-    """Shift small images (digits and letters must not be mirrored); crop and mirror photos; vary many of them more."""
-    if augment != "auto":
-        return augment
-    if now.image_size is None:
+def _augment(recipe: Recipe, setting: Setting) -> str:
+    """Shift small images (digits and letters must not be mirrored); crop and flip photos; RandAugment large sets."""
+    if recipe.augment != "auto":
+        return recipe.augment
+    if setting.image_size is None:
         return "none"
-    if now.image_size < PHOTO:
+    if not setting.is_photo:
         return "shift"
-    return "rand" if now.examples >= LARGE else "crop-flip"
+    return "randaugment" if setting.train >= LARGE else "crop-flip"
 
 
-def _views(strategy: str, augment: str, now: Situation) -> int:
-    """Probe a few photos by four views of each: 0.841 instead of 0.828 (docs/recipes.md)."""
+def _views(strategy: str, augment: str, setting: Setting) -> int:
+    """Return four views for a probe of few photos: 0.841 instead of 0.828 (docs/recipes.md)."""
     probed = strategy in ("probe", "lp-ft", "gradual")
-    return VIEWS if probed and augment == "crop-flip" and now.examples < SMALL else 1
+    return VIEWS if probed and augment == "crop-flip" and setting.train < SMALL else 1
 
 
-def _mix(mix: str, now: Situation) -> str:
-    """Mix photos where there are many; on small sets it does not help (BiT-HyperRule, arXiv 1912.11370, 3.3)."""
-    if mix != "auto":
-        return mix
-    return "both" if now.image_size is not None and now.image_size >= PHOTO and now.examples >= LARGE else "none"
+def _mixup(recipe: Recipe, setting: Setting) -> str:
+    """Mix photos of large sets only: it does not help small ones (BiT-HyperRule, arXiv 1912.11370, 3.3)."""
+    if recipe.mixup != "auto":
+        return recipe.mixup
+    return "both" if setting.is_photo and setting.train >= LARGE else "none"
 
 
-def _norm(recipe: Recipe, strategy: str, examples: int) -> str:
-    if recipe.norm != "auto":
-        return recipe.norm
-    many = examples >= LARGE and recipe.batch_size >= 32
-    return "batch" if strategy == "scratch" or many else "frozen"
+def _batchnorm(recipe: Recipe, strategy: str, setting: Setting) -> str:
+    if recipe.batchnorm != "auto":
+        return recipe.batchnorm
+    large = setting.train >= LARGE and recipe.batch_size >= 32
+    return "train" if strategy == "scratch" or large else "frozen"

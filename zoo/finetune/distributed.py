@@ -1,4 +1,4 @@
-"""The processes that train one model together (accelerate launch, torchrun), and what they tell each other."""
+"""Distributed training (torchrun, accelerate launch): world size, collectives, and sharded tensors."""
 
 from __future__ import annotations
 
@@ -12,100 +12,100 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-_together = False
+_active = False
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Work with the other processes, if this one was launched as one of several; all have to do the same inside.
+def process_group() -> Iterator[None]:
+    """Join the processes that were launched together, inside the block; all have to run the same code in it.
 
-    Outside each works for itself: one of them may predict alone.
+    Outside of it the world size is 1: one process may predict alone.
     """
-    global _together
-    before, _together = _together, True
+    global _active
+    before, _active = _active, True
     try:
-        if world() > 1 and not distributed.is_initialized():
+        if world_size() > 1 and not distributed.is_initialized():
             from accelerate import PartialState
 
             PartialState(cpu=not torch.cuda.is_available())
-            atexit.register(_part)
+            atexit.register(_leave)
         yield
     finally:
-        _together = before
+        _active = before
 
 
-def _part() -> None:
-    """Leave the other processes; a thread of the group that lets go of its last tensor as Python ends would abort."""
+def _leave() -> None:
+    """Destroy the group: a gloo thread that frees its last tensor while Python exits would abort the process."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
-        time.sleep(0.1)  # without the interpreter's lock, which is all that such a thread still waits for
+        time.sleep(0.1)  # releases the interpreter's lock, which such a thread still waits for
 
 
-def world() -> int:
-    """Return how many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if _together else 1
+def world_size() -> int:
+    """Return the number of processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if _active else 1
 
 
 def rank() -> int:
-    """Return which of them this is, from 0."""
-    return int(os.environ.get("RANK", "0")) if world() > 1 else 0
+    """Return the rank of this process, from 0."""
+    return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
 
 
-def share(count: int) -> slice:
-    """Return which of `count` examples of a batch this process works on."""
-    return slice(rank() * count // world(), (rank() + 1) * count // world())
+def shard(count: int) -> slice:
+    """Return the rows of a batch of `count` that belong to this process."""
+    return slice(rank() * count // world_size(), (rank() + 1) * count // world_size())
 
 
-def gathered(mine: Any) -> list[Any]:
-    """Return what every process has, in the order of their ranks."""
-    if world() == 1:
-        return [mine]
-    every: list[Any] = [None] * world()
-    distributed.all_gather_object(every, mine)
-    return every
+def shard_batches(batches: Sequence[Any]) -> list[Any]:
+    """Return the batches of this process, as many on each to stay in step: the last one may be repeated."""
+    rounds = -(-len(batches) // world_size())
+    return [batches[min(turn * world_size() + rank(), len(batches) - 1)] for turn in range(rounds)]
 
 
-def agreed(mine: Any) -> Any:
-    """Return what process 0 has: a decision that all of them have to take alike."""
-    if world() == 1:
-        return mine
-    held: list[Any] = [mine]
-    distributed.broadcast_object_list(held, src=0)
-    return held[0]
+def all_gather(value: Any) -> list[Any]:
+    """Return the values of all processes, ordered by rank."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
-def wait() -> None:
-    """Go on when all processes have come here."""
-    if world() > 1:
+def broadcast(value: Any) -> Any:
+    """Return the value of rank 0: a decision that all processes have to share."""
+    if world_size() == 1:
+        return value
+    values: list[Any] = [value]
+    distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def barrier() -> None:
+    """Wait until all processes arrive."""
+    if world_size() > 1:
         distributed.barrier()
 
 
-def mine(batches: Sequence[Any]) -> list[Any]:
-    """Return the batches of this process; each gets as many, to stay in step, so the last may be done twice."""
-    rounds = -(-len(batches) // world())
-    return [batches[min(turn * world() + rank(), len(batches) - 1)] for turn in range(rounds)]
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor that is not spread; every process has to ask."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Gather a tensor that is sharded over the processes; a collective call."""
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def like(value: Tensor, tensor: Tensor) -> Tensor:
-    """Return a value spread as another tensor is, or not."""
+def _distributed_like(value: Tensor, tensor: Tensor) -> Tensor:
+    """Return a value sharded as another tensor is, or full."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if isinstance(tensor, DTensor):
         if isinstance(value, DTensor):
             return value
-        # every process has the value: each takes its part, and nothing is sent
+        # every process holds the value and takes its own shard: nothing is sent
         return distribute_tensor(value, tensor.device_mesh, tensor.placements, src_data_rank=None)
-    return whole(value)
+    return full_tensor(value)
 
 
 def copy_into(tensor: Tensor, value: Tensor) -> None:
-    """Overwrite a tensor, spread or not, with a value, spread or not."""
+    """Overwrite a tensor with a value; each may be sharded or full."""
     with torch.no_grad():
-        tensor.copy_(value if world() == 1 else like(value, tensor))
+        tensor.copy_(value if world_size() == 1 else _distributed_like(value, tensor))

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) through peft: put on, trained, merged into the weights."""
+"""LoRA (Hu et al. 2021, arXiv 2106.09685) with peft: adapters are injected, trained, and merged into the weights."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from zoo.data.seeding import derive_seed
 from zoo.errors import RecipeError
 from zoo.plugin import Backbone
 
 
 @contextmanager
-def adapted(backbone: Backbone, rank: int, seed: int) -> Iterator[None]:
-    """Put adapters on the backbone's LoRA targets, the only parameters of it that train inside the block.
+def adapters(backbone: Backbone, rank: int, seed: int) -> Iterator[None]:
+    """Inject adapters into the backbone's LoRA targets; inside the block only these train.
 
-    At the end the adapters are merged: the module has its own layers again, with changed weights and no other names.
-    The scale is alpha = 2 * rank. Raises RecipeError if the backbone names no targets.
+    On exit the adapters are merged: the module has its own layers again, with changed weights and unchanged names. The
+    scale is alpha = 2 * rank. Raises RecipeError if the backbone has no targets.
     """
     if not backbone.lora_targets:
         raise RecipeError(
-            'strategy="lora" needs layers to put adapters on, and this backbone names none',
+            'strategy="lora" needs layers for adapters, and this backbone names none',
             fix='strategy="full", or strategy="probe"',
         )
     from peft import LoraConfig, inject_adapter_in_model
@@ -30,7 +31,7 @@ def adapted(backbone: Backbone, rank: int, seed: int) -> Iterator[None]:
     trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=list(backbone.lora_targets))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(derive_seed(seed, "lora"))
         inject_adapter_in_model(config, module)
     try:
         yield
@@ -41,11 +42,11 @@ def adapted(backbone: Backbone, rank: int, seed: int) -> Iterator[None]:
 
 
 def _merge(module: nn.Module) -> None:
-    """Add each adapter to the weights of its layer, and put the layer back in its place."""
+    """Merge each adapter into its layer, and put the layer back in place."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     wrapped = [(name, part) for name, part in module.named_modules() if isinstance(part, BaseTunerLayer)]
     for name, layer in wrapped:
         layer.merge()
-        above, _, own = name.rpartition(".")
-        setattr(module.get_submodule(above), own, layer.get_base_layer())
+        parent, _, child = name.rpartition(".")
+        setattr(module.get_submodule(parent), child, layer.get_base_layer())

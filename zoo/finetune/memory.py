@@ -1,4 +1,4 @@
-"""Memory that is full: how it is told apart from other errors."""
+"""Out-of-memory errors of any device."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import gc
 import torch
 
 
-def is_full(error: BaseException) -> bool:
-    """Tell whether an error says that the device, or the machine, has no memory left."""
-    said = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in said
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that the device, or the machine, has no memory left."""
+    message = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in message
 
 
 def release() -> None:
-    """Give back what a failed pass still holds."""
+    """Release what a failed pass still holds."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""The recipe of a fine-tuning run: one frozen dataclass, checked when it is made."""
+"""Recipe: the hyperparameters of a fine-tuning run, as requested; checked when it is created."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from zoo.errors import RecipeError
 
@@ -16,12 +16,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "strategy": ("auto", "scratch", "probe", "full", "lp-ft", "gradual", "lora"),
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "linear"),
-    "augment": ("auto", "none", "shift", "shift-flip", "crop-flip", "rand"),
-    "mix": ("auto", "none", "mixup", "cutmix", "both"),
-    "dropout": ("auto", "on", "off"),
-    "norm": ("auto", "frozen", "batch"),
-    "balance": ("none", "weights", "logits", "sampler"),
-    "cut": ("head", "tail", "head-tail"),
+    "augment": ("auto", "none", "shift", "shift-flip", "crop-flip", "randaugment"),
+    "mixup": ("auto", "none", "mixup", "cutmix", "both"),
+    "batchnorm": ("auto", "frozen", "train"),
+    "class_balance": ("none", "weights", "logits", "sampler"),
+    "truncation": ("head", "tail", "head-tail"),
     "precision": ("auto", "fp32", "bf16"),
 }
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -29,40 +28,50 @@ SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to fine-tune; None and "auto" are settled from the backbone, the machine and the number of examples.
+    """How to fine-tune; None and "auto" are resolved from the backbone and the data (zoo.finetune.defaults).
 
-    strategy   scratch (random weights), probe (backbone frozen, its features computed once), full (all layers),
-               lp-ft (a probe, then all layers from its head), gradual (a probe, then the last stages, then more),
-               lora (low-rank adapters of rank lora_rank on its linear layers, merged into them afterwards)
-    steps      optimiser steps; epochs is the same in passes over the data, at most one of the two is given
-    budget     the longest that training may take: seconds, or "90s", "5m", "1h"; steps are made fewer to fit
-    lr         peak learning rate of the head; backbone_lr that of the backbone's last stage (scratch: lr everywhere)
-    layer_decay  each stage has this share of the rate of the stage after it (1: all the same)
-    schedule   after the warm-up the rate falls to zero along a cosine or a line
-    warmup     share of the steps in which the rate rises linearly
-    clip       largest gradient norm (0: no clipping)
-    freeze     number of the backbone's first stages that do not train; without augmentation they run once only
-    dropout    whether the backbone's own dropout and stochastic depth are on
-    augment    what is done to training images: none, shift, shift-flip, crop-flip, rand (crop-flip and RandAugment)
-    mix        training images mixed with each other: none, mixup, cutmix, both
-    norm       BatchNorm statistics: frozen (those of the pre-training) or batch (learned anew)
-    l2         strength of the probe's penalty on standardised features; None: swept by cross-validation
-    views      augmented views of each training image that the probe learns from (1: the image as it is)
-    soup       best checkpoints whose weights are averaged at the end, as long as validation gains (1: the best alone)
-    calibrate  make the probabilities of a tuned classifier honest: one temperature, fitted on the validation data
-    balance    rare classes: none, weights (in the loss), logits (adjusted by their log share), sampler (drawn oftener)
-    max_length tokens of a text that are read; cut says which of a longer one: head, tail, or head-tail
-    autotune   choose precision, memory format, attention and compilation by a few timed steps, once a machine
-    evals      number of measurements on the validation data, evenly spaced; the best weights are kept
-    patience   measurements without a better one after which training stops (0: never)
-    save_every seconds between checkpoints, for resume
-    skip_bad   leave out images that cannot be read, instead of stopping at the first
+    strategy         scratch (random weights), probe (frozen backbone, linear head solved on its features), full (all
+                     layers), lp-ft (a probe, then all layers from its head), gradual (a probe, then the last stages,
+                     then more), lora (low-rank adapters of rank lora_rank, merged at the end)
+    steps            optimizer steps
+    epochs           the same in passes over the data; give at most one of the two
+    max_time         longest training time: seconds, or "90s", "5m", "1h"; fewer steps are taken to fit
+    batch_size       examples of an optimizer step
+    lr               peak learning rate of the head
+    backbone_lr      peak learning rate of the last stage (from scratch: lr)
+    layer_decay      learning rate of a stage as a share of the next stage's (1: the same for all)
+    optimizer        adamw or sgd
+    schedule         decay to zero after the warm-up: cosine or linear
+    weight_decay     of parameters with more than one axis
+    warmup_ratio     share of the steps with linear warm-up
+    max_grad_norm    gradient clipping (0: none)
+    freeze_stages    number of first stages that stay frozen; without augmentation their activations are cached
+    label_smoothing  of the cross-entropy
+    dropout          the backbone's own dropout and stochastic depth
+    augment          of training images: none, shift, shift-flip, crop-flip, randaugment (crop-flip and RandAugment)
+    mixup            of training images: none, mixup, cutmix, both
+    batchnorm        statistics: frozen (those of the pre-training) or train (updated)
+    l2               penalty of the probe on standardised features; None: chosen by cross-validation
+    views            augmented views of each image that a probe learns from (1: the image alone)
+    soup             checkpoints in a greedy soup, averaged while validation improves (1: the best alone)
+    calibrate        temperature scaling of a tuned classifier on the validation data
+    class_balance    none, weights (of the loss), logits (logit adjustment), sampler (oversampling)
+    lora_rank        rank of the adapters
+    max_length       tokens a text is truncated to
+    truncation       which tokens stay: head, tail, or head-tail (a quarter from the beginning, the rest from the end)
+    precision        fp32 or bf16 (autocast)
+    autotune         choose precision, memory format, attention and compilation by timing, once a machine
+    evals            evaluations on the validation data, evenly spaced; the best weights are kept
+    patience         evaluations without improvement until early stopping (0: never)
+    save_every       seconds between checkpoints, for resume
+    skip_bad         leave out unreadable images instead of raising at the first
+    seed             of everything random
     """
 
     strategy: str = "auto"
     steps: int | None = None
     epochs: float | None = None
-    budget: float | str | None = None
+    max_time: float | str | None = None
     batch_size: int = 32
     lr: float | None = None
     backbone_lr: float | None = None
@@ -70,22 +79,22 @@ class Recipe:
     optimizer: str = "adamw"
     schedule: str = "cosine"
     weight_decay: float = 0.05
-    warmup: float = 0.1
-    clip: float = 1.0
-    freeze: int = 0
+    warmup_ratio: float = 0.1
+    max_grad_norm: float = 1.0
+    freeze_stages: int = 0
     label_smoothing: float = 0.0
-    dropout: str = "auto"
+    dropout: bool | None = None
     augment: str = "auto"
-    mix: str = "auto"
-    norm: str = "auto"
+    mixup: str = "auto"
+    batchnorm: str = "auto"
     l2: float | None = None
     views: int | None = None
     soup: int | None = None
     calibrate: bool = True
-    balance: str = "none"
+    class_balance: str = "none"
     lora_rank: int = 8
     max_length: int | None = None
-    cut: str = "head-tail"
+    truncation: str = "head-tail"
     precision: str = "auto"
     autotune: bool = True
     evals: int | None = None
@@ -98,13 +107,52 @@ class Recipe:
         for name, allowed in CHOICES.items():
             _check_choice(name, getattr(self, name), allowed)
         for name, (kind, rule, holds) in RULES.items():
-            _check_number(name, getattr(self, name), kind, rule, holds)
-        seconds(self.budget)
+            _check_value(name, getattr(self, name), kind, rule, holds)
+        seconds(self.max_time)
         if self.steps is not None and self.epochs is not None:
             raise RecipeError(
                 f"steps={self.steps} and epochs={self.epochs} both set the length of the run",
                 fix="give one of the two",
             )
+
+
+class RecipeFields(TypedDict, total=False):
+    """The fields of Recipe as typed keyword arguments (`Unpack[RecipeFields]`)."""
+
+    strategy: str
+    steps: int | None
+    epochs: float | None
+    max_time: float | str | None
+    batch_size: int
+    lr: float | None
+    backbone_lr: float | None
+    layer_decay: float | None
+    optimizer: str
+    schedule: str
+    weight_decay: float
+    warmup_ratio: float
+    max_grad_norm: float
+    freeze_stages: int
+    label_smoothing: float
+    dropout: bool | None
+    augment: str
+    mixup: str
+    batchnorm: str
+    l2: float | None
+    views: int | None
+    soup: int | None
+    calibrate: bool
+    class_balance: str
+    lora_rank: int
+    max_length: int | None
+    truncation: str
+    precision: str
+    autotune: bool
+    evals: int | None
+    patience: int
+    save_every: float
+    skip_bad: bool
+    seed: int
 
 
 RULES: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
@@ -115,9 +163,10 @@ RULES: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     "backbone_lr": ((int, float), "a number above 0", lambda v: v > 0),
     "layer_decay": ((int, float), "a share above 0 up to 1", lambda v: 0 < v <= 1),
     "weight_decay": ((int, float), "a number of 0 or more", lambda v: v >= 0),
-    "warmup": ((int, float), "a share from 0 to 1", lambda v: 0 <= v <= 1),
-    "clip": ((int, float), "a number of 0 or more", lambda v: v >= 0),
-    "freeze": (int, "a whole number of 0 or more", lambda v: v >= 0),
+    "warmup_ratio": ((int, float), "a share from 0 to 1", lambda v: 0 <= v <= 1),
+    "max_grad_norm": ((int, float), "a number of 0 or more", lambda v: v >= 0),
+    "freeze_stages": (int, "a whole number of 0 or more", lambda v: v >= 0),
+    "dropout": (bool, "true or false", lambda v: True),
     "label_smoothing": ((int, float), "a number from 0 to below 1", lambda v: 0 <= v < 1),
     "l2": ((int, float), "a number above 0", lambda v: v > 0),
     "views": (int, "a whole number above 0", lambda v: v > 0),
@@ -132,17 +181,18 @@ RULES: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     "skip_bad": (bool, "true or false", lambda v: True),
     "seed": (int, "a whole number of 0 or more", lambda v: v >= 0),
 }
+"""Field -> type, rule in words, and the test of a value."""
 
 
-def seconds(budget: float | str | None) -> float | None:
-    """Return a time budget in seconds: a number, or a text such as "90s", "5m", "1.5h"; RecipeError for another."""
-    if budget is None:
+def seconds(max_time: float | str | None) -> float | None:
+    """Return a duration in seconds: a number, or a text such as "90s", "5m", "1.5h"; RecipeError for another."""
+    if max_time is None:
         return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(budget)) if not isinstance(budget, bool) else None
-    span = float(found[1]) * SECONDS[found[2]] if found else 0.0
-    if not 0 < span < math.inf:
-        raise RecipeError(f"budget={budget!r} is no span of time", fix='budget="90s", "5m" or "1h"')
-    return span
+    matched = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(max_time))
+    value = float(matched[1]) * SECONDS[matched[2]] if matched and not isinstance(max_time, bool) else 0.0
+    if not 0 < value < math.inf:
+        raise RecipeError(f"max_time={max_time!r} is not a duration", fix='max_time="90s", "5m" or "1h"')
+    return value
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -154,7 +204,7 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         )
 
 
-def _check_number(name: str, value: Any, kind: Any, rule: str, holds: Callable[[Any], bool]) -> None:
+def _check_value(name: str, value: Any, kind: Any, rule: str, holds: Callable[[Any], bool]) -> None:
     optional = Recipe.__dataclass_fields__[name].default is None
     if value is None and optional:
         return
@@ -165,14 +215,14 @@ def _check_number(name: str, value: Any, kind: Any, rule: str, holds: Callable[[
         raise RecipeError(f"{name}={value!r} is not {rule}", fix=f"give {rule}, or leave it out{usual}")
 
 
-def make(fields: Mapping[str, Any]) -> Recipe:
-    """Make a Recipe from keyword fields; an unknown field is a RecipeError that names the nearest ones."""
-    known = [f.name for f in dataclasses.fields(Recipe)]
+def make(fields: Mapping[str, Any], base: Recipe | None = None) -> Recipe:
+    """Return a Recipe from keyword fields, on top of `base`; RecipeError for an unknown field, with similar names."""
+    known = [field.name for field in dataclasses.fields(Recipe)]
     for name in fields:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3) or known
             raise RecipeError(f"{name!r} is not a field of the recipe", fix=f"use one of: {', '.join(near)}")
-    return Recipe(**fields)
+    return dataclasses.replace(base or Recipe(), **fields)
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:

@@ -1,163 +1,180 @@
-"""From what a user asks for to what is trained: data read, task found, sets prepared, recipe settled."""
+"""Setup: from the request of a user to the job of a training run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-
-from torch import nn
 
 from zoo import tasks
 from zoo.console import say
 from zoo.data import duplicates, prepare
-from zoo.data import reading as reader
 from zoo.data.decode_cache import name_of
 from zoo.data.examples import Columns, Examples
 from zoo.data.fingerprint import fingerprint
-from zoo.data.prepare import How, Split
+from zoo.data.prepare import Preprocessing, Split, Validation
+from zoo.data.reading import ANY_COLUMNS, read, read_one
 from zoo.data.split import held_out
+from zoo.data.summary import DataSummary
 from zoo.errors import RecipeError
-from zoo.finetune import job as jobs
 from zoo.finetune import messages
-from zoo.finetune.defaults import LENGTH, Situation, settle
-from zoo.finetune.job import Job
+from zoo.finetune import recipe as recipes
+from zoo.finetune.defaults import MAX_LENGTH, Hyperparameters, Setting, resolve
+from zoo.finetune.freezing import has_batchnorm
+from zoo.finetune.heads import pretrained_head
+from zoo.finetune.job import Job, balance_classes
 from zoo.finetune.recipe import Recipe
 from zoo.plugin import Backbone, Classifier, Entry, ImageInput, TextInput
-from zoo.tasks import LANGUAGE
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The data as it was read: examples, their task, validation data or the share to hold out, what is kept apart."""
+class Request:
+    """What a user asks for: data, task, recipe, and where validation and test data come from."""
+
+    data: object
+    recipe: Recipe
+    task: str | None = None
+    valid: object = 0.2
+    test: object = None
+    columns: Columns = ANY_COLUMNS
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The data of a request, read: the task, training examples, validation and test data."""
 
     task: str
-    examples: Examples
-    own: Examples | None
-    share: float
-    apart: Examples | None
-    columns: Columns
+    train: Examples
+    validation: Validation
+    test: Examples | None
+    fingerprint: str
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a resumed run has to have in common with this one."""
+        own, test = self.validation.examples, self.test
+        valid = self.validation.share if own is None else fingerprint(own)
+        return {
+            "task": self.task,
+            "data": self.fingerprint,
+            "valid": valid,
+            "test": None if test is None else fingerprint(test),
+        }
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A job, the split it works on, what is kept apart for the end, and the facts about the data that are kept."""
+def read_data(request: Request, entry: Entry) -> Data:
+    """Read all data of a request, and hold out test examples if it asks for a share.
 
-    job: Job
-    split: Split
-    apart: Examples | None
-    facts: dict[str, Any]
-
-
-def read(
-    data: object, task: str | None, valid: object, test: object, columns: Columns, entry: Entry, seed: int
-) -> Asked:
-    """Read data, validation data (or the share to hold out) and test data (or the share to keep apart).
-
-    Raises DataError for what cannot be read, RecipeError for a task that the backbone is not for.
+    Raises DataError for what cannot be read, RecipeError for a task that the backbone does not support.
     """
-    tasks.check_name(task)
-    found, own = reader.read(data, modality=entry.modality, columns=columns)
-    if valid is not None and not isinstance(valid, int | float):
-        own = reader.read_one(valid, modality=entry.modality, columns=columns)
-    share = float(valid or 0) if own is None and isinstance(valid, int | float | None) else 0.0
-    name = task or tasks.infer(found.inputs, found.labels, entry.tasks)
-    check(name, entry, found, own)
-    if not test:
-        return Asked(name, found, own, share, None, columns)
-    if not isinstance(test, int | float):
-        apart = reader.read_one(test, modality=entry.modality, columns=columns)
-        return Asked(name, found, own, share, apart, columns)
-    kept, away = held_out(found, test, name, seed + 1)
-    return Asked(name, found.at(kept), own, share, found.at(away), columns)
+    tasks.check_name(request.task)
+    train, valid = read(request.data, modality=entry.modality, columns=request.columns)
+    if not _is_share(request.valid):
+        valid = read_one(request.valid, modality=entry.modality, columns=request.columns)
+    share = float(request.valid or 0) if isinstance(request.valid, int | float) and valid is None else 0.0
+    name = request.task or tasks.infer(train.inputs, train.labels, entry.tasks)
+    check_task(name, entry, train, valid)
+    data = Data(name, train, Validation(valid, share), None, fingerprint(train))
+    if not request.test:
+        return data
+    if not isinstance(request.test, int | float):
+        return replace(data, test=read_one(request.test, modality=entry.modality, columns=request.columns))
+    stratify = tasks.KINDS[name].stratified
+    kept, held = held_out(train, request.test, stratify=stratify, seed=request.recipe.seed + 1, name="test")
+    return replace(data, train=train.at(kept), test=train.at(held))
 
 
-def check(name: str, entry: Entry, *parts: Examples | None) -> None:
-    """Raise RecipeError for a task that the backbone is not for, DataError for data that is not for the task."""
-    known = entry.tasks or ("classify",)
-    if name not in known and (name in LANGUAGE or (entry.modality == "image" and name == "tag")):
+def _is_share(valid: object) -> bool:
+    return valid is None or isinstance(valid, int | float)
+
+
+def check_task(name: str, entry: Entry, *parts: Examples | None) -> None:
+    """Raise RecipeError for a task that the backbone does not support, DataError for data that does not fit it."""
+    kind, known = tasks.KINDS[name], entry.tasks or ("classify",)
+    if name not in known and (not kind.labelled or (entry.modality == "image" and kind.reads == "tokens")):
         fix = f"task={known[0]!r}, or choose another backbone: zoo list --task {name}"
-        raise RecipeError(f"{entry.name} cannot learn {name}; it can {', '.join(known)}", fix=fix)
+        raise RecipeError(f"{entry.name} does not support the task {name}; it supports {', '.join(known)}", fix=fix)
     for part in parts:
         if part is not None:
-            tasks.check(name, part.inputs, part.labels)
+            kind.check(part.inputs, part.labels)
 
 
-def how(backbone: Backbone, recipe: Recipe, *, keep: bool = True, blocks: bool = False) -> How:
-    """Return how inputs are prepared for a backbone under a recipe."""
+def keeps_lm_head(task: str) -> bool:
+    """Return whether a task keeps the language-modelling head of the backbone."""
+    return not tasks.KINDS[task].labelled
+
+
+def preprocessing(
+    backbone: Backbone, recipe: Recipe | Hyperparameters, *, cache: bool = True, blocks: bool = False
+) -> Preprocessing:
+    """Return how inputs are prepared for a backbone."""
     length = 0
     if isinstance(backbone.input, TextInput):
-        length = min(recipe.max_length or LENGTH, backbone.input.max_length)
-    return How(backbone.input, backbone.tokenizer, recipe.skip_bad, keep, length, recipe.cut, blocks)
+        length = min(recipe.max_length or MAX_LENGTH, backbone.input.max_length)
+    return Preprocessing(backbone.input, backbone.tokenizer, recipe.skip_bad, cache, length, recipe.truncation, blocks)
 
 
-def make(
-    asked: Asked, wanted: Recipe, backbone: Backbone, classifier: Callable[[], Classifier | None], *, pretrained: bool
-) -> Plan:
-    """Prepare the data and settle the recipe; says what the data is. Raises DataError and RecipeError."""
-    blocks = asked.task in LANGUAGE
-    prepared = how(backbone, wanted, blocks=blocks)
-    split = prepare.train_and_valid(asked.examples, asked.own, asked.share, asked.task, prepared, wanted.seed)
-    task = tasks.make(asked.task, split.train.examples.labels)
+def make_job(
+    request: Request, data: Data, backbone: Backbone, classifier: Callable[[], Classifier | None], *, pretrained: bool
+) -> Job:
+    """Prepare the data and resolve the recipe; reports what the data is. Raises DataError and RecipeError."""
+    kind, recipe = tasks.KINDS[data.task], request.recipe
+    how = preprocessing(backbone, recipe, blocks=not kind.labelled)
+    split = prepare.train_and_valid(data.train, data.validation, how, classes=kind.stratified, seed=recipe.seed)
+    task = tasks.make(data.task, split.train.examples.labels)
     say("data", messages.data(split, task))
-    train = jobs.labelled(task, split.train.inputs, split.train.examples.labels, backbone.tokenizer)
+    train = task.dataset(split.train.inputs, split.train.examples.labels, backbone.tokenizer)
     held = split.valid
-    valid = None if held is None else jobs.labelled(task, held.inputs, held.examples.labels, backbone.tokenizer)
-    recipe = settle(wanted, _situation(backbone, len(train), 0 if valid is None else len(valid), blocks, pretrained))
-    warm = None if recipe.strategy == "scratch" else jobs.warm_head(task, classifier())
-    job = Job(
-        task,
-        train,
-        valid,
-        recipe,
-        warm,
-        stages=backbone.stages,
-        called=partial(_called, split.train.examples, len(train)),
-        cautious=wanted.strategy == "auto",
-    )
-    return Plan(job, split, asked.apart, _facts(split, asked) | _near(split))
+    valid = None if held is None else task.dataset(held.inputs, held.examples.labels, backbone.tokenizer)
+    setting = _setting(backbone, len(train), 0 if valid is None else len(valid))
+    hp = resolve(recipe, replace(setting, pretrained=pretrained, labelled=kind.labelled))
+    head = None if hp.strategy == "scratch" else pretrained_head(task, classifier())
+    describe = partial(_describe, split.train.examples, len(train))
+    labels = () if held is None else held.examples.labels
+    summary = _summary(split, request, data)
+    return balance_classes(Job(task, train, valid, recipe, hp, summary, head, describe=describe, valid_labels=labels))
 
 
-def _situation(backbone: Backbone, train: int, valid: int, language: bool, pretrained: bool) -> Situation:
+def _setting(backbone: Backbone, train: int, valid: int) -> Setting:
     spec = backbone.input
-    return Situation(
-        examples=train,
-        image_size=spec.size if isinstance(spec, ImageInput) else None,
-        tokens=spec.max_length if isinstance(spec, TextInput) else None,
-        pretrained=pretrained,
+    return Setting(
+        train=train,
         valid=valid,
-        language=language,
+        image_size=spec.size if isinstance(spec, ImageInput) else None,
+        max_tokens=spec.max_length if isinstance(spec, TextInput) else None,
         stages=len(backbone.stages),
-        norms=any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in backbone.module.modules()),
+        batchnorm=has_batchnorm(backbone.module),
     )
 
 
-def _facts(split: Split, asked: Asked) -> dict[str, Any]:
-    train = split.train.examples
-    return {
-        "origin": train.origin,
-        "columns": {"input": list(asked.columns.input), "label": asked.columns.label},
-        "examples": len(train),
-        "valid": len(split.valid.examples) if split.valid else 0,
-        "apart": len(asked.apart) if asked.apart else 0,
-        "skipped": len(split.skipped),
-        "fingerprint": fingerprint(train),
-    }
+def _summary(split: Split, request: Request, data: Data) -> DataSummary:
+    near = None
+    if split.valid is not None:
+        found = duplicates.near(split.train.inputs, split.valid.inputs)
+        near = len(found.valid)
+        if near:
+            say("leak", messages.leak(split, found))
+    return DataSummary(
+        origin=data.train.origin,
+        columns=request.columns,
+        train=len(split.train.examples),
+        valid=len(split.valid.examples) if split.valid else 0,
+        test=len(data.test) if data.test else 0,
+        pairs=isinstance(data.train.inputs[0], tuple),
+        skipped=len(split.skipped),
+        fingerprint=data.fingerprint,
+        near_duplicates=near,
+    )
 
 
-def _near(split: Split) -> dict[str, int | None]:
-    """Count the validation examples that training has almost seen, and say so; None if there are none to compare."""
-    if split.valid is None:
-        return {"near_duplicates": None}
-    found = duplicates.near(split.train.inputs, split.valid.inputs)
-    if found.valid:
-        say("leak", messages.leak(split, found))
-    return {"near_duplicates": len(found.valid)}
+def identity(request: Request, data: Data, backbone: str) -> dict[str, Any]:
+    """Return what a resumed run has to have in common: recipe, data and backbone; not how often it is saved."""
+    fields = {name: value for name, value in recipes.to_dict(request.recipe).items() if name != "save_every"}
+    return fields | {"backbone": backbone} | data.identity()
 
 
-def _called(examples: Examples, count: int, index: int) -> str:
-    """Name a training example in errors; blocks of text are no longer the examples they were."""
+def _describe(examples: Examples, count: int, index: int) -> str:
+    """Name a training example in errors; blocks of text correspond to no single example."""
     if len(examples) != count:
         return f"block {index}"
     item = examples.inputs[index]

@@ -1,4 +1,4 @@
-"""Strategies: which phases a run has, and what it says and returns."""
+"""Strategies: the phases of a run, from the job to the trained head."""
 
 from __future__ import annotations
 
@@ -12,249 +12,241 @@ import torch
 from torch import Tensor, nn
 
 from zoo.console import duration, say
-from zoo.data.datasets import Labelled, Set, Views
+from zoo.data.datasets import AugmentedViews, Dataset, LabelledDataset
+from zoo.errors import RecipeError
 from zoo.finetune import distributed, lora
-from zoo.finetune import recipe as recipes
+from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.features import linear_probe
-from zoo.finetune.features.feature_cache import features_of
-from zoo.finetune.features.frozen_prefix import replayed
+from zoo.finetune.features.feature_cache import cached_features
+from zoo.finetune.features.frozen_prefix import frozen_prefix
+from zoo.finetune.features.linear_probe import ProbeData
+from zoo.finetune.freezing import first_stages_frozen, requires_grad_restored
+from zoo.finetune.heads import empty_linear, new_head
+from zoo.finetune.inference import Measurement, Outputs, measure
 from zoo.finetune.job import Job
-from zoo.finetune.network import Network, Rows, measured_rows
-from zoo.finetune.recipe import Recipe
-from zoo.finetune.training import optimizer
-from zoo.finetune.training.autotune import Speed, Trial, fitting, tuned
-from zoo.finetune.training.best_weights import Best, Row, measured, scored
+from zoo.finetune.network import Network
+from zoo.finetune.training import autotune, best_weights, lr_finder
+from zoo.finetune.training.autotune import Execution, StepTimer
+from zoo.finetune.training.best_weights import BestWeights, Candidate, Metrics, headline
 from zoo.finetune.training.calibration import Calibration
-from zoo.finetune.training.checkpoint import Keeper
-from zoo.finetune.training.finish import finish
+from zoo.finetune.training.checkpoint import Checkpointer
 from zoo.finetune.training.loop import Phase, train
-from zoo.finetune.training.lr_finder import Rates, find
+from zoo.finetune.training.lr_finder import LearningRates
 from zoo.plugin import Backbone
-from zoo.tasks import LANGUAGE
 
-SLACK = 0.9
-"""The share of a time budget that is planned for: steps vary in length."""
-PHASES = 3
-"""Steps of the gradual strategy: the last third of the stages, two thirds, all (Howard and Ruder 2018, 1801.06146)."""
+PLANNED = 0.9
+"""Share of max_time that steps are planned for: they vary in length."""
+GRADUAL_PHASES = 3
+"""Phases of gradual unfreezing: the last third of the stages, two thirds, all (Howard and Ruder 2018, 1801.06146)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The trained head, one row per measurement, the metrics on the validation data ({} without any), and how."""
+    """The trained head, the measurements, the metrics on the validation data ({} without any), and the settings."""
 
     head: nn.Module
-    history: tuple[Row, ...]
-    metrics: Row
-    recipe: Recipe
+    history: tuple[Metrics, ...]
+    metrics: Metrics
+    hp: Hyperparameters
     calibration: Calibration | None = None
 
 
-def run(backbone: Backbone, job: Job, keeper: Keeper | None = None) -> Outcome:
-    """Do a job on a backbone; unless it is probed, the backbone is trained in place.
-
-    With a `keeper` that found a checkpoint, the run goes on from there.
-    """
-    keeper = keeper or Keeper()
-    limit = recipes.seconds(job.recipe.budget) or math.inf
-    start = time.monotonic()
-    speed = tuned(backbone, job, keeper)
-    job = replace(job, recipe=replace(job.recipe, precision=speed.precision))
-    with fitting(backbone, speed):
-        probed = _probe(backbone, job, keeper) if job.recipe.strategy in ("probe", "lp-ft", "gradual") else None
-        if probed is not None:
-            job = replace(job, warm=probed.head)
-        if probed is not None and job.recipe.strategy == "probe":
-            metrics = probed.best.first.metrics if probed.best.first else {}
-            return Outcome(probed.head, tuple(keeper.past), metrics, job.recipe)
-        left = limit - (time.monotonic() - start)
-        return _tune(backbone, _fit_in(backbone, job, speed, left, keeper), probed, keeper, left)
-
-
 @dataclass(frozen=True, slots=True)
-class Probed:
-    """The head of a probe, and what it reaches on the validation data."""
+class Probe:
+    """The head of a linear probe, and its result on the validation data."""
 
     head: nn.Linear
-    best: Best
+    best: BestWeights
 
 
-def _probe(backbone: Backbone, job: Job, keeper: Keeper) -> Probed:
-    """Solve a head on features that are computed once; the backbone is left bit-identical."""
-    task, recipe = job.task, job.recipe
+def run(backbone: Backbone, job: Job, checkpoints: Checkpointer | None = None) -> Outcome:
+    """Run a job; unless its strategy is a probe, the backbone is trained in place.
+
+    A run whose `checkpoints` hold one continues from there.
+    """
+    checkpoints = checkpoints or Checkpointer()
+    start = time.monotonic()
+    backbone.module.requires_grad_(job.hp.strategy != "probe")
+    execution = autotune.choose(backbone, job, checkpoints)
+    job = replace(job, hp=replace(job.hp, precision=execution.precision))
+    with autotune.applied(backbone, execution):
+        probe = _probe(backbone, job, checkpoints) if job.hp.has_probe else None
+        if probe is not None:
+            job = replace(job, head=probe.head)
+        if probe is not None and job.hp.strategy == "probe":
+            metrics = probe.best.first.metrics if probe.best.first else {}
+            return Outcome(probe.head, tuple(checkpoints.history), metrics, job.hp)
+        left = (job.hp.max_time or math.inf) - (time.monotonic() - start)
+        job = _fit_into_time(backbone, job, execution, left, checkpoints)
+        return _tune(backbone, job, probe, checkpoints, left)
+
+
+def find_lr(backbone: Backbone, job: Job) -> LearningRates:
+    """Suggest a learning rate for a job; the backbone is as before on exit. RecipeError for strategy="probe"."""
+    if job.hp.strategy == "probe":
+        raise RecipeError('strategy="probe" has no learning rate: its head is solved', fix='strategy="full"')
+    if job.hp.has_probe:
+        job = replace(job, head=_probe(backbone, job, Checkpointer()).head)
+    with requires_grad_restored(backbone.module.parameters()):
+        backbone.module.requires_grad_(True)
+        with _adapters(backbone, job.hp), _stages_frozen(backbone, job) as ready:
+            return lr_finder.find(_network(backbone, ready), ready)
+
+
+def _probe(backbone: Backbone, job: Job, checkpoints: Checkpointer) -> Probe:
+    """Solve a head on features that are computed once; the backbone stays bit-identical."""
+    task, hp = job.task, job.hp
     device = next(backbone.module.parameters()).device
-    best = Best(recipe.soup or 1)
-    if keeper.beyond("probe"):  # the checkpoint holds what became of its head
-        return Probed(nn.utils.skip_init(nn.Linear, backbone.dim, len(task.labels), device=device), best)
+    best = BestWeights(hp.soup)
+    if checkpoints.is_finished("probe"):  # the checkpoint holds the head
+        return Probe(empty_linear(backbone.dim, len(task.labels)).to(device), best)
     start = time.monotonic()
-    views = recipe.views or 1
-    data = (
-        Views(job.train, views, recipe.augment, recipe.seed)
-        if isinstance(job.train, Labelled) and views > 1
-        else job.train
-    )
-    found, known = features_of(backbone.module, data, reads=task.reads, precision=recipe.precision)
-    rows = _rows(found, data, views)
-    head, l2 = linear_probe.fit(task, rows, recipe.l2, recipe.seed)
+    data: Dataset = job.train
+    if isinstance(data, LabelledDataset) and hp.views > 1:
+        data = AugmentedViews(data, hp.views, hp.augment, hp.seed)
+    features, cached = cached_features(backbone.module, data, reads=task.reads, precision=hp.precision)
+    rows = _probe_data(features, data, hp.views)
+    head, l2 = linear_probe.fit(task, rows, hp.l2, hp.seed)
     how = f"L2 {l2:g}"
-    if job.warm is not None and _warm_wins(job, rows, l2):
-        head, how = job.warm.cpu(), "the pretrained head as it is"
-    row: Row = {"step": 0, "loss": linear_probe.loss(task, head, rows)}
+    if job.head is not None and _pretrained_head_wins(job, rows, l2):
+        assert isinstance(job.head, nn.Linear)
+        head, how = job.head.cpu(), "the pretrained head unchanged"
+    row: Metrics = {"step": 0, "loss": linear_probe.loss(task, head, rows)}
     if job.valid is not None:
-        held, _ = features_of(backbone.module, job.valid, reads=task.reads, precision=recipe.precision)
-        outputs = linear_probe.outputs(task, head, held)
-        metrics = task.measure(outputs, held.targets)
-        best.start = measured("probe", 0, task, metrics, outputs)
+        held, _ = cached_features(backbone.module, job.valid, reads=task.reads, precision=hp.precision)
+        outputs = linear_probe.predict(task, head, held)
+        found = Measurement(task.measure(outputs, held.targets), Outputs(outputs, held.targets))
+        best.start = Candidate.of("probe", 0, task, found)
         best.kept = [replace(best.start)]
-        row |= {f"valid_{name}": value for name, value in metrics.items()}
-    times = "known from an earlier run" if known else "computed once"
+        row |= {f"valid_{name}": value for name, value in found.metrics.items()}
+    origin = "from the feature cache" if cached else "computed once"
     spent = duration(time.monotonic() - start)
-    say("probe", f"{scored(task, best.first)}{how}, {len(rows):,} features {times}  {spent}")
-    keeper.leave("probe", [row])
-    return Probed(head.to(device), best)
+    say("probe", f"{headline(task, best.first)}{how}, {len(rows):,} features {origin}  {spent}")
+    checkpoints.finish("probe", [row])
+    return Probe(head.to(device), best)
 
 
-def _rows(found: Rows, data: Set, views: int) -> linear_probe.Rows:
-    """Return features as rows (M, D); those of tokens remember their text, and views their example."""
-    if isinstance(found.values, Tensor):
-        groups = torch.arange(len(found.values)) % (len(data) // views) if views > 1 else None
-        return linear_probe.Rows(found.values, data.targets, groups)
-    counts = torch.tensor([len(part) for part in found.values])
+def _probe_data(features: Outputs, data: Dataset, views: int) -> ProbeData:
+    """Return features as rows (M, D); tokens of one text, and views of one example, are a group."""
+    if isinstance(features.values, Tensor):
+        groups = torch.arange(len(features.values)) % (len(data) // views) if views > 1 else None
+        return ProbeData(features.values, data.targets, groups)
+    counts = torch.tensor([len(part) for part in features.values])
     texts = torch.arange(len(counts)).repeat_interleave(counts)
-    return linear_probe.Rows(torch.cat(found.values), torch.cat(found.targets), texts)
+    return ProbeData(torch.cat(features.values), torch.cat(features.targets), texts)
 
 
-def _warm_wins(job: Job, rows: linear_probe.Rows, l2: float) -> bool:
-    """Tell whether a head that never saw these examples has a lower loss on them than cross-validated ones."""
-    assert job.warm is not None
-    solved = linear_probe.held_out_loss(job.task, rows, l2, job.recipe.seed)
-    return linear_probe.loss(job.task, job.warm.cpu(), rows) < solved
+def _pretrained_head_wins(job: Job, rows: ProbeData, l2: float) -> bool:
+    """Return whether the pretrained head, which never saw these examples, beats the out-of-fold loss of new heads."""
+    assert job.head is not None
+    solved = linear_probe.cross_validated_loss(job.task, rows, l2, job.hp.seed)
+    return linear_probe.loss(job.task, job.head.cpu(), rows) < solved
 
 
-def find_lr(backbone: Backbone, job: Job) -> Rates:
-    """Find a learning rate for a job; the backbone is as before afterwards."""
-    backbone.module.requires_grad_(True)
-    head = _first_head(backbone, job)
-    net = Network(backbone.module, head.to(next(backbone.module.parameters()).device), job.task.reads)
-    return find(net, job)
-
-
-def _fit_in(backbone: Backbone, job: Job, speed: Speed, left: float, keeper: Keeper) -> Job:
-    """Take as many steps as a time budget of `left` seconds allows, measurements included."""
-    known: dict[str, int] = keeper.notes.get("length", {})
-    recipe = job.recipe
-    steps, evals = known.get("steps", recipe.steps or 1), known.get("evals", recipe.evals or 1)
+def _fit_into_time(backbone: Backbone, job: Job, execution: Execution, left: float, checkpoints: Checkpointer) -> Job:
+    """Reduce steps and evaluations to what fits into `left` seconds, by timing a step."""
+    known: dict[str, int] = checkpoints.decisions.get("length", {})
+    hp = job.hp
+    steps, evals = known.get("steps", hp.steps), known.get("evals", hp.evals)
     if math.isfinite(left) and not known:
-        trial = Trial(backbone, job, recipe.batch_size)
-        step = trial.seconds(speed) * recipe.batch_size / len(trial)
-        measured = (len(job.valid) if job.valid else 0) / recipe.batch_size * step / 3  # forward alone
-        while evals > 1 and evals * measured > left / 3:
+        timer = StepTimer(backbone, job, hp.batch_size)
+        step = timer.seconds(execution) * hp.batch_size / len(timer)
+        evaluation = (len(job.valid) if job.valid else 0) / hp.batch_size * step / 3  # forward alone
+        while evals > 1 and evals * evaluation > left / 3:
             evals -= 1
-        steps = min(steps, max(1, int((SLACK * left - evals * measured) / step)))
-        steps, evals = distributed.agreed((steps, evals))
-        say("budget", f"{steps} steps fit into {duration(left)}")
-    keeper.notes["length"] = {"steps": steps, "evals": min(evals, steps)}
-    return replace(job, recipe=replace(recipe, steps=steps, evals=min(evals, steps)))
+        steps = min(steps, max(1, int((PLANNED * left - evals * evaluation) / step)))
+        steps, evals = distributed.broadcast((steps, evals))
+        say("max time", f"{steps} steps fit into {duration(left)}")
+    evals = min(evals, steps)
+    checkpoints.decisions["length"] = {"steps": steps, "evals": evals}
+    return replace(job, hp=replace(hp, steps=steps, evals=evals))
 
 
-def _phases(job: Job) -> list[tuple[str, Recipe]]:
-    """Return the parts of the training, each with a recipe of its own: how many stages are frozen, and for how long."""
-    recipe = job.recipe
-    if recipe.strategy != "gradual":
-        return [("tune", recipe)]
-    count, steps = len(job.stages), recipe.steps or 1
-    parts = min(PHASES, count, steps)
-    evals = max(1, (recipe.evals or 1) // parts)
-    lengths = [steps * (part + 1) // parts - steps * part // parts for part in range(parts)]
-    frozen = [count - -(-count * (part + 1) // parts) for part in range(parts)]
-    settings = zip(lengths, frozen, strict=True)
-    return [
-        (f"tune-{number}", replace(recipe, steps=length, freeze=freeze, evals=min(evals, length)))
-        for number, (length, freeze) in enumerate(settings, 1)
-    ]
-
-
-def _tune(backbone: Backbone, job: Job, probed: Probed | None, keeper: Keeper, left: float) -> Outcome:
-    """Train, phase after phase, each from the best weights of the one before."""
+def _tune(backbone: Backbone, job: Job, probe: Probe | None, checkpoints: Checkpointer, left: float) -> Outcome:
+    """Train phase after phase, each from the best weights of the one before."""
     start = time.monotonic()
-    recipe, module = job.recipe, backbone.module
-    head = _first_head(backbone, job)
-    net = Network(module, head.to(next(module.parameters()).device), job.task.reads)
-    best = probed.best if probed else Best(recipe.soup or 1)
-    adapters = lora.adapted(backbone, recipe.lora_rank, recipe.seed) if recipe.strategy == "lora" else nullcontext()
-    with adapters:
-        if probed is None and not keeper.found.facts:
-            _measure_first(net, job, best, keeper)
-        for name, how in _phases(job):
-            if keeper.beyond(name):
+    network = _network(backbone, job)
+    best = probe.best if probe else BestWeights(job.hp.soup)
+    with _adapters(backbone, job.hp):
+        if probe is None and not checkpoints.is_resumed:
+            _measure_start(network, job, best, checkpoints)
+        for name, hp in _phases(job.hp, len(backbone.stages)):
+            if checkpoints.is_finished(name):
                 continue
-            before = int(keeper.past[-1]["step"]) if keeper.past else 0
+            before = int(checkpoints.history[-1]["step"]) if checkpoints.history else 0
             phase = Phase(name, before, left - (time.monotonic() - start))
-            with _frozen(backbone, replace(job, recipe=how)) as ready:
-                found = train(net, ready, keeper, phase, best)
-            best = found.best
-            keeper.leave(name, found.history)
-        metrics, calibration = finish(net, job, best)
-    say("tune", _said(job, best, keeper, duration(time.monotonic() - start)))
-    return Outcome(net.head, tuple(keeper.past), metrics, recipe, calibration)
+            with _stages_frozen(backbone, replace(job, hp=hp)) as ready:
+                progress = train(network, ready, checkpoints, phase, best)
+            best = progress.best
+            checkpoints.finish(name, progress.history)
+        metrics, calibration = best_weights.select(network, job, best)
+    say("tune", _summary(job, best, checkpoints, duration(time.monotonic() - start)))
+    return Outcome(network.head, tuple(checkpoints.history), metrics, job.hp, calibration)
 
 
-def _measure_first(net: Network, job: Job, best: Best, keeper: Keeper) -> None:
-    """Measure a network that may know its task already: it goes on with its pre-training, or has a warm head."""
-    if job.valid is None or (job.warm is None and job.task.name not in LANGUAGE):
-        return
-    rows = measured_rows(net, job.task, job.valid, job.recipe.precision)
-    metrics = job.task.measure(rows.values, rows.targets)
-    best.kept = [measured("start", 0, job.task, metrics, rows.values)]
-    keeper.past.append({"step": 0, "loss": metrics["loss"]} | {f"valid_{k}": v for k, v in metrics.items()})
+def _network(backbone: Backbone, job: Job) -> Network:
+    """Return the backbone with the head of the job, or a new one."""
+    head = job.head or new_head(backbone, job.task, seed=job.hp.seed, zero=job.hp.strategy != "scratch")
+    device = next(backbone.module.parameters()).device
+    return Network(backbone.module, head.to(device), job.task.reads, backbone.stages)
 
 
 @contextmanager
-def _frozen(backbone: Backbone, job: Job) -> Iterator[Job]:
-    """Let the stages train that the recipe says; where they see the same inputs each time, the others run once."""
-    recipe = job.recipe
-    if recipe.strategy == "lora" or (not recipe.freeze and recipe.strategy != "gradual"):
-        yield job
-        return
-    for number, layer in enumerate(optimizer.by_stage(backbone.module, backbone.stages)):
-        for parameter in layer:
-            parameter.requires_grad_(number >= recipe.freeze)
-    if not recipe.freeze or recipe.augment != "none":
-        yield job
-        return
-    sets = (job.train, job.valid)
-    with replayed(backbone, sets, recipe.freeze, precision=recipe.precision) as replay:
-        say("prefix", replay.said)
-        train_set, valid = replay.sets
-        assert train_set is not None
-        yield replace(job, train=train_set, valid=valid)
+def _adapters(backbone: Backbone, hp: Hyperparameters) -> Iterator[None]:
+    """Train low-rank adapters inside the block, where the strategy says so."""
+    lora_only = hp.strategy == "lora"
+    with lora.adapters(backbone, hp.lora_rank, hp.seed) if lora_only else nullcontext():
+        yield
 
 
-def _said(job: Job, best: Best, keeper: Keeper, spent: str) -> str:
-    """Say how far training went, what was reached, and which weights were kept."""
-    recipe = job.recipe
-    done = int(keeper.past[-1]["step"]) if keeper.past else 0
-    early = "" if done >= (recipe.steps or 0) else f" (of {recipe.steps}: no better since)"
+def _measure_start(network: Network, job: Job, best: BestWeights, checkpoints: Checkpointer) -> None:
+    """Measure a network that knows its task before training: a language model, or a pretrained head."""
+    if job.valid is None or (job.head is None and job.task.labelled):
+        return
+    found = measure(network, job.task, job.valid, precision=job.hp.precision)
+    best.kept = [Candidate.of("start", 0, job.task, found)]
+    valid = {f"valid_{name}": value for name, value in found.metrics.items()}
+    checkpoints.history.append({"step": 0, "loss": found.metrics["loss"]} | valid)
+
+
+def _phases(hp: Hyperparameters, stages: int) -> list[tuple[str, Hyperparameters]]:
+    """Return the phases with their own steps, evaluations and frozen stages."""
+    if hp.strategy != "gradual":
+        return [("tune", hp)]
+    parts = min(GRADUAL_PHASES, stages, hp.steps)
+    evals = max(1, hp.evals // parts)
+    lengths = [hp.steps * (part + 1) // parts - hp.steps * part // parts for part in range(parts)]
+    frozen = [stages - -(-stages * (part + 1) // parts) for part in range(parts)]
+    return [
+        (f"tune-{number}", replace(hp, steps=length, freeze_stages=count, evals=min(evals, length)))
+        for number, (length, count) in enumerate(zip(lengths, frozen, strict=True), 1)
+    ]
+
+
+@contextmanager
+def _stages_frozen(backbone: Backbone, job: Job) -> Iterator[Job]:
+    """Freeze the first stages inside the block; without augmentation their activations are cached."""
+    hp = job.hp
+    if hp.strategy == "lora" or (not hp.freeze_stages and hp.strategy != "gradual"):
+        yield job
+        return
+    with first_stages_frozen(backbone, hp.freeze_stages):
+        if not hp.freeze_stages or hp.augment != "none":
+            yield job
+            return
+        datasets = (job.train, job.valid)
+        with frozen_prefix(backbone, datasets, hp.freeze_stages, precision=hp.precision) as replay:
+            say("prefix", replay.description)
+            cached_train, valid = replay.datasets
+            assert cached_train is not None
+            yield replace(job, train=cached_train, valid=valid)
+
+
+def _summary(job: Job, best: BestWeights, checkpoints: Checkpointer, spent: str) -> str:
+    """Describe the steps taken, the metric reached, and which weights were kept."""
+    done = int(checkpoints.history[-1]["step"]) if checkpoints.history else 0
+    early = "" if done >= job.hp.steps else f" (of {job.hp.steps}: stopped early)"
     kept = f"best at {best.first.step}  " if best.first else ""
-    if job.cautious and best.start is not None and best.first is best.start:
-        kept = "no better than the probe beyond chance, which is kept  "
-    return f"step {done}{early}  {scored(job.task, best.first)}{kept}{recipe.precision}  {spent}"
-
-
-def _first_head(backbone: Backbone, job: Job) -> nn.Module:
-    """Return the head that training starts from: the backbone's own for language, else a warm or a new one.
-
-    A new one is zeros on pretrained features (BiT, arXiv 1912.11370, section 3.3) and random from scratch. Digits, 5 a
-    class: zeros 0.953 and random 0.948 fine-tuned, but 0.70 and 0.83 from scratch (docs/log.md).
-    """
-    if job.task.name in LANGUAGE:
-        assert backbone.lm_head is not None
-        return backbone.lm_head
-    if job.warm is not None:
-        return job.warm
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(job.recipe.seed)
-        head = job.task.head(backbone.dim)
-    if job.recipe.strategy != "scratch":
-        for parameter in head.parameters():
-            nn.init.zeros_(parameter)
-    return head
+    if job.recipe.strategy == "auto" and best.start is not None and best.first is best.start:
+        kept = "no better than the probe beyond chance: the probe is kept  "
+    return f"step {done}{early}  {headline(job.task, best.first)}{kept}{job.hp.precision}  {spent}"

@@ -40,13 +40,16 @@ FORM = {
     "history": [dict],
     "data": {
         "origin": str,
-        "columns": dict,
-        "examples": int,
+        "columns": {"input": [str], "label": str | None},
+        "train": int,
         "valid": int,
-        "apart": int,
+        "test": int,
+        "pairs": bool,
+        "skipped": int,
         "fingerprint": str,
         "near_duplicates": int | None,
     },
+    "training": {"seconds": int | float, "calibration": dict | None, "request": dict},
     "provenance": dict,
 }
 """The sections of a manifest, and what is in them: a type, [of each item], or {of a key, or of every text: …}."""

@@ -58,7 +58,7 @@ def accuracy(job: tuple[int, str, int]) -> float:
     train, test = draw(digits(), per_class, seed)
     with quiet():
         model = load(BACKBONE, "cpu").finetune(train, valid=0, strategy=strategy, seed=seed, steps=STEPS[strategy])
-        return model.evaluate(test)["accuracy"]
+        return float(model.evaluate(test)["accuracy"])
 
 
 def run(seeds: int = 3) -> dict[str, Any]:

@@ -1,57 +1,61 @@
-"""Model and load: a backbone, the head on top, and the verbs that work on both."""
+"""Model: a backbone with a head, and everything a user does with it."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from zoo import tasks
 from zoo.catalogue import plugins, rows
 from zoo.console import say
-from zoo.data import reading as reader
 from zoo.data import prepare
-from zoo.data.datasets import Labelled, Set
-from zoo.data.examples import Columns, Examples
-from zoo.data.prepare import How
+from zoo.data.datasets import Dataset, LabelledDataset, Prepared
+from zoo.data.examples import Columns
+from zoo.data.prepare import Preprocessing
+from zoo.data.reading import read_one
+from zoo.data.summary import DataSummary
 from zoo.errors import DataError, PluginError, RecipeError
-from zoo.finetune import distributed, messages, strategies
-from zoo.finetune import job as jobs
+from zoo.finetune import distributed, inference, messages, setup, strategies
 from zoo.finetune import recipe as recipes
-from zoo.finetune import setup as plans
-from zoo.finetune.network import Network, Rows, features, lay_out, measured_rows, outputs
-from zoo.finetune.recipe import Recipe
-from zoo.finetune.setup import Plan
-from zoo.finetune.training import checkpoint
-from zoo.finetune.training.checkpoint import Keeper
-from zoo.finetune.training.lr_finder import Rates
+from zoo.finetune.defaults import Hyperparameters
+from zoo.finetune.inference import BATCH_SIZE, Measurement
+from zoo.finetune.job import Job
+from zoo.finetune.network import Network, set_memory_format
+from zoo.finetune.recipe import Recipe, RecipeFields
+from zoo.finetune.setup import Request
+from zoo.finetune.strategies import Outcome
+from zoo.finetune.training.checkpoint import Checkpointer, check_same_request, checkpointer, unfinished
+from zoo.finetune.training.lr_finder import LearningRates
 from zoo.model import artefact, generation, model_card
+from zoo.model.device import resolve_device
+from zoo.model.inputs import as_batch
 from zoo.model.restore import Restored, restore
 from zoo.plugin import Backbone, Classifier, Entry, ImageInput, TextInput
-from zoo.tasks import LANGUAGE, Prediction, Task
+from zoo.tasks import Prediction, Task
 from zoo.weights import loader
 
-Row = dict[str, float]
-WORDS = re.compile(r"\w+|[^\w\s]")
-"""How a text is taken apart for a tagger when it is not given as words: letters and digits, and each other sign."""
+Metrics = dict[str, float]
 
 
 class Model:
-    """A backbone with, once fine-tuned, a head for a task. Made by `zoo.load`.
+    """A backbone with, once fine-tuned, a head for a task. Created by `zoo.load`.
 
-    entry       the catalogue row of the backbone
+    entry       catalogue row of the backbone
     backbone    its module, dim and stages
-    head, task  None until `finetune`
-    history     one dict per measurement of the last fine-tuning: step, loss, valid_<metric>
-    metrics     the metrics on its validation data ({} without any)
-    tested      the metrics on data that was kept apart ({} without any)
+    head, task  None before `finetune`
+    recipe      hyperparameters of the last fine-tuning, all resolved
+    history     one dict per evaluation of the last fine-tuning: step, loss, valid_<metric>
+    metrics     on the validation data ({} without any)
+    tested      on the test data ({} without any)
+    summary     what is known about the data it was fine-tuned on
     """
 
     def __init__(self, entry: Entry, backbone: Backbone, files: Mapping[str, Path], provenance: dict[str, Any]) -> None:
@@ -60,22 +64,26 @@ class Model:
         self.files = dict(files)
         self.provenance = provenance
         self.pretrained = entry.source is not None
+        self.weights_id = _digest(provenance)
         self.head: nn.Module | None = None
         self.task: Task | None = None
-        self.recipe: Recipe | None = None
-        self.history: list[Row] = []
-        self.metrics: Row = {}
-        self.tested: Row = {}
-        self.data: dict[str, Any] = {}
+        self.recipe: Hyperparameters | None = None
+        self.history: list[Metrics] = []
+        self.metrics: Metrics = {}
+        self.tested: Metrics = {}
+        self.summary: DataSummary | None = None
+        self.training: dict[str, Any] = {}
 
     @classmethod
     def restored(cls, saved: Restored) -> Model:
-        """Return the model that a saved folder holds."""
-        model = cls(saved.entry, saved.backbone, saved.files, saved.manifest["provenance"])
+        """Return the model of a saved folder."""
+        manifest = saved.manifest
+        model = cls(saved.entry, saved.backbone, saved.files, manifest["provenance"])
         model.pretrained = True
-        model.head, model.task, model.recipe = saved.head, saved.task, saved.recipe
-        model.metrics, model.tested = saved.manifest["metrics"], saved.manifest["tested"]
-        model.data, model.history = saved.manifest["data"], saved.manifest["history"]
+        model.weights_id = manifest["files"][artefact.WEIGHTS]["sha256"]
+        model.head, model.task, model.recipe, model.summary = saved.head, saved.task, saved.recipe, saved.summary
+        model.metrics, model.tested, model.history = manifest["metrics"], manifest["tested"], manifest["history"]
+        model.training = manifest["training"]
         return model
 
     def __repr__(self) -> str:
@@ -85,161 +93,198 @@ class Model:
     def finetune(
         self,
         data: object,
+        recipe: Recipe | None = None,
         *,
         task: str | None = None,
         valid: object = 0.2,
-        strategy: str = "auto",
-        out: str | os.PathLike[str] | None = None,
-        resume: bool = False,
         test: object = None,
         input: str | Sequence[str] | None = None,
         label: str | None = None,
-        seed: int = 0,
-        **fields: Any,
+        out: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        **fields: Unpack[RecipeFields],
     ) -> Model:
-        """Train a new head, and as the strategy says the backbone, on labelled data; returns this model.
+        """Train a new head, and depending on the strategy the backbone, on labelled data; returns this model.
 
         data      a folder per class, a table (CSV, TSV, JSONL, Parquet), "hf:user/dataset", a DataFrame, a Dataset, or
                   a sized sequence of (input, label); texts without labels for a language model
-        task      classify, multilabel, regress, tag, causal-lm or masked-lm; None: as the labels call for
-        valid     share held out (of each class; 0: none), or validation data of its own
-        strategy  auto, scratch, probe, full, lp-ft, gradual or lora; see Recipe, whose other fields are keywords too
+        recipe    hyperparameters; `fields` (strategy="full", lr=1e-3, …: see Recipe) override its own
+        task      classify, multilabel, regress, tag, causal-lm or masked-lm; None: inferred from the labels
+        valid     share held out for validation (stratified by class; 0: none), or validation data
+        test      share kept apart, or test data, on which nothing is selected: measured at the end, as `tested`
+        input     column of a table that holds the inputs (two: pairs of texts); label: the column of the labels
         out       folder to save the model to; it must not exist or be empty
-        resume    go on with the run to `out` that was stopped or killed, if there is one; it ends with the same bits
-        test      share kept apart, or data of its own, by which nothing is chosen: measured at the end, as `tested`
-        input     column of a table that holds the input (two: pairs of texts); label the one that holds the labels
+        resume    continue the run to `out` that was stopped or killed, if there is one; it ends with the same bits
 
-        Raises DataError, RecipeError or ArtefactError before any training where the input is at fault.
+        Raises DataError, RecipeError or ArtefactError before any training where an argument is at fault.
         """
-        wanted = recipes.make({"strategy": strategy, "seed": seed, **fields})
-        place = out if out is None else Path(out)
-        if place is not None and resume and artefact.is_saved(place):
-            return self._finished(place)
-        if place is not None:
-            artefact.check_free(place)
-        keeper = checkpoint.keeper(place, wanted.save_every, resume=resume)
-        with distributed.together():
-            start = time.monotonic()
-            plan = self._planned(data, wanted, task, valid, test, Columns.of(input, label))
-            self._run(plan, wanted, keeper)
-            self.data["seconds"] = round(time.monotonic() - start, 2)
-            if place is not None and distributed.rank() == 0:
-                self.save(place)
-            keeper.done()
-            distributed.wait()
+        wanted = recipes.make(fields, recipe)
+        request = Request(data, wanted, task, valid, test, Columns.of(input, label))
+        folder = out if out is None else Path(out)
+        if folder is not None and resume and artefact.is_saved(folder):
+            return self._finished(request, folder)
+        if folder is not None:
+            artefact.check_free(folder)
+        checkpoints = checkpointer(folder, wanted.save_every, resume=resume)
+        with distributed.process_group():
+            self._finetune(request, folder, checkpoints)
+            checkpoints.remove()
+            distributed.barrier()
         return self
 
     def find_lr(
         self,
         data: object,
+        recipe: Recipe | None = None,
         *,
         task: str | None = None,
-        strategy: str = "full",
         input: str | Sequence[str] | None = None,
         label: str | None = None,
-        **fields: Any,
-    ) -> Rates:
-        """Return a suggestion for `lr`, and the loss at every rate tried; the model is as before afterwards.
+        **fields: Unpack[RecipeFields],
+    ) -> LearningRates:
+        """Suggest a value for `lr` by a range test, with the loss at every rate; the model is unchanged afterwards.
 
-        Takes the data and the recipe's fields as `finetune` does. Raises DataError and RecipeError.
+        Arguments as in `finetune`; strategy "auto" means "full" here, as a probe has no learning rate. Raises
+        DataError and RecipeError.
         """
-        wanted = recipes.make({"strategy": strategy, **fields})
-        if wanted.strategy not in ("full", "scratch"):
-            raise RecipeError(
-                f'strategy="{strategy}" has no rate to be found: a probe is solved', fix='strategy="full"'
-            )
-        columns = Columns.of(input, label)
+        wanted = recipes.make(fields, recipe)
+        if wanted.strategy == "auto":
+            wanted = replace(wanted, strategy="full" if self.pretrained else "scratch")
+        request = Request(data, wanted, task, 0, None, Columns.of(input, label))
         before = self.entry, self.backbone
         try:
-            job = self._planned(data, wanted, task, 0, None, columns).job
-            if wanted.strategy == "scratch":
-                self._start(job.recipe)
-            found = strategies.find_lr(self.backbone, jobs.balanced(job))
+            job = self._job(request, setup.read_data(request, self.entry))
+            if job.hp.strategy == "scratch":
+                self._reinitialise(job.hp.seed)
+            found = strategies.find_lr(self.backbone, job)
         finally:
             self.entry, self.backbone = before
-        say("find lr", f"lr={found.lr:g}   (the loss falls fastest there)")
+        say("find lr", f"lr={found.lr:g}   (steepest fall of the loss)")
         return found
 
     def evaluate(
-        self, data: object, *, input: str | Sequence[str] | None = None, label: str | None = None
-    ) -> dict[str, float]:
-        """Return the task's metrics on labelled data; of a folder with train/ and test/ or valid/, the held-out part.
+        self,
+        data: object,
+        *,
+        per_class: bool = False,
+        batch_size: int = BATCH_SIZE,
+        input: str | Sequence[str] | None = None,
+        label: str | None = None,
+    ) -> dict[str, Any]:
+        """Return the task's metrics on labelled data; of a folder with test/ or valid/ beside train/, of that part.
 
-        Raises DataError for labels that the model does not know.
+        With `per_class` the key "per_class" holds precision, recall, F1 and support of each class, by label. Raises
+        DataError for labels that the model does not know.
         """
-        return self.measured(data, input=input, label=label)[0]
+        known = self.summary.columns if self.summary else Columns()
+        asked = Columns.of(input, label)
+        columns = Columns(asked.input or known.input, known.label if asked.label is None else asked.label)
+        examples = read_one(data, modality=self.entry.modality, columns=columns)
+        found = self._measure(examples, batch_size)
+        if not per_class:
+            return dict(found.metrics)
+        _, task = self._network()
+        return {**found.metrics, "per_class": task.per_class(found.outputs.values, found.outputs.targets)}
 
-    def measured(
-        self, data: object, *, input: str | Sequence[str] | None = None, label: str | None = None
-    ) -> tuple[dict[str, float], dict[Any, dict[str, float]]]:
-        """Return the metrics, and precision, recall, F1 and support of each class ({} for tasks without any)."""
-        known = self.data.get("columns", {})
-        columns = Columns.of(input or known.get("input"), label or known.get("label"))
-        return self._measured(reader.read_one(data, modality=self.entry.modality, columns=columns))
+    def predict(self, inputs: object, top: int = 1, *, batch_size: int = BATCH_SIZE) -> Any:
+        """Return a Prediction for one input, a list of them for any iterable of inputs.
 
-    def _measured(self, examples: Examples) -> tuple[dict[str, float], dict[Any, dict[str, float]]]:
-        network, task = self._tuned()
-        rows = measured_rows(network, task, self._labelled(examples), self._precision())
-        classes = task.per_class(rows.values, rows.targets) if isinstance(task, tasks.Classify) else {}
-        return task.measure(rows.values, rows.targets), classes
-
-    def predict(self, inputs: object, top: int = 1) -> list[Prediction]:
-        """Return one Prediction for each input (one, or a list): its label, probability, and the `top` likeliest.
-
-        A pair of texts is a tuple; a tagger takes lists of words, or texts that it splits. A causal language model
-        goes on with each text, a masked one fills the mask token in it.
+        `top` is the number of likeliest labels in Prediction.top. A tagger takes lists of words, or texts to be split
+        into words; a model of text pairs takes tuples of two. A causal language model continues each text, a masked one
+        fills the mask token in it. Raises DataError for an input that cannot be read.
         """
         if not isinstance(top, int) or top < 1:
             raise RecipeError(f"top={top!r} is not a whole number above 0", fix="top=1")
-        network, task = self._tuned()
-        examples = prepare.inputs_only(inputs)
-        if task.name == "causal-lm":
-            return [Prediction(text) for text in self.generate(examples.inputs)]
-        if task.name == "masked-lm":
-            return generation.fill(network, self.backbone, examples, self._how(keep=False), top)
-        if task.name == "tag":
-            words = [WORDS.findall(item) if isinstance(item, str) else item for item in examples.inputs]
-            examples = replace(examples, inputs=words)
-        data = jobs.labelled(task, prepare.prepare(examples, self._how(keep=False)).inputs, None, None)
-        found = outputs(network, data, precision=self._precision()).values
-        if task.name == "tag":
-            _check_all_read(examples, found)
-        return task.decode(found, top)
+        network, task = self._network()
+        many, single = self._as_batch(inputs)
+        if not task.labelled:
+            found = self._continue(network, task, many, top)
+        else:
+            found = task.decode(self._outputs(network, task, many, batch_size), top)
+        return found[0] if single else found
 
-    def embed(self, inputs: object) -> Tensor:
+    def predict_proba(self, inputs: object, *, batch_size: int = BATCH_SIZE) -> Any:
+        """Return the probabilities of all labels, (N, K) in the order of task.labels; of a tagger a list of (words, K).
+
+        Raises RecipeError for tasks without probabilities: regression and language models.
+        """
+        network, task = self._network()
+        self._check_head(task, "predict_proba")
+        return task.probabilities(self._outputs(network, task, self._as_batch(inputs)[0], batch_size))
+
+    def logits(self, inputs: object, *, batch_size: int = BATCH_SIZE) -> Any:
+        """Return the raw outputs of the head, (N, K); a list of (words, K) for a tagger."""
+        network, task = self._network()
+        self._check_head(task, "logits")
+        return self._outputs(network, task, self._as_batch(inputs)[0], batch_size)
+
+    def embed(self, inputs: object, *, batch_size: int = BATCH_SIZE) -> Tensor:
         """Return the backbone's pooled features (N, D), float32, on the CPU."""
-        prepared = prepare.prepare(prepare.inputs_only(inputs), self._how(keep=False))
-        found: Tensor = self._features(Labelled(prepared.inputs)).values
-        return found
+        examples = prepare.unlabelled(self._as_batch(inputs)[0])
+        data = LabelledDataset(prepare.prepare(examples, self._preprocessing(cache=False)).inputs)
+        set_memory_format(self.backbone.module)
+        features = inference.extract_features(
+            self.backbone.module, data, reads="pooled", precision="fp32", batch_size=batch_size
+        )
+        embedded: Tensor = features.values
+        return embedded
 
-    def generate(self, prompts: str | Sequence[str], tokens: int = 50, temperature: float = 0.0) -> list[str]:
-        """Return what a causal language model goes on with after each prompt, at most `tokens` tokens.
+    def generate(self, prompts: Any, max_new_tokens: int = 50, temperature: float = 0.0) -> Any:
+        """Return the continuation of a prompt, or a list of those of several, by a causal language model.
 
-        At temperature 0 the likeliest token is taken each time; above, one is drawn, from torch's global generator.
-        Raises RecipeError if the backbone is no causal language model.
+        Temperature 0 takes the likeliest token each time, above it one is sampled with torch's global generator. Raises
+        RecipeError if the backbone is not a causal language model.
         """
         if "causal-lm" not in self.entry.tasks or not isinstance(self.backbone.input, TextInput):
             raise RecipeError(
-                f"{self.entry.name} is no causal language model",
-                fix="zoo list --task causal-lm   (shows those that are)",
+                f"{self.entry.name} is not a causal language model",
+                fix="zoo list --task causal-lm   (lists those that are)",
             )
-        self._with_lm_head("causal-lm")
-        many = [prompts] if isinstance(prompts, str) else list(prompts)
-        return generation.go_on(self.backbone, many, self._how(keep=False), tokens, temperature)
+        self._load_lm_head("causal-lm")
+        many, single = self._as_batch(prompts)
+        how = self._preprocessing(cache=False)
+        found = generation.generate(self.backbone, many, how, max_new_tokens, temperature)
+        return found[0] if single else found
+
+    @property
+    def module(self) -> nn.Module:
+        """The network as an nn.Module from prepared inputs (`preprocess`) to logits, for use in any training loop.
+
+        It maps images (N, C, S, S), or a dict of token tensors (N, T), to logits (N, K), of tokens (N, T, K). Without a
+        head it is the backbone, and returns zoo.plugin.Features.
+        """
+        return self.backbone.module if self.head is None else self._network()[0]
+
+    def preprocess(self, inputs: object) -> Prepared:
+        """Return inputs as the module takes them, on its device: images (N, C, S, S), or token tensors (N, T)."""
+        examples = prepare.unlabelled(self._as_batch(inputs)[0])
+        prepared = prepare.prepare(examples, self._preprocessing(cache=False)).inputs
+        batch = LabelledDataset(prepared).batch(torch.arange(len(prepared)))
+        return batch.to(self.device).inputs
+
+    def to(self, device: str | torch.device) -> Model:
+        """Move backbone and head to a device ("auto", "cpu", "cuda", …); returns this model."""
+        target = resolve_device(device)
+        self.backbone.module.to(target)
+        if self.head is not None:
+            self.head.to(target)
+        return self
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Save to a new folder, readable later with no network, catalogue or training data; returns the folder."""
-        network, task = self._tuned()
+        """Save to a new folder, which loads without network, catalogue or training data; returns the folder."""
+        network, task = self._network()
         path = Path(folder)
         assert self.recipe is not None
+        assert self.summary is not None
         manifest = {
             "entry": rows.row_from_entry(self.entry),
             "task": task.to_dict(),
-            "recipe": recipes.to_dict(self.recipe),
+            "recipe": asdict(self.recipe),
             "metrics": self.metrics,
             "tested": self.tested,
             "history": self.history,
-            "data": self.data,
+            "data": self.summary.to_dict(),
+            "training": self.training,
             "provenance": self.provenance,
         }
         kept = {name: p for name, p in self.files.items() if not name.endswith(".safetensors")}
@@ -254,38 +299,98 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the backbone's parameters are."""
+        """Device of the backbone's parameters."""
         return next(self.backbone.module.parameters()).device
 
-    def _planned(
-        self, data: object, wanted: Recipe, task: str | None, valid: object, test: object, columns: Columns
-    ) -> Plan:
-        """Read the data and make a job of it; for a language-modelling task the backbone gets its head."""
-        asked = plans.read(data, task, valid, test, columns, self.entry, wanted.seed)
-        self._with_lm_head(asked.task)
-        return plans.make(asked, wanted, self.backbone, self._classifier, pretrained=self.pretrained)
+    def _finetune(self, request: Request, folder: Path | None, checkpoints: Checkpointer) -> None:
+        """Carry out a request, and report on the way."""
+        start = time.monotonic()
+        data = setup.read_data(request, self.entry)
+        identity = setup.identity(request, data, self.entry.name) | {"weights": self.weights_id}
+        job = self._job(request, data)
+        say("backbone", messages.backbone(self.entry, _count(self.backbone.module), tuned=self.head is not None))
+        pretrained_head = job.head is not None
+        say("strategy", messages.strategy(request.recipe, job.hp, len(job.train), pretrained_head=pretrained_head))
+        if job.hp.strategy == "scratch":
+            self._reinitialise(job.hp.seed)
+        checkpoints.begin(identity)
+        self._adopt(strategies.run(self.backbone, job, checkpoints), job)
+        if job.valid is not None:
+            labels = job.valid_labels
+            result = messages.result(self.metrics, job.task, labels, self.history, tested=data.test is not None)
+            say("result", result)
+        if data.test is not None:
+            self.tested = self._measure(data.test, BATCH_SIZE).metrics
+            say("test", messages.tested(self.tested, len(data.test)))
+        self.weights_id = _digest([self.weights_id, identity])
+        self.training |= {"seconds": round(time.monotonic() - start, 2), "request": identity}
+        if folder is not None and distributed.rank() == 0:
+            self.save(folder)
 
-    def _labelled(self, examples: Examples) -> Set:
-        """Prepare data to measure on."""
-        assert self.task is not None
-        blocks = self.task.name in LANGUAGE
-        if not blocks:
-            tasks.check(self.task.name, examples.inputs, examples.labels)
-            self.task.targets(examples.labels)  # a label it does not know is told before the work of decoding
-        prepared = prepare.prepare_all(examples, self._how(blocks=blocks))
-        return jobs.labelled(self.task, prepared.inputs, prepared.examples.labels, self.backbone.tokenizer)
+    def _adopt(self, outcome: Outcome, job: Job) -> None:
+        """Take over what a run has learnt."""
+        self.head, self.task, self.recipe, self.summary = outcome.head, job.task, outcome.hp, job.summary
+        self.history, self.metrics, self.tested = list(outcome.history), outcome.metrics, {}
+        self.training = {"calibration": outcome.calibration and asdict(outcome.calibration)}
+        self.pretrained = True  # what the next fine-tuning starts from
 
-    def _how(self, *, keep: bool = True, blocks: bool = False) -> How:
-        """Return how inputs are prepared under the recipe of the last fine-tuning."""
-        return plans.how(self.backbone, self.recipe or Recipe(), keep=keep, blocks=blocks)
+    def _finished(self, request: Request, folder: Path) -> Model:
+        """Become the model that this very request has saved; RecipeError if `folder` holds that of another."""
+        data = setup.read_data(request, self.entry)
+        identity = setup.identity(request, data, self.entry.name) | {"weights": self.weights_id}
+        saved = restore(folder)
+        check_same_request(saved.manifest["training"].get("request", {}), json.loads(json.dumps(identity)), folder)
+        Checkpointer(unfinished(folder)).remove()  # left by a run that was killed between saving and removing it
+        say("resume", f"{folder} is finished")
+        device = self.device
+        self.__dict__.update(vars(Model.restored(saved)))
+        self.module.eval()
+        return self.to(device)
 
-    def _features(self, data: Set) -> Rows:
-        lay_out(self.backbone.module)
-        return features(self.backbone.module, data, reads="pooled", precision="fp32")
+    def _job(self, request: Request, data: setup.Data) -> Job:
+        """Make a job; for a language-modelling task the backbone gets its head."""
+        self._load_lm_head(data.task)
+        return setup.make_job(request, data, self.backbone, self._classifier, pretrained=self.pretrained)
 
-    def _with_lm_head(self, task: str) -> None:
-        """Load the backbone again with its language-modelling head where the task needs one and it has none yet."""
-        if task not in LANGUAGE or self.backbone.lm_head is not None:
+    def _measure(self, examples: Any, batch_size: int) -> Measurement:
+        """Measure on labelled examples."""
+        network, task = self._network()
+        if task.labelled:
+            task.check(examples.inputs, examples.labels)
+            task.targets(examples.labels)  # raise for an unknown label before decoding, which takes long
+        how = self._preprocessing(blocks=not task.labelled)
+        prepared = prepare.prepare_for_evaluation(examples, how)
+        data = task.dataset(prepared.inputs, prepared.examples.labels, self.backbone.tokenizer)
+        return inference.measure(network, task, data, precision=self._precision(), batch_size=batch_size)
+
+    def _as_batch(self, inputs: object) -> tuple[Sequence[Any], bool]:
+        pairs = self.summary is not None and self.summary.pairs
+        column = self.summary.columns.input if self.summary else ()
+        return as_batch(inputs, self.entry.modality, pairs=pairs, column=column)
+
+    def _outputs(self, network: Network, task: Task, inputs: Sequence[Any], batch_size: int) -> Any:
+        """Return the outputs of a task with a head."""
+        examples = prepare.unlabelled(task.parse(inputs))
+        prepared = prepare.prepare(examples, self._preprocessing(cache=False)).inputs
+        data: Dataset = task.dataset(prepared, None, self.backbone.tokenizer)
+        outputs = inference.predict(network, data, precision=self._precision(), batch_size=batch_size)
+        if task.reads == "tokens":
+            _check_not_truncated(examples.inputs, outputs)
+        return outputs
+
+    def _continue(self, network: Network, task: Task, inputs: Sequence[Any], top: int) -> list[Prediction]:
+        """Return what a language model predicts."""
+        if task.name == "causal-lm":
+            return [Prediction(text) for text in self.generate(list(inputs))]
+        return generation.fill_mask(network, self.backbone, inputs, self._preprocessing(cache=False), top)
+
+    def _preprocessing(self, *, cache: bool = True, blocks: bool = False) -> Preprocessing:
+        """Return how inputs are prepared, with the settings of the last fine-tuning."""
+        return setup.preprocessing(self.backbone, self.recipe or Recipe(), cache=cache, blocks=blocks)
+
+    def _load_lm_head(self, task: str) -> None:
+        """Load the backbone again with its language-modelling head, where the task needs one and it has none yet."""
+        if not setup.keeps_lm_head(task) or self.backbone.lm_head is not None:
             return
         if self.head is not None:
             raise RecipeError(
@@ -294,93 +399,61 @@ class Model:
             )
         entry = replace(self.entry, options={**self.entry.options, "lm_head": True}, dim=self.backbone.dim, params=None)
         plugin, device = plugins.load(entry.plugin), self.device
-        fill = loader.load if self.pretrained else _random
-        self.entry, self.backbone = entry, fill(plugin, entry, self.files)
+        build: Callable[..., Backbone] = loader.load if self.pretrained else _initialise
+        self.entry, self.backbone = entry, build(plugin, entry, self.files)
         if self.backbone.lm_head is None:
             what = f"plugin '{entry.plugin}': {entry.name} lists {task} and builds no lm_head"
             raise PluginError(what, fix="report it to the plugin's author; other tasks are not affected")
         self.backbone.module.to(device).eval()
 
     def _classifier(self) -> Classifier | None:
-        """Return the classifier that this model has: its own head, else the one the backbone was pretrained with."""
+        """Return the classifier of this model: its own head, else the one of the pre-training."""
         if isinstance(self.head, nn.Linear) and self.task is not None and self.task.name == "classify":
             names = tuple((str(label),) for label in self.task.labels)
             return Classifier(names, self.head.weight.detach(), self.head.bias.detach())
         return loader.classifier(plugins.load(self.entry.plugin), self.entry, self.files, self.backbone.dim)
 
-    def _run(self, plan: Plan, wanted: Recipe, keeper: Keeper) -> None:
-        """Carry out a plan, and say what comes of it."""
-        job, held = plan.job, plan.split.valid
-        say("backbone", messages.backbone(self.entry, _count(self.backbone.module), tuned=self.head is not None))
-        say("strategy", messages.strategy(wanted, job.recipe, len(job.train), job.warm is not None))
-        self._start(job.recipe)
-        asked = {"backbone": self.entry.name, "task": job.task.name, "data": plan.facts["fingerprint"]}
-        keeper.begin(_asked(wanted) | asked)
-        outcome = strategies.run(self.backbone, jobs.balanced(job), keeper)
-        sure = {} if outcome.calibration is None else {"calibration": asdict(outcome.calibration)}
-        self._keep(outcome, job.task, plan.facts | sure)
-        if held:
-            labels = held.examples.labels
-            say("result", messages.result(self.metrics, job.task, labels, self.history, plan.apart is None))
-        if plan.apart is not None:
-            self.tested = self._measured(plan.apart)[0]
-            say("test", messages.tested(self.tested, len(plan.apart)))
-
-    def _keep(self, outcome: strategies.Outcome, task: Task, data: dict[str, Any]) -> None:
-        self.head, self.task, self.recipe, self.data = outcome.head, task, outcome.recipe, data
-        self.history, self.metrics = list(outcome.history), outcome.metrics
-        self.pretrained = True  # what it is fine-tuned from next time
-
-    def _finished(self, folder: Path) -> Model:
-        """Become the model that an earlier run has saved already."""
-        checkpoint.Keeper(checkpoint.unfinished(folder)).done()  # it was killed after saving, and before this
-        say("resume", f"{folder} is finished")
+    def _reinitialise(self, seed: int) -> None:
+        """Replace the backbone by one with random weights."""
+        plugin = plugins.load(self.entry.plugin)
         device = self.device
-        self.__dict__.update(vars(Model.restored(restore(folder))))
-        self.backbone.module.to(device).eval()
-        assert self.head is not None
-        self.head.to(device).eval()
-        return self
+        self.backbone = loader.initialise(plugin, self.entry, self.files, seed)
+        self.backbone.module.to(device)
 
-    def _start(self, settled: Recipe) -> None:
-        """Give the backbone the state that the strategy starts from."""
-        if settled.strategy == "scratch":
-            plugin = plugins.load(self.entry.plugin)
-            fresh = loader.initialise(plugin, self.entry, self.files, settled.seed)
-            fresh.module.to(self.device)
-            self.backbone = fresh
-        self.backbone.module.requires_grad_(settled.strategy != "probe")
-
-    def _tuned(self) -> tuple[Network, Task]:
+    def _network(self) -> tuple[Network, Task]:
         if self.head is None or self.task is None:
             raise RecipeError(
                 f"{self.entry.name} has no head yet: it has not been fine-tuned",
                 fix=f'zoo.load("{self.entry.name}").finetune(data), or load a saved model: zoo.load("runs/…")',
             )
-        return Network(self.backbone.module, self.head, self.task.reads), self.task
+        return Network(self.backbone.module, self.head, self.task.reads, self.backbone.stages), self.task
+
+    def _check_head(self, task: Task, method: str) -> None:
+        if not task.labelled:
+            fix = "model.predict(texts), or model.module(model.preprocess(texts)) for the logits of every token"
+            raise RecipeError(f"{method} is for tasks with labels, and this is a {task.name} model", fix=fix)
 
     def _precision(self) -> str:
-        """Return the precision of the last fine-tuning; weights are laid out as is usually fastest."""
-        lay_out(self.backbone.module)
+        """Return the precision of the last fine-tuning, after choosing the memory format that is usually fastest."""
+        set_memory_format(self.backbone.module)
         return self.recipe.precision if self.recipe else "fp32"
 
 
-def _asked(wanted: Recipe) -> dict[str, Any]:
-    """Return the settings that a run has to be gone on with; how often it is saved is not one."""
-    return {name: value for name, value in recipes.to_dict(wanted).items() if name != "save_every"}
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _random(plugin: Any, entry: Entry, files: Mapping[str, Path]) -> Backbone:
+def _initialise(plugin: Any, entry: Entry, files: Mapping[str, Path]) -> Backbone:
     return loader.initialise(plugin, entry, files, seed=0)
 
 
-def _check_all_read(examples: Examples, found: list[Tensor]) -> None:
-    """Raise DataError if a text has more words than were read: an answer for some of them would be misread."""
-    for words, tags in zip(examples.inputs, found, strict=True):
+def _check_not_truncated(texts: Sequence[Any], outputs: Sequence[Tensor]) -> None:
+    """Raise DataError for a text with more words than fit into the input: tags for some of them would mislead."""
+    for words, tags in zip(texts, outputs, strict=True):
         if len(words) != len(tags):
             what = f"a text of {len(words)} words is too long for this model, which read {len(tags)}"
             raise DataError(what, fix="split it into sentences")

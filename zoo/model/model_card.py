@@ -1,4 +1,4 @@
-"""The model card: what a saved model is, in Markdown, from its manifest alone."""
+"""The model card of a saved model, in Markdown, from its manifest."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def write(manifest: Mapping[str, Any], name: str) -> str:
     learnt = f"{task['name']} {len(known)} labels: {labels}{more}" if len(known) > 1 else task["name"]
     parts = (
         _table(manifest["metrics"], "validation", data["valid"]),
-        _table(manifest["tested"], "test", data["apart"]),
+        _table(manifest["tested"], "test", data["test"]),
     )
     near = data["near_duplicates"]
-    leak = f"{near:,} validation examples have a near-duplicate among the training examples.\n" if near else ""
+    leak = f"{near:,} validation examples have a near-duplicate in the training data.\n" if near else ""
     measured = "\n".join(filter(None, (*parts, leak))) or "Not measured.\n"
     return f"""---
 library_name: zoo
@@ -37,7 +37,7 @@ license: {entry.get("license") or "unknown"}
 {measured}
 ## Training
 
-- data: {data["origin"]}, {data["examples"]:,} training examples, SHA-256 of the list {data["fingerprint"]}
+- data: {data["origin"]}, {data["train"]:,} training examples, SHA-256 of the data {data["fingerprint"]}
 - strategy: {manifest["recipe"]["strategy"]}, seed {manifest["recipe"]["seed"]}
 - backbone: pretrained on {entry.get("pretrained_on") or "nothing"}, from {entry.get("source") or "random weights"}
 

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from zoo import tasks
 from zoo.catalogue import plugins, rows
+from zoo.data.summary import DataSummary
 from zoo.errors import ArtefactError
-from zoo.finetune import recipe as recipes
-from zoo.finetune import setup
-from zoo.finetune.recipe import Recipe
+from zoo.finetune import defaults
+from zoo.finetune.defaults import Hyperparameters
+from zoo.finetune.heads import restored_head
+from zoo.finetune.setup import check_task
 from zoo.model import artefact
 from zoo.plugin import Backbone, Entry
-from zoo.tasks import LANGUAGE, Task
+from zoo.tasks import Task
 from zoo.weights import loader, safetensors_file
 
 
@@ -31,7 +32,8 @@ class Restored:
     files: Mapping[str, Path]
     head: nn.Module
     task: Task
-    recipe: Recipe
+    recipe: Hyperparameters
+    summary: DataSummary
     manifest: Mapping[str, Any]
 
 
@@ -43,28 +45,19 @@ def restore(folder: Path) -> Restored:
     manifest = artefact.read(folder)
     with artefact.understanding(folder):
         entry = rows.entry_from_row(manifest["entry"]["name"], manifest["entry"], catalogue=str(folder))
-        task, recipe = tasks.from_dict(manifest["task"]), recipes.make(manifest["recipe"])
+        task, recipe = tasks.from_dict(manifest["task"]), defaults.restore(manifest["recipe"])
+        summary = DataSummary.from_dict(manifest["data"])
     plugin = plugins.load(entry.plugin)
     path = artefact.weights(folder, manifest)
     files = artefact.files(folder, manifest)
     backbone = loader.load(plugin, entry, files | {artefact.WEIGHTS: path})
-    setup.check(task.name, entry)
-    return Restored(entry, backbone, files, _load_head(task, backbone, path), task, recipe, manifest)
-
-
-def _load_head(task: Task, backbone: Backbone, path: Path) -> nn.Module:
-    if task.name in LANGUAGE:
-        assert backbone.lm_head is not None
-        return backbone.lm_head
-    with torch.device("meta"):
-        head = task.head(backbone.dim)
+    check_task(task.name, entry)
     state, _ = safetensors_file.read_state(path)
-    mine = {name.removeprefix("head."): tensor for name, tensor in state.items() if name.startswith("head.")}
     try:
-        head.load_state_dict(mine, strict=True, assign=True)
+        head = restored_head(backbone, task, state)
     except RuntimeError as error:
         raise ArtefactError(
             f"{path}: the head does not fit its {len(task.labels)} labels and {backbone.dim} features",
             fix="restore the folder from a copy, or fine-tune again",
         ) from error
-    return head
+    return Restored(entry, backbone, files, head, task, recipe, summary, manifest)

@@ -1,4 +1,4 @@
-"""What tasks whose labels are names share: the order of labels, their places in outputs, and help for rare ones."""
+"""Class labels: their order, their indices, and class-balanced losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo.errors import DataError
 
 
 def ordered(rows: Iterable[Sequence[Any]]) -> tuple[Any, ...]:
-    """Return the different labels of all examples, numbers before texts; DataError for what is neither."""
+    """Return the distinct labels, numbers before texts; DataError for any other type."""
     found = set()
     for index, row in enumerate(rows):
         for label in row:
@@ -27,9 +27,9 @@ def ordered(rows: Iterable[Sequence[Any]]) -> tuple[Any, ...]:
     return tuple(sorted(found, key=lambda label: (isinstance(label, str), label)))
 
 
-def places(labels: Sequence[Any], known: Sequence[Any]) -> list[int]:
-    """Return where each label is among the known ones; DataError for one that is not."""
-    index = {label: place for place, label in enumerate(known)}
+def indices(labels: Sequence[Any], known: Sequence[Any]) -> list[int]:
+    """Return the index of each label among the known ones; DataError for unknown labels."""
+    index = {label: i for i, label in enumerate(known)}
     unknown = sorted({str(label) for label in labels if label not in index})
     if unknown:
         names = ", ".join(map(str, known[:10])) + ("…" if len(known) > 10 else "")
@@ -41,11 +41,11 @@ def places(labels: Sequence[Any], known: Sequence[Any]) -> list[int]:
 
 
 def balance(how: str, targets: Tensor, classes: int) -> dict[str, Any]:
-    """Return the fields of a task that make rare classes count in `cross_entropy`, learnt from its targets (M,).
+    """Return the fields of a task that balance `cross_entropy` by the class counts of its targets (M,).
 
     weights  inverse frequency, M / (K * count), as scikit-learn's "balanced"; 1 for a class that does not occur
     logits   the log of each class's share, added to the outputs (Menon et al. 2021, arXiv 2007.07314, equation 10,
-             tau = 1): what is learnt then ranks classes as if all were equally frequent
+             tau = 1): the outputs then rank classes as if all were equally frequent
     """
     counts = torch.bincount(targets, minlength=classes)
     if how == "weights":
@@ -64,7 +64,7 @@ def cross_entropy(
     weights: tuple[float, ...] | None,
     prior: tuple[float, ...] | None,
 ) -> Tensor:
-    """Return the mean cross-entropy in nats of outputs (M, K) against targets (M,), of balanced classes if asked."""
+    """Return the mean cross-entropy in nats of outputs (M, K) against targets (M,), class-balanced if asked."""
     if prior is not None:
         outputs = outputs + outputs.new_tensor(prior)
     weight = None if weights is None else outputs.new_tensor(weights)

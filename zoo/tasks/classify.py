@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,51 +13,48 @@ from torch.nn import functional as F
 
 from zoo.data.examples import Label
 from zoo.tasks import classes, metrics
-from zoo.tasks.task import Prediction
+from zoo.tasks.task import Prediction, Task
 
 
 @dataclass(frozen=True, slots=True)
-class Classify:
-    """Tell K classes apart by a linear head and the cross-entropy.
+class Classify(Task):
+    """Linear head and cross-entropy over K classes.
 
-    `weights` (K,) weigh the classes in the loss, `prior` (K,) are added to the outputs in it.
+    `weights` (K,) are class weights of the loss, `prior` (K,) log shares that logit adjustment adds to the outputs.
     """
 
     labels: tuple[Any, ...]
     weights: tuple[float, ...] | None = None
     prior: tuple[float, ...] | None = None
-    name: str = "classify"
-    best: str = "accuracy"
-    reads: str = "pooled"
+    name: ClassVar[str] = "classify"
+    main_metric: ClassVar[str] = "accuracy"
+    stratified: ClassVar[bool] = True
+    calibrated: ClassVar[bool] = True
 
     @classmethod
     def of(cls, labels: Sequence[Label]) -> Self:
-        """Take the classes, in order, from the labels of the examples; DataError for what is no class."""
+        """Collect the classes, sorted, from the labels; DataError for a label that is no class."""
         return cls(classes.ordered((label,) for label in labels))
 
     @classmethod
     def restore(cls, saved: Mapping[str, Any]) -> Self:
-        """Rebuild the task from what `to_dict` returned."""
+        """Create the task from the result of `to_dict`."""
         return cls(tuple(saved["labels"]))
 
     def head(self, dim: int) -> nn.Linear:
-        """Make a linear layer with torch's own random weights."""
+        """Return a linear layer with torch's default initialisation."""
         return nn.Linear(dim, len(self.labels))
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
         """Return class indices (N,); raises DataError for a label that the model does not know."""
-        return torch.tensor(classes.places(labels, self.labels), dtype=torch.long)
+        return torch.tensor(classes.indices(labels, self.labels), dtype=torch.long)
 
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Return the mean cross-entropy in nats, of balanced classes if the task is."""
+        """Return the mean cross-entropy in nats, class-balanced if the task is."""
         return classes.cross_entropy(outputs, targets, smoothing, self.weights, self.prior)
 
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the outputs as they are."""
-        return outputs
-
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        """Return accuracy, macro-F1 (mean over the classes that occur in outputs or targets) and mean loss in nats."""
+        """Return accuracy, macro-F1 (mean over classes that occur in outputs or targets) and mean loss in nats."""
         hits, truths, guessed = self._counts(outputs, targets)
         return {
             "accuracy": float(hits.sum() / len(targets)),
@@ -76,6 +73,19 @@ class Classify:
         }
         return {label: {k: float(v[i]) for k, v in columns.items()} for i, label in enumerate(self.labels)}
 
+    def improves(self, before: Tensor, after: Tensor, targets: Tensor) -> bool:
+        """Return whether outputs (N, K) are correct more often than others before, beyond one standard error.
+
+        Of the examples on which exactly one is correct, the surplus has to exceed the root of their number (McNemar
+        1947).
+        """
+        gain = (after.argmax(1) == targets).long() - (before.argmax(1) == targets).long()
+        return bool(gain.sum() > gain.abs().sum().sqrt())
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Return softmax probabilities (N, K)."""
+        return outputs.softmax(1)
+
     def decode(self, outputs: Tensor, top: int) -> list[Prediction]:
         """Return the `top` likeliest classes of each output, by softmax."""
         probabilities, indices = outputs.softmax(1).topk(min(top, len(self.labels)))
@@ -86,16 +96,16 @@ class Classify:
         return answers
 
     def baseline(self, labels: Sequence[Label]) -> str:
-        """Say how often the commonest class occurs."""
+        """Describe the majority-class accuracy."""
         share = Counter(labels).most_common(1)[0][1] / len(labels)
         return f"majority class {share:.3f}"
 
     def balanced(self, how: str, targets: Tensor) -> Self:
-        """Return the task with a loss in which rare classes count: how = "weights" or "logits"; "sampler" leaves it."""
+        """Return the task with class weights or logit adjustment in its loss; "sampler" changes nothing here."""
         return replace(self, **classes.balance(how, targets, len(self.labels)))
 
     def sampling_weights(self, targets: Tensor) -> Tensor:
-        """Return each example's chance of being drawn (N,), in proportion: all classes are drawn equally often."""
+        """Return inverse class frequencies (N,): all classes are drawn equally often."""
         return 1 / torch.bincount(targets)[targets].double()
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,6 +113,6 @@ class Classify:
         return {"name": self.name, "labels": list(self.labels)}
 
     def _counts(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return for each class how often it was guessed rightly, occurs, and was guessed, (K,) each."""
+        """Return true positives, support and number of predictions of each class, (K,) each."""
         table = metrics.confusion(outputs.argmax(1), targets, len(self.labels))
         return table.diag(), table.sum(1), table.sum(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,28 +14,27 @@ from torch.nn import functional as F
 from zoo.data.examples import Label
 from zoo.errors import DataError, RecipeError
 from zoo.tasks import classes, metrics
-from zoo.tasks.task import Prediction
+from zoo.tasks.task import Prediction, Task
 
 SEPARATORS = re.compile(r"\s*[|;,]\s*")
 
 
 @dataclass(frozen=True, slots=True)
-class Multilabel:
-    """Say of each of K labels whether it holds, by a linear head and the binary cross-entropy.
+class Multilabel(Task):
+    """Linear head and binary cross-entropy for each of K labels.
 
-    `weights` (K,) weigh in the loss the examples that a label holds for. An example's labels are a tuple, list or set
-    of them, or a text in which "|", ";" or "," parts them; an example with none of them is one, too.
+    `weights` (K,) are the weights of positive examples in the loss. The labels of an example are a tuple, list or set,
+    or a text with "|", ";" or "," between them; an example may have none.
     """
 
     labels: tuple[Any, ...]
     weights: tuple[float, ...] | None = None
-    name: str = "multilabel"
-    best: str = "map"
-    reads: str = "pooled"
+    name: ClassVar[str] = "multilabel"
+    main_metric: ClassVar[str] = "map"
 
     @classmethod
     def of(cls, labels: Sequence[Label]) -> Self:
-        """Take the labels, in order, from those of the examples; DataError for what is none, and if there are none."""
+        """Collect the labels, sorted, from those of the examples; DataError for an invalid label, or for none."""
         known = classes.ordered(_rows(labels))
         if not known:
             raise DataError("not one example has a label", fix="give lists of labels, such as ['red', 'round']")
@@ -43,31 +42,27 @@ class Multilabel:
 
     @classmethod
     def restore(cls, saved: Mapping[str, Any]) -> Self:
-        """Rebuild the task from what `to_dict` returned."""
+        """Create the task from the result of `to_dict`."""
         return cls(tuple(saved["labels"]))
 
     def head(self, dim: int) -> nn.Linear:
-        """Make a linear layer with torch's own random weights."""
+        """Return a linear layer with torch's default initialisation."""
         return nn.Linear(dim, len(self.labels))
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
         """Return 0 or 1 for each label, (N, K) float32; raises DataError for a label that the model does not know."""
         rows = _rows(labels)
-        flat = classes.places([label for row in rows for label in row], self.labels)
+        flat = classes.indices([label for row in rows for label in row], self.labels)
         owners = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(row) for row in rows], dtype=torch.long))
         found = torch.zeros(len(rows), len(self.labels))
         found[owners, torch.tensor(flat, dtype=torch.long)] = 1
         return found
 
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Return the mean binary cross-entropy in nats, of balanced labels if the task is."""
+        """Return the mean binary cross-entropy in nats, class-balanced if the task is."""
         weights = None if self.weights is None else outputs.new_tensor(self.weights)
         targets = targets * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(outputs, targets, pos_weight=weights)
-
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the outputs as they are."""
-        return outputs
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Return mean average precision, macro-F1 and micro-F1 at probability 1/2, and the mean loss in nats.
@@ -83,8 +78,12 @@ class Multilabel:
             "loss": float(F.binary_cross_entropy_with_logits(outputs, targets)),
         }
 
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Return the probability of each label (N, K)."""
+        return outputs.sigmoid()
+
     def decode(self, outputs: Tensor, top: int) -> list[Prediction]:
-        """Return the labels with a probability of at least 1/2, perhaps none, and the `top` likeliest."""
+        """Return the labels with probability 1/2 or more (possibly none), and the `top` likeliest."""
         probabilities = outputs.sigmoid()
         ranked, order = probabilities.topk(min(top, len(self.labels)))
         answers = []
@@ -95,19 +94,19 @@ class Multilabel:
         return answers
 
     def baseline(self, labels: Sequence[Label]) -> str:
-        """Say what chance would score: the mean share of the examples that a label holds for, if it holds for any."""
+        """Describe the mean average precision of random outputs: the mean frequency of the labels that occur."""
         shares = self.targets(labels).mean(0)
         return f"chance map {float(shares.sum() / (shares > 0).sum().clamp(min=1)):.3f}"
 
     def balanced(self, how: str, targets: Tensor) -> Self:
-        """Weigh the examples a label holds for by negatives / positives; RecipeError for other ways.
+        """Weight the positives of each label by negatives / positives; RecipeError for other ways.
 
-        A label that holds for all examples, or for none, is left as it is.
+        A label that is always, or never, positive keeps weight 1.
         """
         if how == "none":
             return self
         if how != "weights":
-            raise RecipeError(f'balance="{how}" does not go with multilabel', fix='balance="weights"')
+            raise RecipeError(f'class_balance="{how}" is not available for multilabel', fix='class_balance="weights"')
         positives = targets.sum(0)
         ratio = (len(targets) - positives) / positives
         return replace(self, weights=tuple(torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0).tolist()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,26 +14,25 @@ from torch.nn import functional as F
 from zoo.data.examples import Label
 from zoo.errors import DataError, RecipeError
 from zoo.tasks import metrics
-from zoo.tasks.task import Prediction
+from zoo.tasks.task import Prediction, Task
 
 
 @dataclass(frozen=True, slots=True)
-class Regress:
-    """Predict a number by a linear head and the squared error; `mean` and `std` are those of the training labels.
+class Regress(Task):
+    """Linear head and squared error; `mean` and `std` are those of the training labels.
 
-    The head learns standardised numbers, so that rates and penalties mean the same whatever the unit.
+    The head predicts standardised numbers, so learning rates and penalties do not depend on the unit.
     """
 
     mean: float
     std: float
     labels: tuple[str, ...] = ("value",)
-    name: str = "regress"
-    best: str = "r2"
-    reads: str = "pooled"
+    name: ClassVar[str] = "regress"
+    main_metric: ClassVar[str] = "r2"
 
     @classmethod
     def of(cls, labels: Sequence[Label]) -> Self:
-        """Take mean and standard deviation from the labels; DataError for what is no number, and for equal ones."""
+        """Compute mean and standard deviation of the labels; DataError for non-numbers, and if all are equal."""
         values = _numbers(labels)
         if values.min() == values.max():
             what = f"every label is {float(values[0]):g}: there is nothing to learn"
@@ -42,24 +41,20 @@ class Regress:
 
     @classmethod
     def restore(cls, saved: Mapping[str, Any]) -> Self:
-        """Rebuild the task from what `to_dict` returned."""
+        """Create the task from the result of `to_dict`."""
         return cls(saved["mean"], saved["std"])
 
     def head(self, dim: int) -> nn.Linear:
-        """Make a linear layer with torch's own random weights."""
+        """Return a linear layer with torch's default initialisation."""
         return nn.Linear(dim, 1)
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
-        """Return standardised numbers (N,) float32; raises DataError for what is no finite number."""
+        """Return standardised numbers (N,) float32; raises DataError for a label that is not a finite number."""
         return ((_numbers(labels) - self.mean) / self.std).float()
 
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """Return the mean squared error of outputs (N, 1), in units of the labels' variance."""
         return F.mse_loss(outputs[:, 0], targets)
-
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the outputs as they are."""
-        return outputs
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Return R², mean absolute and root mean squared error in the labels' own unit, and the mean loss."""
@@ -76,13 +71,13 @@ class Regress:
         return [Prediction(value * self.std + self.mean) for value in outputs[:, 0].tolist()]
 
     def baseline(self, labels: Sequence[Label]) -> str:
-        """Say how far the mean of the training labels is off."""
+        """Describe the mean absolute error of predicting the training mean."""
         return f"the mean is off by {float((_numbers(labels) - self.mean).abs().mean()):.3g}"
 
     def balanced(self, how: str, targets: Tensor) -> Self:
-        """Return the task itself; RecipeError for any way of balancing classes, of which there are none."""
+        """Return the task itself; RecipeError for any balancing: there are no classes."""
         if how != "none":
-            raise RecipeError(f'balance="{how}" is for classes, and regress has none', fix='balance="none"')
+            raise RecipeError(f'class_balance="{how}" needs classes, and regress has none', fix='class_balance="none"')
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,7 +86,7 @@ class Regress:
 
 
 def _numbers(labels: Sequence[Label]) -> Tensor:
-    """Return labels as float64 (N,); raises DataError for what is no finite number."""
+    """Return labels as float64 (N,); raises DataError for a label that is not a finite number."""
     for index, label in enumerate(labels):
         if isinstance(label, bool) or not isinstance(label, int | float) or not math.isfinite(label):
             raise DataError(f"label of example {index} is {label!r}, no finite number", fix="correct or remove it")

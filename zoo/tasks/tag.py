@@ -2,67 +2,95 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.data.datasets import Dataset, Inputs, TaggedTexts
 from zoo.data.examples import Label
+from zoo.data.texts import Texts
 from zoo.errors import DataError, RecipeError
+from zoo.plugin import Tokenizer
 from zoo.tasks import classes, metrics
-from zoo.tasks.task import Prediction
+from zoo.tasks.task import Prediction, Task
+
+WORDS = re.compile(r"\w+|[^\w\s]")
+"""Words of an untokenised text: runs of letters and digits, and each punctuation mark."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tag:
-    """Give each word one of K tags, by a linear head on its first token and the cross-entropy.
+class Tag(Task):
+    """Token classification: linear head on the first token of each word, cross-entropy over K tags.
 
-    Tags that mark entities (B-PER, I-PER, O) are measured by whole entities, others by words. `weights` (K,) weigh the
-    tags in the loss, `prior` (K,) are added to the outputs in it.
+    Entity tags (B-PER, I-PER, O) are measured by whole entities, others by words. `weights` (K,) are class weights of
+    the loss, `prior` (K,) log shares that logit adjustment adds to the outputs.
     """
 
     labels: tuple[Any, ...]
     weights: tuple[float, ...] | None = None
     prior: tuple[float, ...] | None = None
-    name: str = "tag"
-    reads: str = "tokens"
+    name: ClassVar[str] = "tag"
+    reads: ClassVar[str] = "tokens"
 
     @property
-    def best(self) -> str:
+    def main_metric(self) -> str:
         """entity_f1 where the tags mark entities, else macro_f1."""
         return "entity_f1" if self._marks_entities() else "macro_f1"
 
     @classmethod
     def of(cls, labels: Sequence[Label]) -> Self:
-        """Take the tags from those of the examples, "O" first; DataError for what is no list of tags."""
+        """Collect the tags, "O" first; DataError for a label that is not a list of tags."""
         return cls(tuple(sorted(classes.ordered(_rows(labels)), key=lambda tag: tag != "O")))
 
     @classmethod
     def restore(cls, saved: Mapping[str, Any]) -> Self:
-        """Rebuild the task from what `to_dict` returned."""
+        """Create the task from the result of `to_dict`."""
         return cls(tuple(saved["labels"]))
 
+    @classmethod
+    def check(cls, inputs: Sequence[Any], labels: Sequence[Label]) -> None:
+        """Raise DataError unless each text is a list of words with as many tags."""
+        super(Tag, cls).check(inputs, labels)
+        for index, (words, tags) in enumerate(zip(inputs, _rows(labels), strict=True)):
+            if not isinstance(words, tuple | list):
+                raise DataError(
+                    f"example {index} is {words!r:.60}, not a list of words",
+                    fix='give the words apart: "a text".split()',
+                )
+            if len(words) != len(tags):
+                raise DataError(
+                    f"example {index} has {len(words)} words and {len(tags)} tags", fix="give one tag for each word"
+                )
+
+    @classmethod
+    def parse(cls, inputs: Sequence[Any]) -> Sequence[Any]:
+        """Split texts into words and punctuation; lists of words stay as they are."""
+        return [WORDS.findall(item) if isinstance(item, str) else item for item in inputs]
+
+    def dataset(self, inputs: Inputs, labels: Sequence[Label] | None, tokenizer: Tokenizer | None) -> Dataset:
+        """Return texts with a target for each word."""
+        assert isinstance(inputs, Texts)
+        return TaggedTexts(inputs, None if labels is None else self.targets(labels))
+
     def head(self, dim: int) -> nn.Linear:
-        """Make a linear layer with torch's own random weights."""
+        """Return a linear layer with torch's default initialisation."""
         return nn.Linear(dim, len(self.labels))
 
     def targets(self, labels: Sequence[Label]) -> list[Tensor]:
         """Return tag indices (words,) of each text; raises DataError for a tag that the model does not know."""
         rows = _rows(labels)
-        flat = torch.tensor(classes.places([tag for row in rows for tag in row], self.labels), dtype=torch.long)
+        flat = torch.tensor(classes.indices([tag for row in rows for tag in row], self.labels), dtype=torch.long)
         return list(flat.split([len(row) for row in rows]))
 
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Return the mean cross-entropy of words (M, K) in nats, of balanced tags if the task is."""
+        """Return the mean cross-entropy of words (M, K) in nats, class-balanced if the task is."""
         return classes.cross_entropy(outputs, targets, smoothing, self.weights, self.prior)
-
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the outputs as they are."""
-        return outputs
 
     def measure(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str, float]:
         """Return accuracy over words, F1 over entities (micro) or tags (macro), and the mean loss in nats."""
@@ -76,19 +104,25 @@ class Tag:
             found["macro_f1"] = metrics.macro_f1(table.diag(), table.sum(1), table.sum(0))
         return found | {"loss": float(F.cross_entropy(rows, truths))}
 
+    def probabilities(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return softmax probabilities of the words of each text, (words, K)."""
+        return [rows.softmax(1) for rows in outputs]
+
     def decode(self, outputs: Sequence[Tensor], top: int) -> list[Prediction]:
         """Return the likeliest tag of each word."""
         return [Prediction(tuple(self.labels[i] for i in part.argmax(1).tolist())) for part in outputs]
 
     def baseline(self, labels: Sequence[Label]) -> str:
-        """Say how often the commonest tag occurs."""
+        """Describe the share of the most frequent tag."""
         counts = Counter(tag for tags in _rows(labels) for tag in tags)
         return f"commonest tag {counts.most_common(1)[0][1] / counts.total():.3f}"
 
     def balanced(self, how: str, targets: Sequence[Tensor]) -> Self:
-        """Return the task with a loss in which rare tags count: how = "weights" or "logits"; RecipeError for others."""
+        """Return the task with class weights or logit adjustment in its loss; RecipeError for "sampler"."""
         if how == "sampler":
-            raise RecipeError(f'balance="{how}" does not go with tag: texts are drawn whole', fix='balance="weights"')
+            raise RecipeError(
+                f'class_balance="{how}" is not available for tag: texts are drawn whole', fix='class_balance="weights"'
+            )
         return replace(self, **classes.balance(how, torch.cat(list(targets)), len(self.labels)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,19 +134,6 @@ class Tag:
 
     def _tags(self, indices: Tensor) -> list[str]:
         return [str(self.labels[i]) for i in indices.tolist()]
-
-
-def check(texts: Sequence[Any], labels: Sequence[Label]) -> None:
-    """Raise DataError unless each text is a list of words with as many tags."""
-    for index, (words, tags) in enumerate(zip(texts, _rows(labels), strict=True)):
-        if not isinstance(words, tuple | list):
-            raise DataError(
-                f"example {index} is {words!r:.60}, not a list of words", fix='give the words apart: "a text".split()'
-            )
-        if len(words) != len(tags):
-            raise DataError(
-                f"example {index} has {len(words)} words and {len(tags)} tags", fix="give one tag for each word"
-            )
 
 
 def _rows(labels: Sequence[Any]) -> list[Sequence[Any]]:

@@ -1,24 +1,29 @@
-"""What every task provides."""
+"""Task: the interface of all tasks, and Prediction, what they answer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor, nn
 
+from zoo.data.datasets import Dataset, Inputs, LabelledDataset
 from zoo.data.examples import Label
+from zoo.errors import DataError, RecipeError
+from zoo.plugin import Tokenizer
 
 LOWER_IS_BETTER = frozenset({"loss", "perplexity", "mae", "rmse"})
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An answer for one input: its label, and where the task has them its probability and the `top` likeliest labels.
+    """The prediction for one input.
 
-    The label is a class, a tuple of labels (multilabel), a number (regress), a tag for each word (tag) or a text
-    (language models).
+    label        a class, a tuple of labels (multilabel), a number (regress), a tag per word (tag) or a text (language
+                 models)
+    probability  of the label, where the task has one
+    top          the likeliest labels with their probabilities, as many as were asked for
     """
 
     label: Any
@@ -27,80 +32,113 @@ class Prediction:
 
 
 class Task(Protocol):
-    """The head, targets, loss, metrics and decoding of a task; `best` is the metric that chooses between models.
+    """Head, targets, loss, metrics and decoding of a task; immutable.
 
-    A task that reads "pooled" features has a row of outputs for each example, (N, K); one that reads "tokens" a row
-    for each word or token that counts, (M, K), and what is measured and decoded is a list of one tensor an example.
+    A task that reads "pooled" features has one row of outputs for each example, (N, K). One that reads "tokens" has
+    one for each selected token, (M, K); `measure` and `decode` then take a list with one tensor for each example.
     """
 
-    @property
-    def name(self) -> str:
-        """How the task is called: "classify", …"""
-        ...
+    name: ClassVar[str]
+    reads: ClassVar[str] = "pooled"
+    """Features the head reads: "pooled" or "tokens"."""
+    labelled: ClassVar[bool] = True
+    """Whether examples have labels; False: self-supervised, with the head of the pre-training."""
+    stratified: ClassVar[bool] = False
+    """Whether a validation split is stratified by label."""
+    calibrated: ClassVar[bool] = False
+    """Whether temperature scaling applies to the outputs."""
+    labels: tuple[Any, ...]
+    """What the head's K outputs stand for, in their order."""
 
     @property
-    def best(self) -> str:
-        """The metric by which models are compared."""
-        ...
-
-    @property
-    def reads(self) -> str:
-        """Which features the head is put on: "pooled" or "tokens"."""
-        ...
-
-    @property
-    def labels(self) -> tuple[Any, ...]:
-        """What the head's outputs stand for, in their order."""
+    def main_metric(self) -> str:
+        """The metric that compares models."""
         ...
 
     @classmethod
     def of(cls, labels: Sequence[Label]) -> Self:
-        """Learn the task from the labels of the training examples; DataError where they do not suit it."""
+        """Create the task from the labels of the training examples; DataError where they do not fit."""
         ...
 
     @classmethod
     def restore(cls, saved: Mapping[str, Any]) -> Self:
-        """Rebuild the task from what `to_dict` returned."""
+        """Create the task from the result of `to_dict`."""
         ...
 
+    @classmethod
+    def check(cls, inputs: Sequence[Any], labels: Sequence[Label]) -> None:
+        """Raise DataError for examples that the task cannot learn from, such as ones without labels."""
+        if cls.labelled and any(label is None for label in labels):
+            raise DataError(
+                f"the data has no labels, and {cls.name} learns from labels",
+                fix="name their column (label=…, --label), put the inputs into a folder per class, or task=masked-lm",
+            )
+
+    @classmethod
+    def parse(cls, inputs: Sequence[Any]) -> Sequence[Any]:
+        """Return inputs of `predict` in the form that the task reads."""
+        return inputs
+
+    def dataset(self, inputs: Inputs, labels: Sequence[Label] | None, tokenizer: Tokenizer | None) -> Dataset:
+        """Return prepared inputs with the targets of their labels; None: without targets, for prediction."""
+        return LabelledDataset(inputs, None if labels is None else self.targets(labels))
+
     def head(self, dim: int) -> nn.Module:
-        """Make a new head from features (M, D) to outputs (M, K)."""
+        """Return a new head with random weights: features (M, D) -> outputs (M, K)."""
         ...
 
     def targets(self, labels: Sequence[Label]) -> Any:
-        """Encode labels for the loss: a tensor (N, …), or a list of one tensor (words,) an example."""
+        """Encode labels for the loss: a tensor (N, …), or a list with one tensor (words,) for each example."""
         ...
 
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """Return the mean loss of outputs (M, K) against targets (M, …), a scalar."""
         ...
 
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return what `measure` needs of a batch: the outputs (M, K), or less of them."""
-        ...
+    def statistics(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return what `measure` needs of a batch of outputs (M, K): the outputs, or less."""
+        return outputs
 
     def measure(self, outputs: Any, targets: Any) -> dict[str, float]:
-        """Return the metrics of all outputs against all targets."""
+        """Return the metrics of the statistics of all batches against all targets."""
         ...
 
+    def per_class(self, outputs: Any, targets: Any) -> dict[Label, dict[str, float]]:
+        """Return precision, recall, F1 and support of each class; {} for tasks without classes."""
+        return {}
+
+    def improves(self, before: Tensor, after: Tensor, targets: Any) -> bool:
+        """Return whether better validation outputs are better beyond chance, where the task has a test for it."""
+        return True
+
+    def probabilities(self, outputs: Any) -> Any:
+        """Return the probabilities of all labels; RecipeError for a task without any."""
+        raise RecipeError(
+            f"{self.name} predicts no probabilities", fix="model.predict(inputs), or model.logits(inputs)"
+        )
+
     def decode(self, outputs: Any, top: int) -> list[Prediction]:
-        """Turn outputs into N answers."""
+        """Return one prediction for each example."""
         ...
 
     def baseline(self, labels: Sequence[Label]) -> str:
-        """Say in a few words what a model that learnt nothing would score on these labels."""
+        """Describe the score of a model that ignores its inputs, in a few words."""
         ...
 
     def balanced(self, how: str, targets: Any) -> Self:
-        """Return the task with a loss that makes up for rare classes: how = "none", "weights", "logits", "sampler"."""
+        """Return the task with a class-balanced loss (Recipe.class_balance); RecipeError where it has none."""
         ...
 
+    def sampling_weights(self, targets: Any) -> Tensor | None:
+        """Return weights (N,) that draw all classes equally often; None for tasks that cannot be balanced this way."""
+        return None
+
     def to_dict(self) -> dict[str, Any]:
-        """Return what a saved model keeps: `name`, `labels` and what else `restore` needs."""
+        """Return what a saved model stores: `name`, `labels` and what else `restore` needs."""
         ...
 
 
 def score(task: Task, metrics: Mapping[str, float]) -> float:
-    """Return the task's chosen metric, turned round where lower is better."""
-    value = metrics[task.best]
-    return -value if task.best in LOWER_IS_BETTER else value
+    """Return the main metric, negated where lower is better."""
+    value = metrics[task.main_metric]
+    return -value if task.main_metric in LOWER_IS_BETTER else value

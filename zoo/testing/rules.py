@@ -14,7 +14,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from zoo.finetune.network import Network, set_mode
+from zoo.finetune.freezing import train_mode
+from zoo.finetune.network import Network
 from zoo.plugin import Backbone, Entry, Features, File, ImageInput, Plugin
 from zoo.weights import loader, safetensors_file
 
@@ -168,10 +169,12 @@ def gradients_reach(case: Case) -> None:
 def frozen_stays(case: Case) -> None:
     """A training step does not change a frozen backbone bit for bit, in eval mode and in the mode of finetune."""
     module = case.backbone.module.requires_grad_(False)
-    network = Network(module, nn.Linear(case.backbone.dim, 2))
-    names = {name for name, _ in module.named_modules()}
+    everything = tuple(name for name, _ in module.named_modules())
+    network = Network(module, nn.Linear(case.backbone.dim, 2), stages=(everything,))
     for core in (False, True):
-        set_mode(network, names, hold_norms=True, dropout=True) if core else network.eval()
+        network.eval()
+        if core:
+            train_mode(network, freeze_stages=1, update_batchnorm=False, dropout=True)
         _check_unchanged(case, network, "do not write to parameters or buffers in forward while frozen")
 
 

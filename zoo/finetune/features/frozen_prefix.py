@@ -1,8 +1,8 @@
-"""The frozen first stages of a backbone, run once: their last activation is kept and handed out from then on.
+"""The frozen prefix: the first stages of a backbone run once, later passes start from their cached activations.
 
-The family's own forward still runs: while training, the frozen modules are stood in for by stubs. The one that is
-called last gives what it gave for these examples, those before it a zero of the right shape, which nobody looks at.
-Whether that is so is checked on a batch; where it is not, everything runs each time.
+The backbone's own forward still runs; stubs replace the frozen modules. The last stub returns the cached activation of
+the batch, the others zeros of the right shape, which nothing reads. A trial batch checks this; where the features
+differ, every stage runs in each pass.
 """
 
 from __future__ import annotations
@@ -17,82 +17,75 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_unflatten
 
-from zoo.data.datasets import Set
-from zoo.finetune.features.prefix_activations import KEY, kept, size_of
-from zoo.finetune.features.prefix_units import Unit, frozen_units, length_of
-from zoo.finetune.network import autocast, evaluating, to_device
+from zoo.data.datasets import Dataset
+from zoo.finetune.features.prefix_activations import KEY, cached, size_of
+from zoo.finetune.features.prefix_units import Unit, frozen_units, text_length
+from zoo.finetune.freezing import eval_mode
+from zoo.finetune.network import autocast
+from zoo.finetune.torch_internals import tree_unflatten
 from zoo.plugin import Backbone, Features
 from zoo.store import home
 
-LIMIT = 8 << 30
-"""Bytes of activations at most; never more than half of what is free on the disk."""
-CLOSE = {"fp32": 1e-4, "bf16": 3e-2}
-"""The largest difference, relative to the largest feature, by which a replay may be off."""
+MAX_BYTES = 8 << 30
+"""Largest cache; it takes at most half of the free disk space."""
+TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
+"""Largest difference of replayed features, relative to the largest feature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The sets to train and measure on instead, and in words what was kept, or why nothing was."""
+    """The datasets to use inside the block, and a description of what is cached, or why nothing is."""
 
-    sets: tuple[Set | None, ...]
-    said: str
+    datasets: tuple[Dataset | None, ...]
+    description: str
     cached: bool
 
 
 @dataclass(slots=True)
-class Hand:
-    """What the stubs hand out for the batch at hand."""
+class CurrentBatch:
+    """Cached activations of the current batch."""
 
-    given: list[Tensor] = field(default_factory=list)
+    activations: list[Tensor] = field(default_factory=list)
     count: int = 0
     length: int = 0
 
 
 @contextmanager
-def replayed(
-    backbone: Backbone,
-    sets: Sequence[Set | None],
-    frozen: int,
-    *,
-    precision: str,
-    batch_size: int = 64,
-    limit: int = LIMIT,
+def frozen_prefix(
+    backbone: Backbone, datasets: Sequence[Dataset | None], frozen: int, *, precision: str, max_bytes: int = MAX_BYTES
 ) -> Iterator[Replay]:
-    """Run the first `frozen` stages once over the sets; inside the block the backbone starts behind them.
+    """Run the first `frozen` stages once over the datasets; inside the block the backbone starts behind them.
 
-    The sets have to be batched without augmentation. Afterwards the backbone is as it was; its state dict always is.
+    The datasets have to be used without augmentation. Modules and state dict are as before on exit.
     """
-    whole = tuple(sets)
+    whole = tuple(datasets)
     data = _first(whole)
     if not 0 < frozen < len(backbone.stages):
         yield Replay(whole, "", False)
         return
-    units, why = frozen_units(backbone, frozen, data, precision)
+    units, why_not = frozen_units(backbone, frozen, data, precision)
     size = sum(size_of(units[-1], one) for one in whole if one is not None) if units else 0
-    if not why and size > min(limit, shutil.disk_usage(_existing(home())).free // 2):
-        why = f"their activations would take {size / 1e9:,.1f} GB"
-    if why:
-        yield Replay(whole, f"the {frozen} frozen stages run each time: {why}", False)
+    if not why_not and size > min(max_bytes, shutil.disk_usage(_existing(home())).free // 2):
+        why_not = f"their activations would take {size / 1e9:,.1f} GB"
+    if why_not:
+        yield Replay(whole, f"the {frozen} frozen stages run each time: {why_not}", False)
         return
-    with kept(backbone, units[-1], whole, size, precision, batch_size) as stored:
+    with cached(backbone, units[-1], whole, size, precision) as served:
         expected = _features(backbone.module, data, precision)
-        with _stubbed(backbone.module, units):
-            off = _off(expected, backbone.module, _first(stored), precision)
-            if off <= CLOSE[precision]:
+        with _stubs(backbone.module, units):
+            error = _replay_error(expected, backbone.module, _first(served), precision)
+            if error <= TOLERANCE[precision]:
                 count = sum(len(one) for one in whole if one is not None)
-                said = (
-                    f"{frozen} of {len(backbone.stages)} stages run once: {count:,} activations, {size / 1e6:,.0f} MB"
-                )
-                yield Replay(stored, said, True)
+                share = f"{frozen} of {len(backbone.stages)} stages run once"
+                yield Replay(served, f"{share}: {count:,} activations, {size / 1e6:,.0f} MB", True)
                 return
-    why = f"their activations do not replay (largest difference {off:.2g})"
-    yield Replay(whole, f"the {frozen} frozen stages run each time: {why}", False)
+    why_not = f"their activations do not replay (largest difference {error:.2g})"
+    yield Replay(whole, f"the {frozen} frozen stages run each time: {why_not}", False)
 
 
-def _first(sets: Sequence[Set | None]) -> Set:
-    return next(one for one in sets if one is not None)
+def _first(datasets: Sequence[Dataset | None]) -> Dataset:
+    return next(one for one in datasets if one is not None)
 
 
 def _existing(folder: Path) -> Path:
@@ -100,60 +93,60 @@ def _existing(folder: Path) -> Path:
 
 
 @contextmanager
-def _stubbed(module: nn.Module, units: Sequence[Unit]) -> Iterator[None]:
-    """Stand stubs in for the units, and let the module take the inputs of `Stored`; undone afterwards."""
-    hand = Hand()
+def _stubs(module: nn.Module, units: Sequence[Unit]) -> Iterator[None]:
+    """Replace the forward of the units, and let the module take batches of CachedPrefix; undone on exit."""
+    current = CurrentBatch()
     before = [vars(unit.module).get("forward") for unit in units]
-    hook = module.register_forward_pre_hook(lambda _, args: (_opened(args[0], hand), *args[1:]))
+    hook = module.register_forward_pre_hook(lambda _, args: (_unpack(args[0], current), *args[1:]))
     for unit in units:
-        unit.module.forward = _stub(unit, hand, last=unit is units[-1])
+        unit.module.forward = _stub(unit, current, last=unit is units[-1])
     try:
         yield
     finally:
         hook.remove()
-        for unit, own in zip(units, before, strict=True):
+        for unit, forward in zip(units, before, strict=True):
             del unit.module.forward
-            if own is not None:
-                unit.module.forward = own
+            if forward is not None:
+                unit.module.forward = forward
 
 
-def _opened(inputs: Any, hand: Hand) -> Any:
-    """Put the activations of a batch where the last stub finds them; returns what the module takes."""
+def _unpack(inputs: Any, current: CurrentBatch) -> Any:
+    """Move the activations of a batch to where the last stub reads them; returns the module's own inputs."""
     if not isinstance(inputs, dict) or f"{KEY}0" not in inputs:
-        raise TypeError("inside `replayed` a backbone takes the batches of its sets only")
+        raise TypeError("inside `frozen_prefix` a backbone takes only batches of its datasets")
     plain = {name: value for name, value in inputs.items() if not name.startswith(KEY)}
-    hand.given = [inputs[f"{KEY}{number}"] for number in range(len(inputs) - len(plain))]
-    hand.count, hand.length = len(hand.given[0]), length_of(plain)
+    current.activations = [inputs[f"{KEY}{number}"] for number in range(len(inputs) - len(plain))]
+    current.count, current.length = len(current.activations[0]), text_length(plain)
     return plain.get("images", plain)
 
 
-def _stub(unit: Unit, hand: Hand, *, last: bool) -> Callable[..., Any]:
-    """Return a forward that hands out the stored activation (last), or zeros that take no memory."""
+def _stub(unit: Unit, current: CurrentBatch, *, last: bool) -> Callable[..., Any]:
+    """Return a forward that returns the cached activations (last), or zeros that take no memory."""
     leaves, structure = unit.structure
 
     def forward(*_: Any, **__: Any) -> Any:
-        device = hand.given[0].device
+        device = current.activations[0].device
         zeros = (
-            torch.zeros((), dtype=leaf.dtype, device=device).expand(leaf.made(hand.count, hand.length))
+            torch.zeros((), dtype=leaf.dtype, device=device).expand(leaf.batch_shape(current.count, current.length))
             for leaf in unit.leaves
         )
-        tensors = iter(hand.given if last else zeros)
+        tensors = iter(current.activations if last else zeros)
         return tree_unflatten([next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure)
 
     return forward
 
 
-def _features(module: nn.Module, data: Set, precision: str) -> Features:
-    """Return the features of the first few examples of a set."""
+def _features(module: nn.Module, data: Dataset, precision: str) -> Features:
+    """Return the features of the first few examples."""
     device = next(module.parameters()).device
-    batch = to_device(data.batch(torch.arange(min(8, len(data)))), device)
-    with evaluating(module), autocast(device, precision):
-        found: Features = module(batch.inputs)
-    return found
+    batch = data.batch(torch.arange(min(8, len(data)))).to(device)
+    with eval_mode(module), autocast(device, precision):
+        features: Features = module(batch.inputs)
+    return features
 
 
-def _off(expected: Features, module: nn.Module, data: Set, precision: str) -> float:
-    """Return how far replayed features are off; infinitely, if the family's forward cannot do with stand-ins."""
+def _replay_error(expected: Features, module: nn.Module, data: Dataset, precision: str) -> float:
+    """Return the error of replayed features; infinite if the backbone's forward cannot work with stubs."""
     try:
         return _difference(expected, _features(module, data, precision))
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError):
@@ -161,10 +154,10 @@ def _off(expected: Features, module: nn.Module, data: Set, precision: str) -> fl
 
 
 def _difference(one: Features, two: Features) -> float:
-    """Return the largest difference of two features, relative to the largest of the first; padding does not count."""
+    """Return the largest difference of two features, relative to the largest of the first; padding is ignored."""
     pairs = [(one.pooled, two.pooled)]
     if one.tokens is not None and two.tokens is not None:
         kept = slice(None) if one.mask is None else one.mask.bool()
         pairs.append((one.tokens[kept], two.tokens[kept]))
-    off = [float((a.float() - b.float()).abs().max() / a.float().abs().max().clamp(min=1e-6)) for a, b in pairs]
-    return max(off)
+    errors = [float((a.float() - b.float()).abs().max() / a.float().abs().max().clamp(min=1e-6)) for a, b in pairs]
+    return max(errors)

@@ -1,4 +1,4 @@
-"""The linear probe: a linear head on frozen features, solved to convergence rather than trained."""
+"""The linear probe: a linear head on frozen features, solved to convergence instead of trained."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.finetune import network
+from zoo.data.seeding import generator
+from zoo.finetune.heads import empty_linear
+from zoo.finetune.inference import Outputs
 from zoo.tasks.task import Task
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-FEW = 1e-2
-"""The strength where a class has too few examples to cross-validate."""
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+DEFAULT_PENALTY = 1e-2
+"""Used where a class has too few examples for cross-validation."""
 FOLDS = 5
-ROUNDS = 200
+MAX_ITERATIONS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Features (M, D) with their targets (M, …), and of tokens the number of their text (M,)."""
+class ProbeData:
+    """Features (M, D) with their targets (M, …); rows of one group (M,), such as a text, share a fold."""
 
     features: Tensor
     targets: Tensor
@@ -31,99 +33,102 @@ class Rows:
     def __len__(self) -> int:
         return len(self.features)
 
-    def at(self, index: Tensor) -> Rows:
+    def at(self, index: Tensor) -> ProbeData:
         """Return some of the rows."""
-        return Rows(self.features[index], self.targets[index])
+        return ProbeData(self.features[index], self.targets[index])
 
 
-def fit(task: Task, rows: Rows, l2: float | None, seed: int) -> tuple[nn.Linear, float]:
+def fit(task: Task, data: ProbeData, l2: float | None, seed: int) -> tuple[nn.Linear, float]:
     """Return the head that minimises mean loss + l2 / 2 * |W|² on standardised features, and the l2 used.
 
-    With l2=None the strength is chosen by the cross-validated loss on these training examples alone: it tells strengths
-    apart where the accuracy of a few dozen examples does not (docs/log.md). The standardisation is folded into the
-    weights, so the head takes raw features.
+    With l2=None it is chosen by cross-validated loss on these examples, which separates penalties where the accuracy of
+    a few dozen examples does not (docs/log.md). The standardisation is folded into the weights.
     """
-    features = rows.features
+    features = data.features
     mean, std = features.mean(0), features.std(0, correction=0)
     scale = torch.where(std > 1e-6 * std.max().clamp(min=1e-12), 1 / std.clamp(min=1e-12), 0.0)
-    standard = Rows((features - mean) * scale, rows.targets, rows.groups)
-    strength = l2 if l2 is not None else _choose(task, standard, seed)
-    head = _solve(task, standard, strength)
+    standardised = ProbeData((features - mean) * scale, data.targets, data.groups)
+    penalty = l2 if l2 is not None else _cross_validate(task, standardised, seed)
+    head = _solve(task, standardised, penalty)
     with torch.no_grad():
         head.weight.mul_(scale)  # (K, D) * (D,)
         head.bias.sub_(head.weight @ mean)
-    return head, strength
+    return head, penalty
 
 
-def loss(task: Task, head: nn.Module, rows: Rows) -> float:
-    """Return the mean loss of a head on rows."""
+def loss(task: Task, head: nn.Module, data: ProbeData) -> float:
+    """Return the mean loss of a head."""
     with torch.no_grad():
-        return float(task.loss(head(rows.features), rows.targets))
+        return float(task.loss(head(data.features), data.targets))
 
 
-def outputs(task: Task, head: nn.Module, rows: network.Rows) -> Any:
-    """Return what the task tallies of a head's outputs: (N, K), or a list of (Mi, …) where tokens are read."""
+def predict(task: Task, head: nn.Module, features: Outputs) -> Any:
+    """Return the task's statistics of a head's outputs: (N, K), or a list of (Mi, …) where tokens are read."""
     with torch.no_grad():
-        if isinstance(rows.values, Tensor):
-            return task.tally(head(rows.values), rows.targets)
-        pairs = zip(rows.values, rows.targets, strict=True)
-        return [task.tally(head(values), targets) for values, targets in pairs]
+        if isinstance(features.values, Tensor):
+            return task.statistics(head(features.values), features.targets)
+        pairs = zip(features.values, features.targets, strict=True)
+        return [task.statistics(head(values), targets) for values, targets in pairs]
 
 
-def held_out_loss(task: Task, rows: Rows, l2: float, seed: int) -> float:
-    """Return the mean loss of heads on the examples that each was solved without; infinite with too few of a class."""
-    folds = _folds(rows, seed)
-    return _held_out(task, rows, folds, l2) if len(folds) > 1 else math.inf
+def cross_validated_loss(task: Task, data: ProbeData, l2: float, seed: int) -> float:
+    """Return the mean out-of-fold loss; infinite where a class has too few examples."""
+    folds = _folds(data, seed)
+    return _out_of_fold_loss(task, data, folds, l2) if len(folds) > 1 else math.inf
 
 
-def _choose(task: Task, rows: Rows, seed: int) -> float:
-    """Return the strength with the lowest cross-validated loss."""
-    folds = _folds(rows, seed)
+def _cross_validate(task: Task, data: ProbeData, seed: int) -> float:
+    """Return the penalty with the lowest out-of-fold loss."""
+    folds = _folds(data, seed)
     if len(folds) < 2:
-        return FEW
-    return min(STRENGTHS, key=lambda strength: _held_out(task, rows, folds, strength))
+        return DEFAULT_PENALTY
+    return min(PENALTIES, key=lambda penalty: _out_of_fold_loss(task, data, folds, penalty))
 
 
-def _held_out(task: Task, rows: Rows, folds: Sequence[Tensor], strength: float) -> float:
+def _out_of_fold_loss(task: Task, data: ProbeData, folds: Sequence[Tensor], penalty: float) -> float:
     total = 0.0
     for held in folds:
-        kept = torch.ones(len(rows), dtype=torch.bool)
+        kept = torch.ones(len(data), dtype=torch.bool)
         kept[held] = False
-        total += loss(task, _solve(task, rows.at(kept), strength), rows.at(held)) * len(held)
-    return total / len(rows)
+        total += loss(task, _solve(task, data.at(kept), penalty), data.at(held)) * len(held)
+    return total / len(data)
 
 
-def _folds(rows: Rows, seed: int) -> list[Tensor]:
-    """Deal rows into up to five folds: texts whole, classes evenly; fewer than two where a class has one example."""
-    chance = torch.Generator().manual_seed(seed)
-    if rows.groups is not None:
-        texts = int(rows.groups.max()) + 1
-        deal = torch.randperm(texts, generator=chance)[rows.groups] % min(FOLDS, texts)
-        return [(deal == fold).nonzero()[:, 0] for fold in range(min(FOLDS, texts))]
-    shuffled = torch.randperm(len(rows), generator=chance)
-    classes = rows.targets.ndim == 1 and not rows.targets.is_floating_point()
+def _folds(data: ProbeData, seed: int) -> list[Tensor]:
+    """Return up to five folds: whole groups, stratified classes; fewer than two where a class has one example."""
+    draws = generator(seed, "folds")
+    if data.groups is not None:
+        groups = int(data.groups.max()) + 1
+        fold_of = torch.randperm(groups, generator=draws)[data.groups] % min(FOLDS, groups)
+        return [(fold_of == fold).nonzero()[:, 0] for fold in range(min(FOLDS, groups))]
+    shuffled = torch.randperm(len(data), generator=draws)
+    classes = data.targets.ndim == 1 and not data.targets.is_floating_point()
     if not classes:
-        count = min(FOLDS, len(rows))
+        count = min(FOLDS, len(data))
         return [shuffled[start::count] for start in range(count)]
-    count = min(FOLDS, int(torch.bincount(rows.targets)[rows.targets.unique()].min()))
+    count = min(FOLDS, int(torch.bincount(data.targets)[data.targets.unique()].min()))
     if count < 2:
         return []
-    by_class = shuffled[rows.targets[shuffled].argsort(stable=True)]
+    by_class = shuffled[data.targets[shuffled].argsort(stable=True)]
     return [by_class[start::count] for start in range(count)]
 
 
-def _solve(task: Task, rows: Rows, strength: float) -> nn.Linear:
+def _solve(task: Task, data: ProbeData, penalty: float) -> nn.Linear:
     """Minimise by L-BFGS with a strong-Wolfe line search from zero weights; deterministic."""
-    head: nn.Linear = nn.utils.skip_init(nn.Linear, rows.features.shape[1], len(task.labels))
+    head = empty_linear(data.features.shape[1], len(task.labels))
     for parameter in head.parameters():
         nn.init.zeros_(parameter)
     solver = torch.optim.LBFGS(
-        head.parameters(), max_iter=ROUNDS, tolerance_grad=1e-6, tolerance_change=1e-9, line_search_fn="strong_wolfe"
+        head.parameters(),
+        max_iter=MAX_ITERATIONS,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-9,
+        line_search_fn="strong_wolfe",
     )
 
     def objective() -> Tensor:
         solver.zero_grad()
-        loss = task.loss(head(rows.features), rows.targets) + strength / 2 * head.weight.square().sum()
+        loss = task.loss(head(data.features), data.targets) + penalty / 2 * head.weight.square().sum()
         torch.autograd.backward(loss)
         return loss
 

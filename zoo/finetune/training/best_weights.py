@@ -1,4 +1,4 @@
-"""The best weights of a run by its validation data, and the average of several where that is better still."""
+"""Best weights: the best evaluations of a run, their greedy soup, and the choice of what to keep at the end."""
 
 from __future__ import annotations
 
@@ -9,144 +9,188 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.console import say
 from zoo.finetune import distributed
-from zoo.finetune.network import put, weights
-from zoo.finetune.training.checkpoint import Keeper
-from zoo.tasks.task import Task, score
+from zoo.finetune.inference import Measurement, measure
+from zoo.finetune.job import Job
+from zoo.finetune.network import Network, copy_state, load_state
+from zoo.finetune.training.calibration import Calibration, calibrate
+from zoo.finetune.training.checkpoint import Checkpointer
+from zoo.tasks import Task, score
 
-Row = dict[str, float]
-Measure = Callable[[], tuple[Row, Any]]
+Metrics = dict[str, float]
 
 
 @dataclass(slots=True)
-class Kept:
-    """A measurement with its weights; `outputs` are those on the validation data, where each example has one row."""
+class Candidate:
+    """An evaluation with its weights; `outputs` (N, K) are those on the validation data, where examples have one row.
+
+    Candidates are ranked by `score`: the main metric, then the negated loss.
+    """
 
     name: str
     step: int
     score: tuple[float, float]
-    metrics: Row
+    metrics: Metrics
     state: dict[str, Tensor] = field(default_factory=dict)
     outputs: Tensor | None = None
 
+    @classmethod
+    def of(cls, name: str, step: int, task: Task, found: Measurement) -> Candidate:
+        """Return the candidate of a measurement, still without weights."""
+        values, metrics = found.outputs.values, found.metrics
+        rank = (score(task, metrics), -metrics["loss"])
+        return cls(name, step, rank, metrics, outputs=values if isinstance(values, Tensor) else None)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a checkpoint stores beside the tensors."""
+        return {"name": self.name, "step": self.step, "score": self.score, "metrics": self.metrics}
+
 
 @dataclass(slots=True)
-class Best:
-    """The best few measurements, by the task's metric and then by the loss; the best comes first.
+class BestWeights:
+    """The best few candidates, best first.
 
-    `start` is what training started from, where that knew the task already. `missed` counts the measurements since
-    the best.
+    limit       how many are kept
+    start       the candidate before training, where the network knew the task already
+    since_best  evaluations since the best one
     """
 
-    most: int = 1
-    kept: list[Kept] = field(default_factory=list)
-    start: Kept | None = None
-    missed: int = 0
+    limit: int = 1
+    kept: list[Candidate] = field(default_factory=list)
+    start: Candidate | None = None
+    since_best: int = 0
 
     @property
-    def first(self) -> Kept | None:
-        """The best measurement, if there was one."""
+    def first(self) -> Candidate | None:
+        """The best candidate, if there is one."""
         return self.kept[0] if self.kept else None
 
-    def begin(self, network: nn.Module, phase: str) -> None:
-        """Begin a phase with a network whose weights are the best, and in which more may train than before.
+    def begin_phase(self, network: nn.Module, phase: str) -> None:
+        """Begin a phase from the best weights, which are those of the network.
 
-        What is kept has more weights from now on, and so another name.
+        More parameters may train than before, so the candidates get their weights anew, under another name.
         """
-        state = weights(network)
-        self.kept, self.missed = self.kept[:1], 0
+        state = copy_state(network)
+        self.kept, self.since_best = self.kept[:1], 0
         for one in self.kept:
             one.state, one.name = state, f"{phase}-from-{one.step}"
         if self.start is not None:
             self.start.state, self.start.name = {**state, **self.start.state}, f"{phase}-from-0"
 
-    def offer(self, one: Kept, network: nn.Module) -> None:
-        """Keep a measurement and the network's weights if it is better than the worst that is kept."""
-        self.missed = 0 if not self.kept or one.score > self.kept[0].score else self.missed + 1
-        if len(self.kept) == self.most and one.score <= self.kept[-1].score:
+    def offer(self, one: Candidate, network: nn.Module) -> None:
+        """Keep a candidate, with the weights of the network, if it is better than the worst that is kept."""
+        self.since_best = 0 if not self.kept or one.score > self.kept[0].score else self.since_best + 1
+        if len(self.kept) == self.limit and one.score <= self.kept[-1].score:
             return
-        one.state = weights(network)
+        one.state = copy_state(network)
         self.kept.append(one)
         self.kept.sort(key=lambda each: each.score, reverse=True)  # stable: of equals the earlier one is first
-        del self.kept[self.most :]
+        del self.kept[self.limit :]
 
-    def save(self, keeper: Keeper) -> set[str]:
+    def save(self, checkpoints: Checkpointer) -> set[str]:
         """Write the weights that are not written yet; returns the names of all."""
         every = {one.name: one for one in (*self.kept, *([self.start] if self.start else []))}
         for name, one in every.items():
             outputs = {} if one.outputs is None else {"outputs": one.outputs}
-            if keeper.lacks(name):
-                state = {f"state.{key}": distributed.whole(value) for key, value in one.state.items()}
-                keeper.best(name, state | outputs)
+            if not checkpoints.has_weights(name):
+                state = {f"state.{key}": distributed.full_tensor(value) for key, value in one.state.items()}
+                checkpoints.write_weights(name, state | outputs)
         return set(every)
 
     def facts(self) -> dict[str, Any]:
-        """Return what a checkpoint says of the best, beside the weights."""
-        kept = [_facts(one) for one in self.kept]
-        return {"missed": self.missed, "kept": kept, "start": self.start and _facts(self.start)}
+        """Return what a checkpoint stores beside the weights."""
+        kept = [one.facts() for one in self.kept]
+        return {"since_best": self.since_best, "kept": kept, "start": self.start and self.start.facts()}
 
-    def load(self, facts: Mapping[str, Any], keeper: Keeper) -> None:
-        """Take back what `save` and `facts` told."""
-        self.missed = facts["missed"]
-        self.kept = [_kept(one, keeper) for one in facts["kept"]]
-        self.start = _kept(facts["start"], keeper) if facts["start"] else None
-
-
-def _facts(one: Kept) -> dict[str, Any]:
-    return {"name": one.name, "step": one.step, "score": one.score, "metrics": one.metrics}
+    def load(self, facts: Mapping[str, Any], checkpoints: Checkpointer) -> None:
+        """Restore what `save` and `facts` stored."""
+        self.since_best = facts["since_best"]
+        self.kept = [_restored(one, checkpoints) for one in facts["kept"]]
+        self.start = _restored(facts["start"], checkpoints) if facts["start"] else None
 
 
-def _kept(facts: Mapping[str, Any], keeper: Keeper) -> Kept:
-    tensors = keeper.best_of(facts["name"])
+def _restored(facts: Mapping[str, Any], checkpoints: Checkpointer) -> Candidate:
+    tensors = checkpoints.read_weights(facts["name"])
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     first, second = facts["score"]
-    return Kept(facts["name"], facts["step"], (first, second), facts["metrics"], state, tensors.get("outputs"))
+    return Candidate(facts["name"], facts["step"], (first, second), facts["metrics"], state, tensors.get("outputs"))
 
 
-def measured(name: str, step: int, task: Task, metrics: Row, outputs: Any) -> Kept:
-    """Describe a measurement; only outputs of one row an example are kept."""
-    reached = (score(task, metrics), -metrics["loss"])
-    return Kept(name, step, reached, metrics, outputs=outputs if isinstance(outputs, Tensor) else None)
+def select(network: Network, job: Job, best: BestWeights) -> tuple[Metrics, Calibration | None]:
+    """Load the weights to keep into the network: the soup or the best, or the probe where nothing beat it; calibrate.
+
+    Returns the metrics on the validation data, {} without any.
+    """
+    valid = job.valid
+    if valid is None or best.first is None:
+        return {}, None
+
+    def evaluate() -> Measurement:
+        return measure(network, job.task, valid, precision=job.hp.precision)
+
+    if job.hp.soup > 1 and (count := greedy_soup(best, network, job.task, evaluate)) > 1:
+        say("soup", f"{count} of the best {len(best.kept)} averaged: {headline(job.task, best.first)}")
+    first, start = best.first, best.start
+    if job.recipe.strategy == "auto" and start is not None and not _improves(job, start, first):
+        load_state(network, start.state)
+        best.kept = [start]
+        return start.metrics, None
+    return _calibrated(network, job, first)
 
 
-def scored(task: Task, one: Kept | None) -> str:
-    """Write the task's own metric of a measurement, nothing without one."""
-    return f"{task.best} {one.metrics[task.best]:.3f}  " if one else ""
+def _improves(job: Job, start: Candidate, found: Candidate) -> bool:
+    """Return whether fine-tuning beats the probe, beyond chance where the task can test it."""
+    if found.score <= start.score:
+        return False
+    if start.outputs is None or found.outputs is None:
+        return True
+    assert job.valid is not None
+    return job.task.improves(start.outputs, found.outputs, job.valid.targets)
 
 
-def stirred(best: Best, network: nn.Module, task: Task, measure: Measure) -> int:
-    """Average the best weights, the next one as long as validation gains by it; returns how many were averaged.
+def _calibrated(network: Network, job: Job, found: Candidate) -> tuple[Metrics, Calibration | None]:
+    """Apply temperature scaling to a tuned classifier; returns its metrics afterwards."""
+    head = network.head
+    if not (job.hp.calibrate and job.task.calibrated and isinstance(head, nn.Linear) and found.step):
+        return found.metrics, None
+    if found.outputs is None or job.valid is None:
+        return found.metrics, None
+    scaling = calibrate(head, found.outputs, job.valid.targets, job.hp.seed)
+    if scaling is None or scaling.temperature == 1:
+        return found.metrics, scaling
+    error = f"expected calibration error {scaling.before:.3f} -> {scaling.after:.3f}"
+    say("calibrate", f"temperature {scaling.temperature:.2f}: {error}")
+    return job.task.measure(found.outputs / scaling.temperature, job.valid.targets), scaling
 
-    A greedy soup (Wortsman et al. 2022, arXiv 2203.05482, recipe 1). The network and `best` end with the winner.
+
+def headline(task: Task, one: Candidate | None) -> str:
+    """Return the main metric of a candidate as text, "" without one."""
+    return f"{task.main_metric} {one.metrics[task.main_metric]:.3f}  " if one else ""
+
+
+def greedy_soup(best: BestWeights, network: nn.Module, task: Task, evaluate: Callable[[], Measurement]) -> int:
+    """Average the best weights, adding one after the other while validation improves; returns how many were averaged.
+
+    Greedy soup (Wortsman et al. 2022, arXiv 2203.05482, recipe 1). Network and `best` end with the winner.
     """
     chosen = [one.state for one in best.kept[:1]]
     for one in best.kept[1:]:
         state = average([*chosen, one.state])
-        put(network, state)
-        metrics, outputs = measure()
-        found = measured("soup", best.kept[0].step, task, metrics, outputs)
+        load_state(network, state)
+        found = Candidate.of("soup", best.kept[0].step, task, evaluate())
         if found.score > best.kept[0].score:
             chosen.append(one.state)
             found.state = state
             best.kept[0] = found
     if best.kept:
-        put(network, best.kept[0].state)
+        load_state(network, best.kept[0].state)
     return len(chosen)
 
 
 def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of several weights; what is no floating-point number is that of the first."""
+    """Return the mean of several states; integer tensors are those of the first."""
     return {
         name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
         for name, value in states[0].items()
     }
-
-
-def beyond_noise(before: Tensor, after: Tensor, targets: Tensor) -> bool:
-    """Tell whether class outputs (N, K) are right more often than others before, by more than chance would have it.
-
-    Of the examples on which one is right and the other wrong, the surplus has to exceed its standard error, the root
-    of their number (McNemar 1947).
-    """
-    gain = (after.argmax(1) == targets).long() - (before.argmax(1) == targets).long()
-    return bool(gain.sum() > gain.abs().sum().sqrt())

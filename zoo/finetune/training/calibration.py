@@ -1,4 +1,4 @@
-"""Temperature scaling: a classifier's probabilities made to agree with how often it is right."""
+"""Temperature scaling: calibrate the probabilities of a classifier on validation data."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.data.seeding import generator
+
 BINS = 15
-"""As many as Guo et al. 2017 take."""
+"""Bins of Guo et al. 2017."""
 COLDEST, HOTTEST = 0.05, 20.0
-"""Bounds of the temperature: validation data without one mistake would drive it to 0."""
+"""Bounds of the temperature: validation data without an error would drive it to 0."""
 HALVINGS = 60
-"""Of the interval of log 1 / T, which is 6 long: more than float64 tells apart."""
+"""Bisections of the interval of log 1 / T, which is 6 long: beyond the resolution of float64."""
 FOLDS = 5
 FEWEST = 50
-"""Fewer validation examples are left alone: at 90 % accuracy they hold five mistakes or fewer, one for each fold,
-and the mistakes alone keep the temperature from falling."""
+"""Validation examples needed: at 90 % accuracy fewer hold at most five errors, one for each fold, and only errors keep
+the temperature from falling."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """The temperature, and the expected calibration error in [0, 1] before and after scaling by it.
 
-    `after` is of outputs that were each scaled by the temperature of the other folds, so it is not flattered.
+    `after` is of outputs that were each scaled by the temperature of the other folds, so it is not optimistic.
     """
 
     temperature: float
@@ -67,11 +69,11 @@ def temperature(outputs: Tensor, targets: Tensor) -> float:
 
 
 def calibrate(head: nn.Linear, outputs: Tensor, targets: Tensor, seed: int) -> Calibration | None:
-    """Divide a head's weight and bias in place by the temperature of its validation outputs (N, K), if that helps.
+    """Divide weight and bias of a head in place by the temperature of its validation outputs (N, K), if that helps.
 
-    It helps where the cross-entropy of outputs scaled by the temperature of the other folds is lower than before (the
-    calibration error itself is too noisy to choose by); else the head stays as it is, with temperature 1. No answer
-    changes, only how sure it is. None with fewer than 50 examples.
+    It helps if it lowers the cross-fitted cross-entropy (the calibration error itself is too noisy to choose by); else
+    the head stays as it is, with temperature 1. Probabilities change, predicted classes do not. None with fewer than 50
+    examples.
     """
     if len(targets) < FEWEST:
         return None
@@ -88,9 +90,9 @@ def calibrate(head: nn.Linear, outputs: Tensor, targets: Tensor, seed: int) -> C
 
 
 def _cross_fitted(outputs: Tensor, targets: Tensor, seed: int) -> Tensor:
-    """Return the outputs (N, K), each divided by the temperature of the other folds."""
+    """Return the outputs (N, K), each divided by the temperature of the other folds (cross-fitting)."""
     scaled = torch.empty_like(outputs)
-    for held in torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed)).chunk(FOLDS):
+    for held in torch.randperm(len(targets), generator=generator(seed, "calibration")).chunk(FOLDS):
         kept = torch.ones(len(targets), dtype=torch.bool)
         kept[held] = False
         scaled[held] = outputs[held] / temperature(outputs[kept], targets[kept])

@@ -1,10 +1,10 @@
-"""Checkpoints: where a run is, kept so that a killed one goes on and ends with the same bits.
+"""Checkpoints: the state of a run on disk, from which a killed run resumes and ends with the same bits.
 
 <out>.unfinished/
-    state.safetensors     weights that train, optimiser, losses since the last measurement; in its header, as JSON,
-                          phase, step, history, the best so far, and what the run was asked to do
-    best-….safetensors    the weights of a best measurement, written once
-Each file is written under another name and renamed, state.safetensors last: whatever happens, there is a whole one.
+    state.safetensors     trained weights, optimizer state, losses since the last evaluation; in its metadata, as JSON,
+                          phase, step, history, the best so far, and the request
+    best-….safetensors    the weights of a best evaluation, written once
+Each file is written under a temporary name and renamed, state.safetensors last: there is always a complete checkpoint.
 """
 
 from __future__ import annotations
@@ -29,102 +29,103 @@ from zoo.weights import safetensors_file
 
 STATE = "state.safetensors"
 FIX = 'finetune(…, out="runs/model", resume=True)'
-SHARE = 20
-"""Saving takes at most one part in this many of the time: large nets are saved less often than asked for."""
+OVERHEAD = 20
+"""Saving takes at most one part in this many of the time: large nets are saved less often than requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a checkpoint holds: tensors by name, and facts that JSON can hold."""
+    """The content of a checkpoint: tensors by name, and facts as JSON values."""
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Keeper:
-    """Saves where a run is into a folder (None: nowhere), and finds it there when the run goes on.
+class Checkpointer:
+    """Write the checkpoints of a run to a folder (None: nowhere), and find them there when it resumes.
 
-    `past` are the measurements of the phases that the run has `left`, `notes` what was decided on the way.
+    finished   names of the phases that are over; history: the measurements in them
+    decisions  what the run decided on the way, by name, so that a resumed run decides the same
     """
 
     def __init__(self, folder: Path | None = None, every: float = 60) -> None:
         self.folder, self.every = folder, every
-        self.asked: dict[str, Any] = {}
+        self.request: dict[str, Any] = {}
         self.found = Saved()
-        self.past: list[dict[str, float]] = []
-        self.left: list[str] = []
-        self.notes: dict[str, Any] = {}
+        self.history: list[dict[str, float]] = []
+        self.finished: list[str] = []
+        self.decisions: dict[str, Any] = {}
         self.saved_at, self.cost = time.monotonic(), 0.0
-        self.stop = False
+        self.stop_requested = False
 
-    def begin(self, asked: Mapping[str, Any]) -> None:
-        """Take note of what the run is asked to do, and go on from the folder's checkpoint, if there is one.
+    @property
+    def is_resumed(self) -> bool:
+        """Whether a checkpoint was found."""
+        return bool(self.found.facts)
 
-        Raises RecipeError if that is of a run that was asked to do something else.
+    def begin(self, request: Mapping[str, Any]) -> None:
+        """Note the request, and read the folder's checkpoint, if there is one.
+
+        Raises RecipeError if that belongs to another request.
         """
-        self.asked = json.loads(json.dumps(asked))
+        self.request = json.loads(json.dumps(request))
         if self.folder is None or not (self.folder / STATE).exists():
             return
-        tensors, header = safetensors_file.read_state(self.folder / STATE)
-        facts = json.loads(header["run"])
-        for key, wanted in self.asked.items():
-            if facts["asked"].get(key) != wanted:
-                raise RecipeError(
-                    f"{self.folder} holds a run with {key}={facts['asked'].get(key)!r}, and now {key}={wanted!r}",
-                    fix=f"go on with the settings it was started with, or start afresh: rm -r {self.folder}",
-                )
+        tensors, metadata = safetensors_file.read_state(self.folder / STATE)
+        facts = json.loads(metadata["run"])
+        check_same_request(facts["request"], self.request, self.folder)
         self.found = Saved(tensors, facts)
-        self.past, self.left, self.notes = facts["past"], facts["left"], facts["notes"]
+        self.history, self.finished, self.decisions = facts["history_before"], facts["finished"], facts["decisions"]
         say("resume", f"{facts['phase']}: {facts['step']} steps are done")
 
-    def at(self, phase: str) -> Saved | None:
-        """Return what was saved within a phase, None if the run was elsewhere or is new."""
+    def within(self, phase: str) -> Saved | None:
+        """Return the checkpoint if it was written within a phase, else None."""
         return self.found if self.found.facts.get("phase") == phase else None
 
-    def beyond(self, phase: str) -> bool:
-        """Tell whether the run that goes on has left a phase behind."""
-        return phase in self.left
+    def is_finished(self, phase: str) -> bool:
+        """Return whether the resumed run has finished a phase."""
+        return phase in self.finished
 
-    def leave(self, phase: str, history: Sequence[dict[str, float]]) -> None:
-        """Note that a phase is over, and what was measured in it."""
-        self.left.append(phase)
-        self.past += history
+    def finish(self, phase: str, history: Sequence[dict[str, float]]) -> None:
+        """Note that a phase is over, and its measurements."""
+        self.finished.append(phase)
+        self.history += history
 
     def due(self) -> bool:
-        """Tell whether it is time to save: seconds have passed, or the run is asked to stop."""
+        """Return whether it is time to save, or a stop was requested."""
         if self.folder is None:
             return False
-        passed = time.monotonic() - self.saved_at >= max(self.every, SHARE * self.cost)
-        self.stop, passed = distributed.agreed((self.stop, passed))
-        return self.stop or passed
+        passed = time.monotonic() - self.saved_at >= max(self.every, OVERHEAD * self.cost)
+        self.stop_requested, passed = distributed.broadcast((self.stop_requested, passed))
+        return self.stop_requested or passed
 
-    def lacks(self, name: str) -> bool:
-        """Tell whether the weights of a best measurement are still to be written."""
-        return not distributed.agreed(self._best(name).exists())
+    def has_weights(self, name: str) -> bool:
+        """Return whether the weights of a best evaluation are written."""
+        return bool(distributed.broadcast(self._weights(name).exists()))
 
-    def best(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write the weights of a best measurement."""
+    def write_weights(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write the weights of a best evaluation."""
         if distributed.rank() == 0:
-            self._write(self._best(name), tensors, {})
+            self._write(self._weights(name), tensors, {})
 
-    def best_of(self, name: str) -> dict[str, Tensor]:
-        """Read the weights of a best measurement."""
-        return safetensors_file.read_state(self._best(name))[0]
+    def read_weights(self, name: str) -> dict[str, Tensor]:
+        """Read the weights of a best evaluation."""
+        return safetensors_file.read_state(self._weights(name))[0]
 
-    def _best(self, name: str) -> Path:
+    def _weights(self, name: str) -> Path:
         assert self.folder is not None
         return self.folder / f"best-{name}.safetensors"
 
     def save(self, phase: str, saved: Saved, keep: set[str]) -> None:
         """Write a checkpoint, then remove the best weights that are not in `keep`.
 
-        Raises WeightsError on a full disk; the checkpoint before is whole then.
+        Raises WeightsError on a full disk; the checkpoint before stays complete.
         """
         assert self.folder is not None
         start = time.monotonic()
         if distributed.rank() == 0:
-            facts = {**saved.facts, "phase": phase, "past": self.past, "left": self.left}
-            facts |= {"asked": self.asked, "notes": self.notes}
+            facts = {**saved.facts, "phase": phase, "history_before": self.history, "finished": self.finished}
+            facts |= {"request": self.request, "decisions": self.decisions}
             self._write(self.folder / STATE, saved.tensors, facts)
             for path in self.folder.glob("best-*.safetensors"):
                 if path.name.removeprefix("best-").removesuffix(".safetensors") not in keep:
@@ -138,54 +139,62 @@ class Keeper:
             safetensors_file.write_state(path, tensors, {"run": json.dumps(facts)})
         except (OSError, WeightsError) as error:
             raise WeightsError(
-                f"the run cannot be saved: {getattr(error, 'what', error)}; the last checkpoint is whole",
-                fix="free some disk space, then go on: the same command with --resume",
+                f"the run cannot be saved: {getattr(error, 'what', error)}; the last checkpoint is complete",
+                fix="free some disk space, then continue: the same command with --resume",
             ) from error
 
-    def done(self) -> None:
-        """Remove the checkpoint of a run that has come to its end."""
+    def remove(self) -> None:
+        """Remove the checkpoint of a finished run."""
         if self.folder is not None and distributed.rank() == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def check_same_request(saved: Mapping[str, Any], request: Mapping[str, Any], folder: Path) -> None:
+    """Raise RecipeError, naming the first difference, unless a run in `folder` was started by the same request."""
+    for key, value in request.items():
+        if saved.get(key) != value:
+            raise RecipeError(
+                f"{folder} holds a run with {key}={saved.get(key)!r}, and now {key}={value!r}",
+                fix=f"resume with the settings it was started with, or start anew: rm -r {folder}",
+            )
+
+
 def unfinished(out: Path) -> Path:
-    """Return where the checkpoints of a run are that will be saved to `out`."""
+    """Return the checkpoint folder of a run to `out`."""
     return out.with_name(f"{out.name}.unfinished")
 
 
-def keeper(out: Path | None, every: float, *, resume: bool) -> Keeper:
-    """Return what keeps the checkpoints of a run that will be saved to `out` (None: nowhere).
+def checkpointer(out: Path | None, every: float, *, resume: bool) -> Checkpointer:
+    """Return the checkpointer of a run to `out` (None: without checkpoints).
 
-    Raises ArtefactError if `out` is taken, or holds an unfinished run that is not to be gone on with.
+    Raises ArtefactError if there is an unfinished run to `out` and `resume` is false.
     """
     if out is None:
         if resume:
-            raise RecipeError(
-                "resume=True has nothing to go on with: a run without out=… keeps no checkpoints", fix=FIX
-            )
-        return Keeper()
+            raise RecipeError("resume=True needs a folder: a run without out=… has no checkpoints", fix=FIX)
+        return Checkpointer()
     folder = unfinished(out)
     if folder.exists() and not resume:
         raise ArtefactError(
-            f"{folder} holds a run to {out} that was stopped",
-            fix=f"go on with it: the same command with --resume (resume=True); or start afresh: rm -r {folder}",
+            f"{folder} holds an unfinished run to {out}",
+            fix=f"continue it: the same command with --resume (resume=True); or start anew: rm -r {folder}",
         )
-    return Keeper(folder, every)
+    return Checkpointer(folder, every)
 
 
 @contextmanager
-def stoppable(keeper: Keeper) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a stop at the end of the step, after a checkpoint; a second Ctrl-C stops at once."""
-    if keeper.folder is None or threading.current_thread() is not threading.main_thread():
+def stop_on_signal(checkpoints: Checkpointer) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into a stop after the current step and a checkpoint; a second signal stops at once."""
+    if checkpoints.folder is None or threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def ask(number: int, frame: object) -> None:
-        if keeper.stop:
+    def handle(number: int, frame: object) -> None:
+        if checkpoints.stop_requested:
             raise KeyboardInterrupt
-        keeper.stop = True
+        checkpoints.stop_requested = True
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -1,10 +1,10 @@
-"""The one training loop."""
+"""The training loop: the only code that trains."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -12,145 +12,157 @@ import torch
 from torch import Tensor
 
 from zoo.console import Bar, say
+from zoo.data.batch_options import BatchOptions
 from zoo.data.datasets import Batch
 from zoo.data.sampler import training_order
+from zoo.data.seeding import generator
 from zoo.finetune import distributed
+from zoo.finetune.defaults import Hyperparameters
+from zoo.finetune.freezing import train_mode
+from zoo.finetune.inference import measure
 from zoo.finetune.job import Job
-from zoo.finetune.network import Network, measured_rows, put, set_mode
-from zoo.finetune.recipe import Recipe
-from zoo.finetune.training.best_weights import Best, Row, measured
-from zoo.finetune.training.checkpoint import Keeper, Saved, stoppable
-from zoo.finetune.training.train_step import Optimisation
+from zoo.finetune.network import Network, load_state
+from zoo.finetune.training.best_weights import BestWeights, Candidate, Metrics
+from zoo.finetune.training.checkpoint import Checkpointer, Saved, stop_on_signal
+from zoo.finetune.training.train_step import TrainStep
 
 
 @dataclass(slots=True)
 class Progress:
-    """Where training is: steps taken, measurements, losses since the last of them, the best weights, seconds spent."""
+    """State of a phase: steps taken, measurements, losses since the last one, best weights, seconds spent."""
 
-    best: Best
+    best: BestWeights
     step: int = 0
-    history: list[Row] = field(default_factory=list)
+    history: list[Metrics] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of training: its name, the steps taken before it, and the most seconds it may take."""
+    """A part of a run: its name, the steps before it, and the most seconds it may take."""
 
     name: str = "tune"
-    before: int = 0
-    seconds: float = math.inf
+    steps_before: int = 0
+    max_seconds: float = math.inf
+
+
+StepHook = Callable[[int, Tensor], bool]
+"""Called with the number and the loss of each step; returning true stops the training."""
 
 
 def train(
     network: Network,
     job: Job,
-    keeper: Keeper | None = None,
+    checkpoints: Checkpointer | None = None,
     phase: Phase = Phase(),  # frozen
-    best: Best | None = None,
+    best: BestWeights | None = None,
+    on_step: StepHook | None = None,
 ) -> Progress:
-    """Train what requires gradients for recipe.steps steps; with validation data, end with the best weights.
+    """Train what requires gradients for hp.steps steps; with validation data, end with the best weights.
 
-    `best` is what the network is already known to reach. Everything random depends on recipe.seed and the number of
-    the step alone, so a run that goes on from a checkpoint of `keeper` ends with the same bits. Raises RecipeError,
-    which names the batch, when the loss is no longer finite, and KeyboardInterrupt, after a checkpoint, when it is
-    asked to stop.
+    `best` are weights known from before. Everything random depends on hp.seed and the step number alone, so a resumed
+    run ends with the same bits. Raises RecipeError, which names the batch, for a loss that is not finite, and
+    KeyboardInterrupt, after writing a checkpoint, on a signal to stop.
     """
-    keeper = keeper or Keeper()
-    optimisation = Optimisation(network, job)
-    progress = _resumed(optimisation, job, keeper, phase, best)
-    with Bar("tune", job.recipe.steps or 0) as bar, torch.random.fork_rng(), stoppable(keeper):
+    checkpoints = checkpoints or Checkpointer()
+    step = TrainStep(network, job)
+    progress = _resume(step, job, checkpoints, phase, best)
+    with Bar("tune", job.hp.steps) as bar, torch.random.fork_rng(), stop_on_signal(checkpoints):
         bar.advance(progress.step)
-        _steps(progress, optimisation, job, keeper, phase, bar)
+        for number, loss in _steps(progress, step, job, phase):
+            bar.advance(note=f"loss {progress.history[-1]['loss']:.3f}" if progress.history else "")
+            late = math.isfinite(phase.max_seconds) and distributed.broadcast(progress.seconds >= phase.max_seconds)
+            _evaluate_when_due(progress, step, job, phase, late=late)
+            if checkpoints.due():
+                _save(progress, step, checkpoints, phase)
+            if late or _is_finished(progress, job.hp) or (on_step is not None and on_step(number, loss)):
+                break
     if progress.best.first is not None:
-        put(optimisation.own, progress.best.first.state)
-    optimisation.collect(network)
+        load_state(step.local, progress.best.first.state)
+    step.copy_to(network)
     network.eval()
     return progress
 
 
-def _steps(progress: Progress, optimisation: Optimisation, job: Job, keeper: Keeper, phase: Phase, bar: Bar) -> None:
-    """Take the steps that are left, measuring and saving on the way."""
-    recipe, history = job.recipe, progress.history
-    steps = recipe.steps or 0
-    every = math.ceil(steps / (recipe.evals or 1))
-    start = time.monotonic() - progress.seconds
-    if _finished(progress, recipe):
+def _steps(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> Iterator[tuple[int, Tensor]]:
+    """Take the remaining steps; yield the number and the loss of each."""
+    if _is_finished(progress, job.hp):
         return
-    set_mode(optimisation.own, job.frozen(), hold_norms=recipe.norm == "frozen", dropout=recipe.dropout == "on")
-    for step, indices, batch in _batches(job, phase.before, progress.step):
-        progress.losses.append(optimisation.step(step, progress.step, indices, batch))
+    start = time.monotonic() - progress.seconds
+    hp = job.hp
+    update = hp.batchnorm == "train"
+    train_mode(step.local, freeze_stages=hp.freeze_stages, update_batchnorm=update, dropout=hp.dropout)
+    for number, indices, batch in _batches(job, phase.steps_before, progress.step):
+        loss = step(number, progress.step, indices, batch)
+        progress.losses.append(loss)
         progress.step, progress.seconds = progress.step + 1, time.monotonic() - start
-        bar.advance(note=f"loss {history[-1]['loss']:.3f}" if history else "")
-        late = distributed.agreed(progress.seconds >= phase.seconds) if math.isfinite(phase.seconds) else False
-        if progress.step % every == 0 or progress.step == steps or late:
-            history.append({"step": phase.before + progress.step, "loss": optimisation.mean(progress.losses)})
-            progress.losses.clear()
-            if job.valid is not None:
-                history[-1] |= _measure(progress, optimisation.own, job, phase)
-        if keeper.due():
-            _save(progress, optimisation, keeper, phase)
-        if late or _finished(progress, recipe):
-            return
+        yield number, loss
 
 
-def _finished(progress: Progress, recipe: Recipe) -> bool:
-    """Tell whether all steps are taken, or enough measurements without a better one."""
-    return progress.step >= (recipe.steps or 0) or bool(recipe.patience and progress.best.missed >= recipe.patience)
+def _is_finished(progress: Progress, hp: Hyperparameters) -> bool:
+    """Return whether all steps are taken, or early stopping applies."""
+    return progress.step >= hp.steps or bool(hp.patience and progress.best.since_best >= hp.patience)
 
 
 def _batches(job: Job, before: int, done: int) -> Iterator[tuple[int, Tensor, Batch]]:
-    """Yield (number, indices, batch) of the steps that are left; all that is random depends on the number."""
-    data, recipe = job.train, job.recipe
-    last, lengths = before + (recipe.steps or 0), data.lengths
-    turns = training_order(len(data), recipe.batch_size, last, recipe.seed, lengths=lengths, weights=job.draws)
-    for step, indices in islice(turns, before + done, None):
-        chance = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + 1)
-        yield step, indices, data.batch(indices, recipe.augment, chance, distributed.share(len(indices)))
+    """Yield (number, indices, batch) of the remaining steps."""
+    data, hp = job.train, job.hp
+    order = training_order(
+        len(data), hp.batch_size, before + hp.steps, hp.seed, lengths=data.lengths, weights=job.sampling_weights
+    )
+    for number, indices in islice(order, before + done, None):
+        shard = distributed.shard(len(indices))
+        options = BatchOptions(hp.augment, generator(hp.seed, "augment", number), shard)
+        yield number, indices, data.batch(indices, options)
 
 
-def _measure(progress: Progress, network: Network, job: Job, phase: Phase) -> Row:
-    """Measure on the validation data, and keep the weights if they are among the best."""
-    assert job.valid is not None
-    rows = measured_rows(network, job.task, job.valid, job.recipe.precision)
-    metrics = job.task.measure(rows.values, rows.targets)
-    number = phase.before + progress.step
-    progress.best.offer(measured(f"{phase.name}-{number}", number, job.task, metrics, rows.values), network)
-    return {f"valid_{name}": value for name, value in metrics.items()}
+def _evaluate_when_due(progress: Progress, step: TrainStep, job: Job, phase: Phase, *, late: bool) -> None:
+    """At each of hp.evals evenly spaced steps, record the training loss, evaluate, and keep the best weights."""
+    every = math.ceil(job.hp.steps / job.hp.evals)
+    if progress.step % every and progress.step != job.hp.steps and not late:
+        return
+    number = phase.steps_before + progress.step
+    row = {"step": number, "loss": step.mean_loss(progress.losses)}
+    progress.losses.clear()
+    if job.valid is not None:
+        found = measure(step.local, job.task, job.valid, precision=job.hp.precision)
+        progress.best.offer(Candidate.of(f"{phase.name}-{number}", number, job.task, found), step.local)
+        row |= {f"valid_{name}": value for name, value in found.metrics.items()}
+    progress.history.append(row)
 
 
-def _save(progress: Progress, optimisation: Optimisation, keeper: Keeper, phase: Phase) -> None:
-    """Write a checkpoint; if the run was asked to stop, it ends here."""
-    optimisation.check()
-    tensors = optimisation.tensors()
+def _save(progress: Progress, step: TrainStep, checkpoints: Checkpointer, phase: Phase) -> None:
+    """Write a checkpoint; a run that was asked to stop ends here."""
+    step.check_finite()
+    tensors = step.state()
     if progress.losses:
         tensors["losses"] = torch.stack(progress.losses)
-    names = progress.best.save(keeper)
+    names = progress.best.save(checkpoints)
     facts = {
         "step": progress.step,
         "history": progress.history,
         "seconds": progress.seconds,
         "best": progress.best.facts(),
-        "micro": optimisation.micro,
+        "micro_batch": step.micro_batch,
     }
-    keeper.save(phase.name, Saved(tensors, facts), names)
-    if keeper.stop:
-        say("stopped", f"at step {phase.before + progress.step}, saved; the same command with --resume goes on")
+    checkpoints.save(phase.name, Saved(tensors, facts), names)
+    if checkpoints.stop_requested:
+        say("stopped", f"at step {phase.steps_before + progress.step}, saved; the same command with --resume continues")
         raise KeyboardInterrupt
 
 
-def _resumed(optimisation: Optimisation, job: Job, keeper: Keeper, phase: Phase, best: Best | None) -> Progress:
-    """Return the progress that a checkpoint holds, with network and optimiser as they were; else a new one."""
-    saved = keeper.at(phase.name)
+def _resume(step: TrainStep, job: Job, checkpoints: Checkpointer, phase: Phase, best: BestWeights | None) -> Progress:
+    """Return the progress in a checkpoint, after restoring network and optimizer; without one, new progress."""
+    saved = checkpoints.within(phase.name)
     if saved is None:
-        best = best or Best(job.recipe.soup or 1)
-        best.begin(optimisation.own, phase.name)
+        best = best or BestWeights(job.hp.soup)
+        best.begin_phase(step.local, phase.name)
         return Progress(best)
     facts = saved.facts
-    optimisation.load(saved.tensors)
-    optimisation.micro = facts["micro"]
-    best = Best(job.recipe.soup or 1)
-    best.load(facts["best"], keeper)
+    step.load(saved.tensors)
+    step.micro_batch = facts["micro_batch"]
+    best = BestWeights(job.hp.soup)
+    best.load(facts["best"], checkpoints)
     losses = list(saved.tensors["losses"]) if "losses" in saved.tensors else []
     return Progress(best, facts["step"], facts["history"], losses, facts["seconds"])

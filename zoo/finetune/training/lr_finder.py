@@ -1,38 +1,35 @@
-"""The learning-rate finder: a short run in which the rate rises, after which the weights are as they were."""
+"""The learning-rate finder: a range test after which weights, buffers and random numbers are as before."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
-from zoo.console import Bar
-from zoo.data.sampler import training_order
 from zoo.errors import RecipeError
 from zoo.finetune.job import Job
-from zoo.finetune.network import Network, put, set_mode, weights
-from zoo.finetune.training.train_step import Optimisation
+from zoo.finetune.network import Network, copy_state, load_state
+from zoo.finetune.training.loop import train
+from zoo.finetune.training.optimizer import RANGE_TEST
 
-LOWEST, HIGHEST = 1e-7, 1.0
 STEPS = 100
-SMOOTH = 0.9
-"""How much of the running mean of the loss stays from step to step."""
-SETTLED = 10
-"""Steps until the running mean is one of as many batches as it keeps; what it does before is chance."""
-NEAR = 3
-"""Steps to each side over which the fall of the loss is measured: about half of a decade together."""
-WORSE = 4.0
-"""The run ends where the smoothed loss is this many times the smallest one."""
+SMOOTHING = 0.9
+"""Decay of the exponential moving average of the loss."""
+BURN_IN = 10
+"""Steps before the moving average covers as many batches as it remembers."""
+WINDOW = 3
+"""Steps to each side over which the slope is measured: about half a decade in all."""
+DIVERGED = 4.0
+"""The test stops when the smoothed loss exceeds its minimum by this factor."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
-    """What was found: the suggested peak rate of the head, and the smoothed loss at each rate that was tried.
+class LearningRates:
+    """The suggested peak learning rate of the head, and the smoothed loss at each rate that was tried.
 
-    The backbone's rate keeps its ratio to the head's, which the recipe says.
+    The backbone's learning rate keeps its ratio to the head's.
     """
 
     lr: float
@@ -40,56 +37,45 @@ class Rates:
     losses: tuple[float, ...]
 
 
-def find(network: Network, job: Job) -> Rates:
-    """Raise the rate from 1e-7 to 1 in 100 steps (Smith 2017, arXiv 1506.01186); suggests where the loss falls fastest.
+@dataclass(slots=True)
+class _Curve:
+    """The smoothed loss of each step; called by the training loop, it stops a diverging run."""
 
-    Weights, buffers and random numbers are as before afterwards. Raises RecipeError if the loss never falls.
+    average: float = 0.0
+    losses: list[float] = field(default_factory=list)
+
+    def __call__(self, step: int, loss: Tensor) -> bool:
+        self.average = SMOOTHING * self.average + (1 - SMOOTHING) * float(loss)
+        self.losses.append(self.average / (1 - SMOOTHING ** (step + 1)))
+        return not self.losses[-1] <= DIVERGED * min(self.losses)
+
+
+def find(network: Network, job: Job) -> LearningRates:
+    """Suggest the rate at which the loss falls fastest, of 1e-7 to 1 (Smith 2017, arXiv 1506.01186).
+
+    Raises RecipeError if the loss never falls.
     """
-    state = weights(network)
-    recipe = replace(job.recipe, steps=STEPS, warmup=0.0)
-    optimisation = Optimisation(network, replace(job, recipe=recipe))
-    rates, losses = [], []
-    smooth, lowest = 0.0, math.inf
+    state = copy_state(network)
+    hp = replace(job.hp, steps=STEPS, evals=1, schedule="range-test", patience=0)
+    curve = _Curve()
     try:
-        with Bar("find lr", STEPS) as bar, torch.random.fork_rng():
-            set_mode(network, job.frozen(), hold_norms=recipe.norm == "frozen", dropout=recipe.dropout == "on")
-            for number, rate, loss in _losses(optimisation, job, recipe.lr or 1.0):
-                smooth = SMOOTH * smooth + (1 - SMOOTH) * loss
-                mean = smooth / (1 - SMOOTH ** (number + 1))
-                lowest = min(lowest, mean)
-                rates.append(rate)
-                losses.append(mean)
-                bar.advance(note=f"lr {rate:.1e}  loss {mean:.3f}")
-                if mean > WORSE * lowest or not math.isfinite(mean):
-                    break
+        train(network, replace(job, hp=hp, valid=None), on_step=curve)
+    except RecipeError:  # diverged before the curve could stop it: the end of the test
+        if not curve.losses:
+            raise
     finally:
-        put(network, state)
+        load_state(network, state)
         network.eval()
-    return Rates(_steepest(rates, losses), tuple(rates), tuple(losses))
+    low, high = RANGE_TEST
+    rates = [low * (high / low) ** (step / (STEPS - 1)) for step in range(len(curve.losses))]
+    return LearningRates(_steepest(rates, curve.losses), tuple(rates), tuple(curve.losses))
 
 
-def _losses(optimisation: Optimisation, job: Job, peak: float) -> Iterator[tuple[int, float, float]]:
-    """Yield (step, rate of the head, loss) while the rate rises; ends where a step cannot be taken any more."""
-    data, recipe = job.train, job.recipe
-    turns = training_order(len(data), recipe.batch_size, STEPS, recipe.seed, lengths=data.lengths, weights=job.draws)
-    peaks = [group["peak"] for group in optimisation.solver.param_groups]
-    for step, indices in turns:
-        rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
-        for group, own in zip(optimisation.solver.param_groups, peaks, strict=True):
-            group["peak"] = own / peak * rate
-        chance = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step + 1)
-        batch = data.batch(indices, recipe.augment, chance)
-        try:
-            loss: Tensor = optimisation.step(step, 0, indices, batch)
-        except RecipeError:  # the loss is no longer finite: the rate is far too high, as it was meant to be
-            return
-        yield step, rate, float(loss)
-
-
-def _steepest(rates: list[float], losses: list[float]) -> float:
-    """Return the rate at which the smoothed loss falls fastest per decade, before its lowest point."""
-    end = min(range(len(losses)), key=losses.__getitem__) if losses else 0
-    slopes = [(losses[i + NEAR] - losses[i - NEAR], i) for i in range(SETTLED, end - NEAR + 1)]
+def _steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """Return the rate at which the smoothed loss falls fastest per decade, before its minimum."""
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    end = finite.index(min(finite)) if finite else 0
+    slopes = [(losses[i + WINDOW] - losses[i - WINDOW], i) for i in range(BURN_IN, end - WINDOW + 1)]
     if not slopes or min(slopes)[0] >= 0:
-        raise RecipeError("the loss falls at no learning rate", fix="look at the labels, or at another backbone")
+        raise RecipeError("the loss falls at no learning rate", fix="check the labels, or try another backbone")
     return float(f"{rates[min(slopes)[1]]:.1e}")

@@ -1,4 +1,4 @@
-"""One step of training: forward and backward, in parts where memory is short, clipping, and the optimiser."""
+"""One training step: forward and backward over micro-batches, gradient clipping, optimizer step."""
 
 from __future__ import annotations
 
@@ -11,194 +11,187 @@ import torch
 from torch import Tensor, nn
 
 from zoo.console import say
-from zoo.data.datasets import Batch, rows
+from zoo.data.datasets import Batch
 from zoo.data.mixup import mix
+from zoo.data.seeding import derive_seed, generator
 from zoo.errors import RecipeError
 from zoo.finetune import distributed, fsdp
+from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.job import Job
-from zoo.finetune.memory import is_full, release
-from zoo.finetune.network import Network, autocast, changing, put, to_device
+from zoo.finetune.memory import is_out_of_memory, release
+from zoo.finetune.network import Network, autocast, load_state, trained_tensors
 from zoo.finetune.training import optimizer
 
 
-class Optimisation:
-    """What a step changes: the parameters that train, the optimiser's state and the learning rate.
+class TrainStep:
+    """The state that a step changes: trained parameters, optimizer state and learning rates.
 
-    `micro` examples go through the network at once; it is halved when they do not fit into memory.
+    `local` is the network whose parameters train (a sharded copy under FSDP), `network` the same as it is called
+    (wrapped under DDP). `micro_batch` is the number of examples of a forward pass; out of memory halves it.
     """
 
     def __init__(self, network: Network, job: Job) -> None:
         from accelerate import Accelerator, DistributedDataParallelKwargs
 
-        self.job, self.recipe = job, job.recipe
+        self.job, self.hp = job, job.hp
         self.device = next(network.parameters()).device
-        self.micro = job.micro or job.recipe.batch_size
-        self.spread = fsdp.wanted()
-        self.own = fsdp.spread(network, job.stages) if self.spread else network
-        unused = DistributedDataParallelKwargs(
-            find_unused_parameters=distributed.world() > 1
-            and not self.spread
-            and _leaves_some_out(self.own, job, self.device)
-        )
+        self.micro_batch = job.hp.batch_size
+        self.sharded = fsdp.is_requested()
+        self.local = fsdp.shard(network) if self.sharded else network
+        ddp = distributed.world_size() > 1
+        unused = ddp and not self.sharded and _has_unused_parameters(self.local, job, self.device)
         self.accelerator = Accelerator(
             cpu=self.device.type == "cpu",
             device_placement=False,
-            kwargs_handlers=[unused] if distributed.world() > 1 else [],
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)] if ddp else [],
         )
-        solver = optimizer.optimizer(self.own, job.recipe, job.stages)
-        both: Any = (self.own, solver) if self.spread else self.accelerator.prepare(self.own, solver)
-        self.network, self.solver = both
-        self.recent: list[tuple[int, Tensor, Tensor]] = []
-        self.norm = 0.0
+        built = optimizer.build(self.local, job.hp)
+        both: Any = (self.local, built) if self.sharded else self.accelerator.prepare(self.local, built)
+        self.network, self.optimizer = both
+        self.unchecked: list[tuple[int, Tensor, Tensor]] = []
+        self.grad_norm = 0.0
 
-    def step(self, number: int, done: int, indices: Tensor, batch: Batch) -> Tensor:
-        """Take a step on a batch, or on this process's part of it; returns the loss, a scalar.
+    def __call__(self, number: int, in_phase: int, indices: Tensor, batch: Batch) -> Tensor:
+        """Take a step on this process's shard of a batch; returns the loss, a scalar.
 
-        What is random depends on the step's `number`, its rates on how many were `done` in this phase.
+        Random numbers depend on the `number` of the step in the run, the learning rate on that in its phase.
         """
-        if self.recipe.mix != "none":
-            batch = _mixed(batch, self.recipe, number)
-        batch = to_device(batch, self.device)
+        if self.hp.mixup != "none":
+            batch = _mixed(batch, self.hp, number)
+        batch = batch.to(self.device)
         while True:
-            torch.manual_seed(self.recipe.seed * 1_000_003 + number * distributed.world() + distributed.rank())
+            torch.manual_seed(derive_seed(self.hp.seed, "dropout", number, distributed.rank()))
             try:
                 loss = self._backward(batch)
                 break
             except (RuntimeError, MemoryError) as error:
-                self._use_less(error, batch)
-        self.recent.append((number, indices, loss))
-        self.norm = self._clip()
+                self._halve_micro_batch(error, batch)
+        self.unchecked.append((number, indices, loss))
+        self.grad_norm = self._clip()
         if self.device.type == "cpu":
-            self.check()
-        optimizer.set_rates(self.solver, self.recipe, done)
-        self.solver.step()
-        self.solver.zero_grad()
+            self.check_finite()
+        optimizer.set_learning_rates(self.optimizer, self.hp, in_phase)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         return loss
 
     def _backward(self, batch: Batch) -> Tensor:
-        """Add up the gradients of the batch's mean loss, part by part."""
-        assert batch.targets is not None
-        count = _examples(batch)
-        parts = [slice(start, start + self.micro) for start in range(0, count, self.micro)]
+        """Accumulate the gradients of the batch's mean loss over its micro-batches."""
+        starts = range(0, batch.size, self.micro_batch)
         total = torch.zeros((), device=self.device)
-        for number, part in enumerate(parts):
-            piece = rows(batch, part) if len(parts) > 1 else batch
-            with self._synchronised(number == len(parts) - 1):
-                loss = self._loss(piece) * piece.weight
-                self.accelerator.backward(loss * distributed.world())  # the processes' gradients are averaged
+        for start in starts:
+            part = batch.rows(slice(start, start + self.micro_batch)) if len(starts) > 1 else batch
+            with self._gradient_sync(start == starts[-1]):
+                loss = self._loss(part) * part.weight
+                self.accelerator.backward(loss * distributed.world_size())  # DDP averages the gradients
             total += loss.detach()
         return total
 
     def _loss(self, batch: Batch) -> Tensor:
-        """Return the mean loss of a part of a batch, a scalar."""
-        task, smoothing = self.job.task, self.recipe.label_smoothing
+        """Return the mean loss of a micro-batch, a scalar."""
+        task, smoothing = self.job.task, self.hp.label_smoothing
         assert batch.targets is not None
-        with autocast(self.device, self.recipe.precision):
-            outputs = self.network(batch.inputs, batch.where)
+        with autocast(self.device, self.hp.precision):
+            outputs = self.network(batch.inputs, batch.selected)
             loss = task.loss(outputs, batch.targets, smoothing)
-            if batch.others is not None:
-                loss = batch.own * loss + (1 - batch.own) * task.loss(outputs, batch.others, smoothing)
+            if batch.mixed_targets is not None:
+                mixed = task.loss(outputs, batch.mixed_targets, smoothing)
+                loss = batch.mix_weight * loss + (1 - batch.mix_weight) * mixed
         return loss
 
-    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
-        """Let the processes add up their gradients at the last part of a batch only."""
-        if self.spread:
+    def _gradient_sync(self, last: bool) -> AbstractContextManager[None]:
+        """Synchronise gradients between processes at the last micro-batch only."""
+        if self.sharded:
             self.network.set_requires_gradient_sync(last)
             return nullcontext()
-        held: AbstractContextManager[None] = self.accelerator.no_sync(self.network)
-        return nullcontext() if last else held
+        no_sync: AbstractContextManager[None] = self.accelerator.no_sync(self.network)
+        return nullcontext() if last else no_sync
 
     def _clip(self) -> float:
-        """Shorten the gradient to the recipe's norm; returns its length, where it is looked at."""
-        if not self.recipe.clip:
+        """Clip the gradient; returns its norm before, on the CPU only: on a GPU that would wait for the device."""
+        if not self.hp.max_grad_norm:
             return 0.0
-        norm = nn.utils.clip_grad_norm_(self.own.parameters(), self.recipe.clip)
-        return float(distributed.whole(norm)) if self.device.type == "cpu" else 0.0
+        norm = nn.utils.clip_grad_norm_(self.local.parameters(), self.hp.max_grad_norm)
+        return float(distributed.full_tensor(norm)) if self.device.type == "cpu" else 0.0
 
-    def _use_less(self, error: BaseException, batch: Batch) -> None:
-        """Halve what goes through the network at once; raises what is no lack of memory, or cannot be helped."""
-        if not is_full(error):
+    def _halve_micro_batch(self, error: BaseException, batch: Batch) -> None:
+        """Halve the micro-batch after running out of memory; raise any other error, and when it is 1 already."""
+        if not is_out_of_memory(error):
             raise error
-        count = _examples(batch)
-        self.micro = min(self.micro, count) // 2
-        if self.micro < 1 or distributed.world() > 1:
+        self.micro_batch = min(self.micro_batch, batch.size) // 2
+        if self.micro_batch < 1 or distributed.world_size() > 1:
             raise RecipeError(
-                f"memory is too small for a batch of {count} examples on each process",
+                f"memory is too small for a batch of {batch.size} examples on each process",
                 fix="a smaller batch_size, max_length or backbone; or strategy='probe', which keeps no gradients",
             ) from error
-        self.solver.zero_grad()
+        self.optimizer.zero_grad()
         release()
-        say("memory", f"full: {self.micro} examples at once now, {count} a step as before")
+        say("memory", f"out of memory: micro-batches of {self.micro_batch}, {batch.size} examples a step as before")
 
-    def mean(self, losses: Sequence[Tensor]) -> float:
-        """Return the mean of the losses since the last measurement, over all processes."""
-        self.check()
+    def mean_loss(self, losses: Sequence[Tensor]) -> float:
+        """Return the mean of some losses over all processes."""
+        self.check_finite()
         mean = float(torch.stack(list(losses)).mean()) if losses else 0.0
-        return float(sum(distributed.gathered(mean)))
+        return float(sum(distributed.all_gather(mean)))
 
-    def check(self) -> None:
-        """Raise RecipeError, which names the batch, if a loss since the last check, or its gradient, is not finite.
+    def check_finite(self) -> None:
+        """Raise RecipeError, naming the batch, for a loss or gradient since the last check that is not finite.
 
-        On a GPU this waits for what was computed, so it is not done at every step; before anything is saved it is.
+        On a GPU this waits for the device, so it runs before evaluations and checkpoints only.
         """
-        for number, indices, loss in self.recent:
-            if not math.isfinite(loss) or not math.isfinite(self.norm):
+        for number, indices, loss in self.unchecked:
+            if not math.isfinite(loss) or not math.isfinite(self.grad_norm):
                 value = "finite, its gradient is not," if math.isfinite(loss) else f"{float(loss)}"
                 names = self.job.names(indices.tolist())
                 raise RecipeError(
                     f"the loss is {value} at step {number + 1}, on {names}: training has diverged",
-                    fix="a smaller rate: lr=1e-4; if it is always these examples, look at them",
+                    fix="a smaller learning rate: lr=1e-4; if it is always these examples, inspect them",
                 )
-        self.recent.clear()
+        self.unchecked.clear()
 
-    def collect(self, network: Network) -> None:
-        """Give the caller's network what was learnt, if it was spread over the processes."""
-        if self.spread:
-            put(network, dict(changing(self.own)))
+    def copy_to(self, network: Network) -> None:
+        """Copy what a sharded network has learnt to the full network."""
+        if self.sharded:
+            load_state(network, dict(trained_tensors(self.local)))
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return what a checkpoint holds: weights, and the optimiser's state of each parameter by its name."""
-        state = {f"network.{name}": distributed.whole(tensor.detach()) for name, tensor in changing(self.own)}
-        for name, parameter in self._trained():
-            for key, value in self.solver.state.get(parameter, {}).items():
-                state[f"solver.{key}.{name}"] = distributed.whole(value)
+    def state(self) -> dict[str, Tensor]:
+        """Return weights, and optimizer state by parameter name, for a checkpoint."""
+        full = distributed.full_tensor
+        state = {f"network.{name}": full(tensor.detach()) for name, tensor in trained_tensors(self.local)}
+        for name, parameter in self._trained_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                state[f"optimizer.{key}.{name}"] = full(value)
         return state
 
-    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((name, p) for name, p in self.own.named_parameters() if p.requires_grad)
+    def _trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, p) for name, p in self.local.named_parameters() if p.requires_grad)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what `tensors` returned."""
-        put(self.own, {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-        for name, parameter in self._trained():
-            held: dict[str, Any] = self.solver.state[parameter]
-            for key in {k.split(".")[1] for k in tensors if k.startswith("solver.")}:
-                if (value := tensors.get(f"solver.{key}.{name}")) is not None:
-                    same = value.shape == parameter.shape  # moments lie in memory as their parameter does
+        """Restore the result of `state`."""
+        weights = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+        load_state(self.local, weights)
+        keys = {name.split(".")[1] for name in tensors if name.startswith("optimizer.")}
+        for name, parameter in self._trained_parameters():
+            held: dict[str, Any] = self.optimizer.state[parameter]
+            for key in keys:
+                if (value := tensors.get(f"optimizer.{key}.{name}")) is not None:
+                    same = value.shape == parameter.shape  # moments have the memory format of their parameter
                     held[key] = torch.empty_like(parameter) if same else value.clone()
                     distributed.copy_into(held[key], value)
 
 
-def _leaves_some_out(network: Network, job: Job, device: torch.device) -> bool:
-    """Tell whether this task reads some of the parameters not at all: the processes have to know."""
-    batch = to_device(job.train.batch(torch.arange(min(2, len(job.train)))), device)
+def _has_unused_parameters(network: Network, job: Job, device: torch.device) -> bool:
+    """Return whether the loss of this task does not depend on some parameters: DDP has to know."""
+    batch = job.train.batch(torch.arange(min(2, len(job.train)))).to(device)
     assert batch.targets is not None
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    loss = job.task.loss(network(batch.inputs, batch.where), batch.targets)
+    loss = job.task.loss(network(batch.inputs, batch.selected), batch.targets)
     return any(grad is None for grad in torch.autograd.grad(loss, trained, allow_unused=True))
 
 
-def _examples(batch: Batch) -> int:
-    inputs = batch.inputs
-    return len(next(iter(inputs.values())) if isinstance(inputs, dict) else inputs)
-
-
-def _mixed(batch: Batch, recipe: Any, step: int) -> Batch:
-    """Mix the images of a batch with each other."""
+def _mixed(batch: Batch, hp: Hyperparameters, step: int) -> Batch:
+    """Apply mixup or cutmix to a batch of images."""
     assert isinstance(batch.inputs, Tensor)
     assert batch.targets is not None
-    chance = torch.Generator().manual_seed(
-        (recipe.seed * 1_000_003 + step + 1) * distributed.world() + distributed.rank()
-    )
-    found = mix(batch.inputs, recipe.mix, chance)
-    return batch._replace(inputs=found.inputs, others=batch.targets[found.partner], own=found.share)
+    mixed = mix(batch.inputs, hp.mixup, generator(hp.seed, "mixup", step, distributed.rank()))
+    return batch._replace(inputs=mixed.inputs, mixed_targets=batch.targets[mixed.partner], mix_weight=mixed.share)

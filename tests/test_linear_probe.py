@@ -1,4 +1,4 @@
-"""zoo.finetune.features.linear_probe: a linear head solved to convergence (checked against scikit-learn)."""
+"""The linear probe, checked against scikit-learn."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def blobs(per_class: int, classes: int = 3, dim: int = 5, spread: float = 1.0) -
     return (centres[targets] + noise) * torch.tensor([1.0, 10.0, 0.1, 5.0, 1.0]) + 3, targets
 
 
-def test_it_equals_scikit_learns_logistic_regression():
+def test_probe_equals_scikit_learns_logistic_regression():
     features, targets = blobs(20)
     l2 = 0.05
-    head, _ = linear_probe.fit(Classify.of([0, 1, 2]), linear_probe.Rows(features, targets), l2, seed=0)
+    head, _ = linear_probe.fit(Classify.of([0, 1, 2]), linear_probe.ProbeData(features, targets), l2, seed=0)
     scaled = StandardScaler().fit_transform(features)
     # scikit-learn minimises C * sum of losses + |W|² / 2, we mean loss + l2 / 2 * |W|²
     reference = LogisticRegression(C=1 / (l2 * len(targets)), tol=1e-9, max_iter=5000).fit(scaled, targets)
@@ -30,23 +30,23 @@ def test_it_equals_scikit_learns_logistic_regression():
     torch.testing.assert_close(head(features).softmax(1), expected, atol=2e-4, rtol=0)
 
 
-def test_the_strength_is_swept_on_the_training_examples():
+def test_penalty_is_cross_validated():
     features, targets = blobs(12, spread=4.0)
-    _, chosen = linear_probe.fit(Classify.of([0, 1, 2]), linear_probe.Rows(features, targets), None, seed=0)
-    assert chosen in linear_probe.STRENGTHS
+    _, chosen = linear_probe.fit(Classify.of([0, 1, 2]), linear_probe.ProbeData(features, targets), None, seed=0)
+    assert chosen in linear_probe.PENALTIES
 
 
-def test_one_example_a_class_takes_the_default_strength():
+def test_one_example_a_class_takes_the_default_penalty():
     features, targets = blobs(1)
-    head, chosen = linear_probe.fit(Classify.of([0, 1, 2]), linear_probe.Rows(features, targets), None, seed=0)
-    assert chosen == linear_probe.FEW
+    head, chosen = linear_probe.fit(Classify.of([0, 1, 2]), linear_probe.ProbeData(features, targets), None, seed=0)
+    assert chosen == linear_probe.DEFAULT_PENALTY
     assert head(features).argmax(1).tolist() == targets.tolist()
 
 
-def test_a_constant_feature_does_no_harm():
+def test_constant_feature_gets_zero_weight():
     features, targets = blobs(5)
     features[:, 2] = 7.0
-    head, _ = linear_probe.fit(Classify.of([0, 1, 2]), linear_probe.Rows(features, targets), 0.01, seed=0)
+    head, _ = linear_probe.fit(Classify.of([0, 1, 2]), linear_probe.ProbeData(features, targets), 0.01, seed=0)
     assert head.weight[:, 2].abs().max() == 0
     assert torch.isfinite(head.weight).all()
 
@@ -54,13 +54,13 @@ def test_a_constant_feature_does_no_harm():
 @pytest.mark.parametrize("per_class", [2, 3, 9])
 def test_folds_hold_every_example_once(per_class):
     targets = torch.arange(3).repeat_interleave(per_class)
-    folds = linear_probe._folds(linear_probe.Rows(torch.zeros(len(targets), 1), targets), seed=0)
+    folds = linear_probe._folds(linear_probe.ProbeData(torch.zeros(len(targets), 1), targets), seed=0)
     assert sorted(torch.cat(folds).tolist()) == list(range(3 * per_class))
     assert len(folds) == min(5, per_class)
 
 
-def test_it_is_bit_identical_when_repeated():
+def test_probe_is_deterministic():
     features, targets = blobs(8)
-    first, _ = linear_probe.fit(Classify.of([0, 1, 2]), linear_probe.Rows(features, targets), None, seed=0)
-    again, _ = linear_probe.fit(Classify.of([0, 1, 2]), linear_probe.Rows(features, targets), None, seed=0)
+    first, _ = linear_probe.fit(Classify.of([0, 1, 2]), linear_probe.ProbeData(features, targets), None, seed=0)
+    again, _ = linear_probe.fit(Classify.of([0, 1, 2]), linear_probe.ProbeData(features, targets), None, seed=0)
     assert torch.equal(first.weight, again.weight)

@@ -1,4 +1,4 @@
-"""zoo.finetune.features.frozen_prefix: the frozen first stages run once, in every family, and nothing else changes."""
+"""The frozen prefix: the first stages run once, in every family, with the same features and gradients."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from torch import nn
 
 import zoo
 from zoo.data import prepare
-from zoo.data.datasets import Labelled
+from zoo.data.datasets import LabelledDataset
 from zoo.data.examples import Examples
-from zoo.finetune.features.frozen_prefix import replayed
+from zoo.finetune.features.frozen_prefix import frozen_prefix
 from zoo.finetune.recipe import Recipe
-from zoo.finetune.setup import how
+from zoo.finetune.setup import preprocessing
 from zoo.plugin import Backbone, Features, ImageInput
 
 CANNOT = {"t5", "mpnet", "deberta-v2", "albert"}
 """The layers of the first three share a position bias, those of albert everything."""
 
 
-def data_for(backbone: Backbone, count: int = 9) -> Labelled:
+def data_for(backbone: Backbone, count: int = 9) -> LabelledDataset:
     inputs = [pixels for pixels, _ in pictures.pairs(count // 3)]
     if not isinstance(backbone.input, ImageInput):
         inputs = [text for text, _ in words.reviews(count)]
     examples = Examples(inputs, [0] * count, "tests")
-    return Labelled(prepare.prepare(examples, how(backbone, Recipe(), keep=False)).inputs, torch.arange(count) % 2)
+    how = preprocessing(backbone, Recipe(), cache=False)
+    return LabelledDataset(prepare.prepare(examples, how).inputs, torch.arange(count) % 2)
 
 
 def gradients(backbone: Backbone, batch, frozen: int) -> dict[str, torch.Tensor]:
@@ -51,9 +52,9 @@ def check(backbone: Backbone, can: bool = True) -> None:
     for frozen in range(1, len(backbone.stages)):
         expected = gradients(backbone, data.batch(order), frozen)
         features = backbone.module(data.batch(order).inputs).pooled.detach()
-        with replayed(backbone, (data, None, data), frozen, precision="fp32") as replay:
-            assert replay.sets[1] is None
-            batch = replay.sets[2].batch(order)
+        with frozen_prefix(backbone, (data, None, data), frozen, precision="fp32") as replay:
+            assert replay.datasets[1] is None
+            batch = replay.datasets[2].batch(order)
             found = gradients(backbone, batch, frozen)
             torch.testing.assert_close(backbone.module(batch.inputs).pooled.detach(), features, atol=1e-5, rtol=1e-4)
             assert backbone.module.state_dict().keys() == keys
@@ -101,31 +102,31 @@ class Around(nn.Module):
 
 
 @pytest.mark.parametrize(("twice", "why"), [(False, "do not replay"), (True, "called more than once")])
-def test_what_cannot_be_replayed_runs_each_time(twice, why):
+def test_stages_that_cannot_be_replayed_run_each_time(twice, why):
     torch.manual_seed(0)
     spec = ImageInput(16, (0.5,) * 3, (0.5,) * 3)
     backbone = Backbone(Around(twice), 3, spec, (("first",), ("second",)))
     data = data_for(backbone)
     expected = backbone.module(data.batch(torch.arange(4)).inputs).pooled
-    with replayed(backbone, (data,), 1, precision="fp32") as replay:
+    with frozen_prefix(backbone, (data,), 1, precision="fp32") as replay:
         assert not replay.cached
-        assert replay.said.startswith("the 1 frozen stages run each time: ")
-        assert why in replay.said
-        assert replay.sets == (data,)
+        assert replay.description.startswith("the 1 frozen stages run each time: ")
+        assert why in replay.description
+        assert replay.datasets == (data,)
         torch.testing.assert_close(backbone.module(data.batch(torch.arange(4)).inputs).pooled, expected)
 
 
-def test_the_frozen_part_runs_once_and_the_module_is_put_back(pretrained):
+def test_frozen_modules_run_once_and_are_restored(pretrained):
     backbone = zoo.load(pretrained, "cpu").backbone
     data, found = data_for(backbone), []
     backbone.module.conv1.register_forward_hook(lambda _, __, output: found.append(bool(output.any())))
 
     def fail() -> None:
-        with replayed(backbone, (data,), 2, precision="fp32") as replay:
+        with frozen_prefix(backbone, (data,), 2, precision="fp32") as replay:
             assert sum(found) <= 5  # four looks at the net, the set
             found.clear()
             for _ in range(3):
-                backbone.module(replay.sets[0].batch(torch.arange(4)).inputs)
+                backbone.module(replay.datasets[0].batch(torch.arange(4)).inputs)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -135,26 +136,26 @@ def test_the_frozen_part_runs_once_and_the_module_is_put_back(pretrained):
     assert not backbone.module._forward_pre_hooks
 
 
-def test_large_activations_are_mapped_and_removed(pretrained, monkeypatch, tmp_path):
-    monkeypatch.setattr("zoo.finetune.features.prefix_activations.SMALL", 0)
+def test_large_activations_are_memory_mapped_and_removed(pretrained, monkeypatch, tmp_path):
+    monkeypatch.setattr("zoo.finetune.features.prefix_activations.IN_MEMORY", 0)
     backbone = zoo.load(pretrained, "cpu").backbone
     data = data_for(backbone)
     expected = backbone.module(data.batch(torch.arange(4)).inputs).pooled
-    with replayed(backbone, (data,), 2, precision="fp32") as replay:
+    with frozen_prefix(backbone, (data,), 2, precision="fp32") as replay:
         assert list((tmp_path / "store" / "cache" / "activations").iterdir())
-        torch.testing.assert_close(backbone.module(replay.sets[0].batch(torch.arange(4)).inputs).pooled, expected)
+        torch.testing.assert_close(backbone.module(replay.datasets[0].batch(torch.arange(4)).inputs).pooled, expected)
     assert not list((tmp_path / "store" / "cache" / "activations").iterdir())
 
 
-def test_too_large_activations_are_not_kept(pretrained):
+def test_activations_above_the_limit_are_not_cached(pretrained):
     backbone = zoo.load(pretrained, "cpu").backbone
-    with replayed(backbone, (data_for(backbone),), 2, precision="fp32", limit=10) as replay:
-        assert "would take" in replay.said
+    with frozen_prefix(backbone, (data_for(backbone),), 2, precision="fp32", max_bytes=10) as replay:
+        assert "would take" in replay.description
 
 
 @pytest.mark.parametrize("frozen", [0, 99])
-def test_nothing_to_keep(pretrained, frozen):
+def test_no_or_all_stages_frozen_caches_nothing(pretrained, frozen):
     backbone = zoo.load(pretrained, "cpu").backbone
     data = data_for(backbone)
-    with replayed(backbone, (data,), frozen, precision="fp32") as replay:
+    with frozen_prefix(backbone, (data,), frozen, precision="fp32") as replay:
         assert replay == type(replay)((data,), "", False)

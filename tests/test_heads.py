@@ -1,10 +1,10 @@
-"""zoo.tasks.label_match: labels found among the names of pretrained classes."""
+"""Heads: rows of a pretrained classifier are found by label."""
 
 from __future__ import annotations
 
 import pytest
 
-from zoo.tasks.label_match import match
+from zoo.finetune.heads import match_labels
 
 NAMES = (("tench", "Tinca tinca"), ("hen",), ("crane", "bird"), ("crane", "machine"), ("tabby", "tabby cat"))
 
@@ -24,9 +24,9 @@ NAMES = (("tench", "Tinca tinca"), ("hen",), ("crane", "bird"), ("crane", "machi
         (("hen", 1), None),
     ],
 )
-def test_labels_match_classes_all_or_none(labels, expected):
-    assert match(labels, NAMES) == expected
+def test_labels_match_pretrained_classes_all_or_none(labels, expected):
+    assert match_labels(labels, NAMES) == expected
 
 
-def test_a_name_twice_in_one_class_is_one_name():
-    assert match(["a_b"], [("A b", "a-b")]) == [0]
+def test_synonyms_of_one_class_are_not_ambiguous():
+    assert match_labels(["a_b"], [("A b", "a-b")]) == [0]

@@ -1,4 +1,4 @@
-"""zoo.finetune.training.autotune: how a net runs is found out once, kept, and undone."""
+"""Autotune: the fastest execution is timed once a machine, stored, applied and undone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hub import Hub
 
 import zoo
 from zoo.finetune.training import autotune
-from zoo.finetune.training.autotune import Speed, fitting
+from zoo.finetune.training.autotune import Execution, applied
 
 DATA = pictures.pairs(6)
 QUICK = {"strategy": "full", "steps": 2, "evals": 1, "batch_size": 8}
@@ -21,32 +21,32 @@ QUICK = {"strategy": "full", "steps": 2, "evals": 1, "batch_size": 8}
 
 @pytest.fixture
 def worth(monkeypatch):
-    """Make every run long enough for timings, and let bf16 win them."""
+    """Time runs of any length, and let bf16 win."""
     monkeypatch.setattr(autotune, "WORTH", 0.0)
     asked = []
 
-    def seconds(trial, how, times=2):
+    def seconds(timer, how, repeats=2):
         asked.append(how)
         return 1.0 if how.precision == "fp32" else 0.4
 
-    monkeypatch.setattr(autotune.Trial, "seconds", seconds)
+    monkeypatch.setattr(autotune.StepTimer, "seconds", seconds)
     return asked
 
 
-def test_the_fastest_way_is_found_once_and_kept(pretrained, worth, tmp_path, capsys):
+def test_fastest_execution_is_timed_once_and_stored(pretrained, worth, tmp_path, capsys):
     model = zoo.load(pretrained, "cpu").finetune(DATA, **QUICK)
     assert model.recipe.precision == "bf16"
-    assert "speed     bf16, channels last: 2.5 x the speed of fp32, channels last" in capsys.readouterr().out
+    assert "autotune  bf16, channels last: 2.5 x as fast as fp32, channels last" in capsys.readouterr().out
     asked = len(worth)
-    (kept,) = (tmp_path / "store" / "cache" / "speed").iterdir()
+    (kept,) = (tmp_path / "store" / "cache" / "autotune").iterdir()
     assert json.loads(kept.read_text())["precision"] == "bf16"
     again = zoo.load(pretrained, "cpu").finetune(DATA, **QUICK)
     assert (len(worth), again.recipe.precision) == (asked, "bf16")
 
 
-def test_a_choice_that_cannot_be_read_is_made_again(pretrained, worth, tmp_path):
+def test_unreadable_choice_is_timed_again(pretrained, worth, tmp_path):
     zoo.load(pretrained, "cpu").finetune(DATA, **QUICK)
-    (kept,) = (tmp_path / "store" / "cache" / "speed").iterdir()
+    (kept,) = (tmp_path / "store" / "cache" / "autotune").iterdir()
     kept.write_text("{")
     assert zoo.load(pretrained, "cpu").finetune(DATA, **QUICK).recipe.precision == "bf16"
 
@@ -55,13 +55,13 @@ def test_a_choice_that_cannot_be_read_is_made_again(pretrained, worth, tmp_path)
     ("settings", "precision"),
     [({"autotune": False}, "fp32"), ({"precision": "fp32"}, "fp32"), ({"precision": "bf16"}, "bf16")],
 )
-def test_what_is_asked_for_is_done(pretrained, worth, settings, precision):
+def test_explicit_precision_overrides_autotune(pretrained, worth, settings, precision):
     model = zoo.load(pretrained, "cpu").finetune(DATA, **QUICK, **settings)
     assert model.recipe.precision == precision
     assert {how.precision for how in worth} <= {precision}
 
 
-def test_timing_changes_nothing(pretrained, monkeypatch):
+def test_timing_does_not_change_the_result(pretrained, monkeypatch):
     expected = zoo.load(pretrained, "cpu").finetune(DATA, **QUICK, precision="fp32", autotune=False)
     monkeypatch.setattr(autotune, "WORTH", 0.0)
     monkeypatch.setattr(autotune, "GAIN", 0.0)  # nothing is fast enough to be chosen
@@ -69,9 +69,9 @@ def test_timing_changes_nothing(pretrained, monkeypatch):
     assert timed.history == expected.history
 
 
-def test_a_short_run_is_not_timed_for_long(pretrained, capsys):
+def test_short_run_is_not_timed(pretrained, capsys):
     zoo.load(pretrained, "cpu").finetune(DATA, **QUICK)
-    assert "speed" not in capsys.readouterr().out
+    assert "autotune" not in capsys.readouterr().out
 
 
 def attentive(name, repos, monkeypatch):
@@ -81,13 +81,13 @@ def attentive(name, repos, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama", "vit"])
-def test_both_kinds_of_attention_of_a_hub_net_give_the_same(kind, monkeypatch):
+def test_plain_and_fused_attention_of_hub_nets_agree(kind, monkeypatch):
     backbone = attentive("hf/tiny/net", {"tiny/net": tiny.repository(kind)}, monkeypatch)
     inputs = torch.rand(2, 3, backbone.input.size, backbone.input.size) if kind == "vit" else tiny.batch()
     plain_and_fused(backbone, inputs)
 
 
-def test_both_kinds_of_attention_of_a_timm_net_give_the_same(monkeypatch):
+def test_plain_and_fused_attention_of_timm_nets_agree(monkeypatch):
     import timm
     from safetensors.torch import save
 
@@ -110,7 +110,7 @@ def plain_and_fused(backbone, inputs):
         fused = backbone.module(inputs).pooled
         assert calls
         calls.clear()
-        with fitting(backbone, Speed(attention="plain")):
+        with applied(backbone, Execution(attention="plain")):
             plain = backbone.module(inputs).pooled
         assert not calls
         backbone.module(inputs)
@@ -118,11 +118,11 @@ def plain_and_fused(backbone, inputs):
     torch.testing.assert_close(plain, fused, atol=1e-5, rtol=1e-4)
 
 
-def test_a_net_without_the_choice_has_no_switch(pretrained):
+def test_net_without_attention_has_no_switch(pretrained):
     assert zoo.load(pretrained, "cpu").backbone.attention is None
 
 
-def test_what_was_decided_holds_for_a_run_that_goes_on(pretrained, worth):
-    keeper = SimpleNamespace(notes={"speed": {"precision": "bf16", "channels_last": False}})
-    assert autotune.tuned(None, None, keeper) == Speed("bf16", channels_last=False)
+def test_resumed_run_keeps_its_execution(pretrained, worth):
+    known = SimpleNamespace(decisions={"execution": {"precision": "bf16", "channels_last": False}})
+    assert autotune.choose(None, None, known) == Execution("bf16", channels_last=False)
     assert worth == []

@@ -23,7 +23,7 @@ def test_a_tally_of_parts_measures_as_the_whole(sizes, seed):
     logits = 5 * torch.randn(sum(sizes), 9, generator=chance)
     targets = torch.randint(9, (sum(sizes),), generator=chance)
     task = MaskedLM()
-    parts = [task.tally(*pair) for pair in zip(logits.split(sizes), targets.split(sizes), strict=True)]
+    parts = [task.statistics(*pair) for pair in zip(logits.split(sizes), targets.split(sizes), strict=True)]
     found = task.measure(parts, None)
     assert found["loss"] == pytest.approx(float(F.cross_entropy(logits, targets)), rel=1e-5)
     assert found["loss"] == pytest.approx(float(task.loss(logits, targets)), rel=1e-5)
@@ -33,18 +33,18 @@ def test_a_tally_of_parts_measures_as_the_whole(sizes, seed):
 
 @both
 def test_a_tally_is_two_numbers_a_token(task):
-    assert task.tally(torch.randn(5, 1000), torch.zeros(5, dtype=torch.long)).shape == (5, 2)
+    assert task.statistics(torch.randn(5, 1000), torch.zeros(5, dtype=torch.long)).shape == (5, 2)
 
 
 @both
 def test_even_odds_have_a_perplexity_of_the_vocabulary(task):
-    found = task.measure([task.tally(torch.zeros(4, 50), torch.arange(4))], None)
+    found = task.measure([task.statistics(torch.zeros(4, 50), torch.arange(4))], None)
     assert found["perplexity"] == pytest.approx(50, rel=1e-5)
 
 
 @both
 def test_a_hopeless_model_has_a_finite_perplexity(task):
-    found = task.measure([task.tally(torch.tensor([[1e6, 0.0]]), torch.tensor([1]))], None)
+    found = task.measure([task.statistics(torch.tensor([[1e6, 0.0]]), torch.tensor([1]))], None)
     assert found["loss"] == 1e6
     assert math.isfinite(found["perplexity"])
 

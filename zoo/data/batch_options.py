@@ -1,0 +1,34 @@
+"""BatchOptions: how a dataset prepares a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """How a batch is prepared.
+
+    augment    name of the augmentation of images (zoo.data.augmentation.STEPS)
+    generator  source of everything random; None: nothing is random (evaluation)
+    shard      rows of the batch that this process prepares, equal to the same rows of the whole batch; None: all
+    """
+
+    augment: str = "none"
+    generator: torch.Generator | None = None
+    shard: slice | None = None
+
+    @property
+    def rows(self) -> slice:
+        """The shard as a slice."""
+        return slice(None) if self.shard is None else self.shard
+
+    def of(self, indices: Tensor) -> Tensor:
+        """Return the indices of this shard."""
+        return indices[self.rows]
+
+
+EVALUATION = BatchOptions()
