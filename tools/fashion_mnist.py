@@ -21,7 +21,7 @@ RECIPE = {
     "batch_size": 128,
     "lr": 0.1,
     "weight_decay": 5e-4,
-    "warmup": 0.15,
+    "warmup_ratio": 0.15,
     "augment": "shift-flip",
     "precision": "bf16",
     "patience": 0,
