@@ -1,4 +1,4 @@
-# Every target sets up what it needs: on a fresh machine `make demo` or `make test` is all there is to type.
+# Every target sets up what it needs: `make demo` or `make test` works on a new machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 setup: $(READY)
 
-# venv and pip: a fresh machine has nothing else.
+# venv and pip: nothing else is needed on a new machine.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
@@ -22,6 +22,7 @@ test: $(READY)
 	$(BIN)/pytest -n auto --maxprocesses 4
 
 check: $(READY)
+	$(BIN)/python tools/check_tree.py
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -37,6 +38,7 @@ bench: $(READY)
 	$(BIN)/python tools/bench/parity.py
 	$(BIN)/python tools/bench/startup.py
 	$(BIN)/python tools/bench/loading.py
+	$(BIN)/python tools/bench/images.py
 	$(BIN)/python tools/bench/pull.py
 	$(BIN)/python tools/bench/crowded.py
 
