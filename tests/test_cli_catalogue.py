@@ -80,7 +80,7 @@ def test_list_takes_a_limit_as_people_write_it(zoo, birds, limit, names):
 def test_a_limit_that_is_no_number_is_a_usage_error(zoo):
     result = zoo("list", "--max-params", "many")
     assert result.exit_code == 2
-    assert "'many' is no number such as 500K, 30M or 1.5B" in result.output
+    assert "'many' is not a number such as 500K, 30M or 1.5B" in result.output
 
 
 def test_a_narrow_terminal_cuts_the_last_column_and_never_a_name(monkeypatch, capsys):
@@ -95,7 +95,7 @@ def test_a_narrow_terminal_cuts_the_last_column_and_never_a_name(monkeypatch, ca
     ("count", "text"), [(None, "?"), (12, "12"), (8672, "8.67K"), (11176512, "11.2M"), (1.5e9, "1.5B")]
 )
 def test_parameters_are_written_short(count, text):
-    assert catalogue._amount(count) == text
+    assert catalogue._count_text(count) == text
 
 
 def test_info_shows_all_that_is_known(zoo, birds):
@@ -123,8 +123,8 @@ def test_pull_dry_run_says_what_it_would_fetch_and_fetches_nothing(zoo, birds):
     output = zoo("pull", "robin", "wren", "--dry-run").output
     assert "file://" in output
     assert "w.safetensors  5 bytes" in output
-    assert "to fetch: 1 of 1 files, 5 bytes" in output
-    assert "nothing to pull: an architecture with random weights" in output
+    assert "to download: 1 of 1 files, 5 bytes" in output
+    assert "nothing to pull: randomly initialised" in output
     assert json.loads(zoo("info", "robin", "--json").output)["pulled"] is False
 
 

@@ -138,7 +138,7 @@ def test_control_characters_in_names_are_escaped():
 def test_the_command_reports_the_result_and_refuses_to_overwrite():
     saved({"model": {"a": WEIGHT}, "epoch": 1})
     result = CliRunner().invoke(main, ["convert", "pytorch_model.bin", "model.safetensors"])
-    assert result.output == "model.safetensors: 1 tensor from pytorch_model.bin; left out: epoch\n"
+    assert result.output == "model.safetensors: 1 tensor from pytorch_model.bin; skipped: epoch\n"
     result = CliRunner().invoke(main, ["convert", "pytorch_model.bin", "model.safetensors"])
     assert "already exists" in result.output
     assert result.exit_code == 1

@@ -32,7 +32,7 @@ def test_the_command_prints_a_line_each_or_one_document():
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 0
     assert "warn  hub" in result.output  # nothing listens there in tests
-    assert "fix:            check network and proxy" in result.output
+    assert "fix:            check network, proxy" in result.output
     document = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).output)
     assert {"topic", "state", "seen", "fix"} == document[0].keys()
 

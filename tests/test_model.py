@@ -254,7 +254,7 @@ def test_an_unknown_device_is_told(name):
 
 
 def test_a_folder_that_is_no_saved_model_is_told(tmp_path):
-    with pytest.raises(ArtefactError, match="is no saved model"):
+    with pytest.raises(ArtefactError, match="is not a saved model"):
         zoo.load(tmp_path)
 
 

@@ -123,7 +123,7 @@ def test_pull_all_pulls_the_other_entries_if_one_fails(hub):
 
 def test_verify_reports_damaged_files_and_pull_repairs_them(hub, zoo, row):
     zoo("pull", "mine/net")
-    assert "2 files of 1 backbones are as pulled" in zoo("verify").output
+    assert "2 files of 1 backbones verified" in zoo("verify").output
     blob = store.home() / "blobs" / sha256(WEIGHTS)
     blob.chmod(0o644)
     blob.write_bytes(b"X" + WEIGHTS[1:])
@@ -200,10 +200,10 @@ def test_dry_run_requests_only_metadata(hub, zoo, row):
     output = zoo("pull", "mine/net", "--dry-run").output
     assert "model.safetensors  0.3 MB" in output
     assert f"sha256 {sha256(WEIGHTS)}" in output
-    assert "to fetch: 2 of 2 files, 0.3 MB" in output
+    assert "to download: 2 of 2 files, 0.3 MB" in output
     assert {request.method for request in hub.requests} == {"HEAD"}
     zoo("pull", "mine/net")
-    assert "to fetch: 0 of 2 files, 0 bytes" in zoo("pull", "mine/net", "--dry-run").output
+    assert "to download: 0 of 2 files, 0 bytes" in zoo("pull", "mine/net", "--dry-run").output
 
 
 def test_pull_creates_the_lock_file_given(hub, zoo, row):

@@ -1,4 +1,4 @@
-"""The command `zoo`: a group whose commands are imported when they are used, and how errors are shown."""
+"""The `zoo` command group: commands are imported lazily, and a ZooError is printed without a traceback."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ COMMANDS = {
     "predict": "zoo.cli.train:predict",
     "demo": "zoo.cli.demo:demo",
 }
-"""Where each command is, in the order of `zoo --help`; modules of this package import nothing heavy at the top."""
+"""Import paths of the commands in `zoo --help` order; modules of this package import heavy libraries lazily."""
 
 
 class Zoo(click.Group):
-    """A group that imports a command's module when it is asked for, and shows a ZooError without a traceback."""
+    """Click group that imports commands lazily and prints a ZooError without a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command called `cmd_name`."""
+        """Import and return the command `cmd_name`, or None if there is none."""
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name].partition(":")
@@ -44,8 +44,8 @@ class Zoo(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; a ZooError ends it with two lines on stderr (with --json: one document) and exit code 1."""
-        as_json = "--json" in ctx.args  # looked up here, because an error may come before the command has parsed it
+        """Run the command; on ZooError print two lines to stderr (with --json: a JSON document), exit with 1."""
+        as_json = "--json" in ctx.args  # read here: the error may be raised before the command parses its options
         try:
             return super().invoke(ctx)
         except ZooError as error:
@@ -53,11 +53,11 @@ class Zoo(click.Group):
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
-            ctx.exit(130)  # what shells report for a command that Ctrl-C ended
+            ctx.exit(130)  # 128 + SIGINT, as shells report it
 
 
 def show(error: ZooError, as_json: bool) -> None:
-    """Print an error: what happened and how to go on."""
+    """Print an error and its fix."""
     if as_json:
         click.echo(json.dumps({"error": error.what, "fix": error.fix}, ensure_ascii=False))
     else:
@@ -65,7 +65,7 @@ def show(error: ZooError, as_json: bool) -> None:
 
 
 def complete_name(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Complete the name of a backbone (`shell_complete=` of every NAME argument)."""
+    """Complete backbone names (`shell_complete=` of NAME arguments)."""
     from zoo.catalogue import registry
 
     try:

@@ -1,4 +1,4 @@
-"""The commands about what there is: list, info."""
+"""Commands that show the catalogue: list, info."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from zoo.cli import complete_name
 from zoo.plugin import Entry, ImageInput, TextInput
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-LEAST = 8
-"""Characters that the last column of a table keeps, however narrow the terminal."""
+MIN_WIDTH = 8
+"""Minimum width of the last table column, in characters."""
 SCALES = {"K": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 
 
-def _count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """Return the number that `30M` writes; a usage error if it writes none."""
+def _parse_count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Parse a count such as `30M`; raises click.BadParameter."""
     if value is None:
         return None
     text = value.upper()
@@ -30,20 +30,22 @@ def _count(ctx: click.Context, param: click.Parameter, value: str | None) -> int
     try:
         return round(float(text[:-1] if scale > 1 else text) * scale)
     except (ValueError, OverflowError) as error:
-        raise click.BadParameter(f"{value!r} is no number such as 500K, 30M or 1.5B", ctx, param) from error
+        raise click.BadParameter(f"{value!r} is not a number such as 500K, 30M or 1.5B", ctx, param) from error
 
 
 @click.command("list")
 @click.argument("pattern", required=False)
-@click.option("--plugin", help="Only the rows of this plugin.")
-@click.option("--modality", type=click.Choice(["image", "text"]), help="Only this kind of input.")
+@click.option("--plugin", help="Only backbones of this plugin.")
+@click.option("--modality", type=click.Choice(["image", "text"]), help="Only backbones for this modality.")
 @click.option("--task", help="Only backbones for this task, such as classify.")
-@click.option("--max-params", callback=_count, metavar="N", help="At most this many parameters: 500K, 30M.")
-@click.option("--license", help="Only this licence, such as apache-2.0.")
-@click.option("--pulled", is_flag=True, help="Only backbones whose weights are on this machine.")
+@click.option(
+    "--max-params", callback=_parse_count, metavar="N", help="Maximum number of parameters, such as 500K or 30M."
+)
+@click.option("--license", help="Only backbones with this licence, such as apache-2.0.")
+@click.option("--pulled", is_flag=True, help="Only backbones with downloaded weights.")
 @JSON
 def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> None:
-    """List backbones; PATTERN is a part of a name, or a glob."""
+    """List backbones; PATTERN is a substring of the name or a glob."""
     from zoo import store
 
     found = registry.search(pattern, **filters)
@@ -64,7 +66,7 @@ def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> N
 @click.argument("name", shell_complete=complete_name)
 @JSON
 def info(name: str, as_json: bool) -> None:
-    """Show all that is known about a backbone."""
+    """Show the details of a backbone."""
     from zoo import store
 
     entry = registry.find(name)
@@ -72,7 +74,7 @@ def info(name: str, as_json: bool) -> None:
     if as_json:
         print_json({**row_from_entry(entry), "pulled": here, "catalogue": entry.catalogue})
         return
-    for topic, text in _facts(entry, here):
+    for topic, text in _details(entry, here):
         click.echo(f"{topic:<14} {text}")
 
 
@@ -82,34 +84,34 @@ def print_json(document: object) -> None:
 
 
 def print_table(table: list[tuple[str, ...]]) -> None:
-    """Print rows in aligned columns; on a terminal, the last is cut to what fits. Names never are: they get copied."""
+    """Print rows in aligned columns; on a terminal, truncate the last column to its width, but never the names."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     if sys.stdout.isatty():
         excess = sum(widths) + 2 * (len(widths) - 1) - os.get_terminal_size(sys.stdout.fileno()).columns
-        widths[-1] = max(min(widths[-1], LEAST), widths[-1] - max(0, excess))
+        widths[-1] = max(min(widths[-1], MIN_WIDTH), widths[-1] - max(0, excess))
     for row in table:
-        cells = (_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
+        cells = (_truncate(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
 
 
-def _cut(cell: str, width: int) -> str:
+def _truncate(cell: str, width: int) -> str:
     return cell if len(cell) <= width else cell[: width - 1] + "…"
 
 
 def _cells(entry: Entry, size: int | None) -> tuple[str, ...]:
     return (
         entry.name,
-        _amount(entry.params),
+        _count_text(entry.params),
         str(entry.dim or "?"),
-        _input(entry.input),
+        _input_text(entry.input),
         entry.license or "?",
         "" if size is None else size_text(size),
         entry.pretrained_on or ("?" if entry.source else "(random weights)"),
     )
 
 
-def _amount(count: int | None) -> str:
-    """Write a number of parameters in four characters or so: 172K, 11.2M, 1.5B."""
+def _count_text(count: int | None) -> str:
+    """Format a parameter count with three significant digits: 172K, 11.2M, 1.5B."""
     if count is None:
         return "?"
     for suffix, scale in reversed(SCALES.items()):
@@ -118,20 +120,20 @@ def _amount(count: int | None) -> str:
     return str(count)
 
 
-def _input(prepared: ImageInput | TextInput) -> str:
-    if isinstance(prepared, ImageInput):
-        return f"{prepared.channels} x {prepared.size} px"
-    return f"{prepared.max_length} tokens"
+def _input_text(spec: ImageInput | TextInput) -> str:
+    if isinstance(spec, ImageInput):
+        return f"{spec.channels} x {spec.size} px"
+    return f"{spec.max_length} tokens"
 
 
-def _facts(entry: Entry, here: bool) -> Iterable[tuple[str, str]]:
-    """Yield what info prints, a topic and its text a line."""
-    facts = {
+def _details(entry: Entry, here: bool) -> Iterable[tuple[str, str]]:
+    """Return the lines of `zoo info` as (topic, text) pairs."""
+    details = {
         "name": entry.name,
         "plugin": entry.plugin,
         "aliases": ", ".join(entry.aliases),
         "modality": entry.modality,
-        "input": _input(entry.input),
+        "input": _input_text(entry.input),
         "dim": entry.dim and f"{entry.dim}",
         "parameters": entry.params and f"{entry.params:,}",
         "licence": entry.license,
@@ -139,27 +141,27 @@ def _facts(entry: Entry, here: bool) -> Iterable[tuple[str, str]]:
         "tasks": ", ".join(entry.tasks),
         "metrics": ", ".join(f"{key} {value:g}" for key, value in entry.metrics.items()),
         "options": ", ".join(f"{key}={value}" for key, value in entry.options.items()),
-        "source": entry.source or "none: an architecture with random weights",
-        "files": "\n".join(_plan(entry, here)[1:]).replace("\n", "\n" + " " * 15),
+        "source": entry.source or "none: randomly initialised",
+        "files": "\n".join(_file_lines(entry, here)[1:]).replace("\n", "\n" + " " * 15),
         "pulled": entry.source and ("yes" if here else f"no: zoo pull {entry.name}"),
         "catalogue": entry.catalogue,
     }
-    return ((topic, text) for topic, text in facts.items() if text)
+    return ((topic, text) for topic, text in details.items() if text)
 
 
-def _plan(entry: Entry, here: bool) -> list[str]:
-    """Return what a pull of the entry does: where from, then a line a file."""
+def _file_lines(entry: Entry, here: bool) -> list[str]:
+    """Return the source of an entry, then one line for each file."""
     if not entry.source:
-        return ["nothing to pull: an architecture with random weights"]
+        return ["nothing to pull: randomly initialised"]
     lines = [f"{entry.source}" + (" (already pulled)" if here else "")]
     for file in entry.files:
-        size = "size not yet known" if file.bytes is None else size_text(file.bytes)
+        size = "unknown size" if file.bytes is None else size_text(file.bytes)
         lines.append(f"{file.path}  {size}" + (f"  sha256 {file.sha256}" if file.sha256 else ""))
     return lines
 
 
 def size_text(count: int) -> str:
-    """Write a number of bytes: 512 bytes, 12.3 kB, 97.8 MB."""
+    """Format a size in bytes: 512 bytes, 12.3 kB, 97.8 MB."""
     if count < 1e3:
         return f"{count} bytes"
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -1,4 +1,4 @@
-"""The demo command."""
+"""`zoo demo`: compare transfer learning with training from scratch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from zoo.errors import ArtefactError
 
 
 @click.command()
-@click.option("--seeds", default=3, type=click.IntRange(1, 100), help="Draws to average over.", show_default=True)
+@click.option(
+    "--seeds", default=3, type=click.IntRange(1, 100), help="Number of random draws to average over.", show_default=True
+)
 @click.option(
     "--out",
     default="zoo-demo.png",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Picture of the learning curves.",
+    help="Plot of the learning curves.",
     show_default=True,
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 def demo(seeds: int, out: Path, as_json: bool) -> None:
-    """Show that transfer helps, on handwritten digits.
+    """Demonstrate transfer learning on handwritten digits.
 
-    From 1 to 20 examples of each: from scratch, and from a net that knows letters. Takes about a minute.
+    Compares training from scratch with fine-tuning a backbone pre-trained on letters, on 1 to 20 examples per class.
+    Takes about a minute.
     """
     if not out.absolute().parent.is_dir():
         raise ArtefactError(f"{out.parent} does not exist", fix=f"mkdir -p {out.parent}, or --out zoo-demo.png")

@@ -1,4 +1,4 @@
-"""`zoo doctor`: check an installation from end to end, and print what a bug report needs."""
+"""`zoo doctor`: check the installation and print the details for a bug report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 
@@ -27,13 +27,13 @@ LIBRARIES = (
     "safetensors",
     "datasets",
 )
-LITTLE = 2 << 30
-"""Bytes of free disk below which there is a warning."""
+MIN_FREE = 2 << 30
+"""Free disk space below which the check warns, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, "ok", "warn" or "fail", what was seen, and what to do."""
+    """Result of a check: topic, state ("ok", "warn" or "fail"), details and fix."""
 
     topic: str
     state: str
@@ -41,13 +41,10 @@ class Finding:
     fix: str | None = None
 
 
-Look = Callable[[], Iterator[Finding]]
-
-
 @click.command()
 @JSON
 def doctor(as_json: bool) -> None:
-    """Check the installation from end to end, and print what a bug report needs."""
+    """Check the installation and print the details for a bug report."""
     findings = []
     for finding in examine():
         findings.append(finding)
@@ -61,15 +58,15 @@ def doctor(as_json: bool) -> None:
 
 
 def examine() -> Iterator[Finding]:
-    """Yield what every look finds; one that goes wrong is itself a finding."""
-    for look in (_versions, _machine, _store, _plugins, _endpoint, _net):
+    """Yield the findings of all checks; a check that raises is a failed finding."""
+    for check in (_versions, _machine, _store, _plugins, _endpoint, _inference):
         try:
-            yield from look()
+            yield from check()
         except ZooError as error:
-            yield Finding(look.__name__[1:], "fail", error.what, error.fix)
-        except Exception as error:  # noqa: BLE001  # whatever is broken here is what the user came to hear of
+            yield Finding(check.__name__[1:], "fail", error.what, error.fix)
+        except Exception as error:  # noqa: BLE001  # report any failure of a check
             fix = "pip install --force-reinstall backbone-zoo"
-            yield Finding(look.__name__[1:], "fail", f"{type(error).__name__}: {error}", fix)
+            yield Finding(check.__name__[1:], "fail", f"{type(error).__name__}: {error}", fix)
 
 
 def _versions() -> Iterator[Finding]:
@@ -92,24 +89,24 @@ def _machine() -> Iterator[Finding]:
 
 def _store() -> Iterator[Finding]:
     from zoo import store
-    from zoo.store import receipts as known
+    from zoo.store import receipts
 
     home = store.home()
-    receipts = known.read()
-    size = sum({file.sha256: file.bytes or 0 for each in receipts.values() for file in each.receipt.files}.values())
-    there = home
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
-    seen = f"{home}: {len(receipts)} names, {size / 1e9:.2f} GB; {free / 1e9:.1f} GB free"
-    if not os.access(there, os.W_OK):
-        yield Finding("store", "warn", f"{seen}; it cannot be written", "ZOO_HOME=/another/folder")
-    elif free < LITTLE:
+    pulled = receipts.read()
+    size = sum({file.sha256: file.bytes or 0 for each in pulled.values() for file in each.receipt.files}.values())
+    existing = home
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    seen = f"{home}: {len(pulled)} names, {size / 1e9:.2f} GB; {free / 1e9:.1f} GB free"
+    if not os.access(existing, os.W_OK):
+        yield Finding("store", "warn", f"{seen}; not writable", "ZOO_HOME=/another/folder")
+    elif free < MIN_FREE:
         yield Finding("store", "warn", seen, "zoo gc   (or: ZOO_HOME=/another/folder)")
     else:
         yield Finding("store", "ok", seen)
-    if team := known.shared():
-        yield Finding("lock", "ok", str(team))
+    if lock := receipts.shared():
+        yield Finding("lock", "ok", str(lock))
 
 
 def _plugins() -> Iterator[Finding]:
@@ -128,14 +125,14 @@ def _endpoint() -> Iterator[Finding]:
     from zoo.store import web
 
     if on := web.forbidden():
-        yield Finding("hub", "ok", f"is not asked: {on[0]} is set")
+        yield Finding("hub", "ok", f"offline: {on[0]} is set")
         return
     url, problem = web.reach()
     token = "with a token" if _has_token() else "without a token"
     if problem is None:
         yield Finding("hub", "ok", f"{url} answers, {token}")
     else:
-        fix = "check network and proxy (and HF_ENDPOINT); what is pulled works without"
+        fix = "check network, proxy and HF_ENDPOINT; pulled backbones work offline"
         yield Finding("hub", "warn", f"{url}: {problem}", fix)
 
 
@@ -145,7 +142,7 @@ def _has_token() -> bool:
     return get_token() is not None
 
 
-def _net() -> Iterator[Finding]:
+def _inference() -> Iterator[Finding]:
     import torch
 
     import zoo

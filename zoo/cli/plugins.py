@@ -1,4 +1,4 @@
-"""The commands about plugins: plugins, plugin new."""
+"""Commands for plugins: plugins, plugin new."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from zoo.plugin import API
 @click.command()
 @JSON
 def plugins(as_json: bool) -> None:
-    """Show the installed plugins, and what to do about broken ones."""
+    """List installed plugins, with fixes for broken ones."""
     found = installed()
     apis = isolated_import.apis(list(found))
-    table = [_state(plugin, apis[name]) for name, plugin in found.items()]
+    table = [_row(plugin, apis[name]) for name, plugin in found.items()]
     if as_json:
         print_json(table)
         return
@@ -33,22 +33,22 @@ def plugins(as_json: bool) -> None:
 
 @click.group()
 def plugin() -> None:
-    """Write a plugin of your own."""
+    """Develop plugins."""
 
 
 @plugin.command()
 @click.argument("name")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where to; ./NAME-zoo if not given.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Target folder; default ./NAME-zoo.")
 def new(name: str, folder: Path | None) -> None:
-    """Write a distribution with a plugin called NAME: it works at once, and its tests pass."""
+    """Create a distribution for a plugin NAME, with a working example and tests."""
     from zoo.testing import scaffold
 
     where = scaffold.new(name, folder)
     click.echo(f"{where}/\n  pip install --editable '{where}[dev]'\n  zoo list {name}/\n  pytest {where}")
 
 
-def _state(plugin: Installed, api: isolated_import.Told) -> dict[str, Any]:
-    """Return a plugin's row of the table: a broken one is marked, with the problem and its fix."""
+def _row(plugin: Installed, api: isolated_import.Told) -> dict[str, Any]:
+    """Return the table row of a plugin, with the problem and its fix if it is broken."""
     problem: ZooError | None = api if isinstance(api, PluginError) else registry.problems().get(plugin.name)
     count = sum(entry.plugin == plugin.name for entry in registry.rows().values())
     return {

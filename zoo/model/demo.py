@@ -1,4 +1,4 @@
-"""The lecture's experiment: handwritten digits from few examples, from scratch and from a net that knows letters."""
+"""Few-shot classification of handwritten digits: from scratch, and with a backbone pre-trained on letters."""
 
 from __future__ import annotations
 
@@ -13,24 +13,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.console import Bar, quiet, say
+from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     import numpy as np
 
 BACKBONE = "native/resnet14.letters"
+INSTALL = "pip install 'backbone-zoo[demo]'"
 SIZES = (1, 5, 10, 20)
-"""Examples of each digit."""
+"""Training examples per class."""
 STEPS = {"scratch": 150, "probe": None, "full": 100}
-"""Enough for each: at 20 a class scratch gains .008 over 100 steps, full nothing (docs/log.md)."""
+"""Optimizer steps by strategy; at 20 examples a class, scratch gains .008 over 100 steps, full none (docs/log.md)."""
 TEST = 800
 
 Pair = tuple["np.ndarray[Any, Any]", int]
 
 
 def digits() -> list[Pair]:
-    """Return scikit-learn's 1,797 handwritten digits (Alpaydin and Kaynak, 1998): uint8 (8, 8) with their label."""
+    """Return scikit-learn's 1,797 handwritten digits (Alpaydin and Kaynak, 1998) as (uint8 image (8, 8), label)."""
     import numpy as np
-    from sklearn.datasets import load_digits
+
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        raise ZooError("the digits are part of scikit-learn, which is not installed", fix=INSTALL) from error
 
     found = load_digits()
     images = np.round(found.images * (255 / 16)).astype(np.uint8)  # (N, 8, 8), ink from 0 to 16
@@ -38,20 +44,20 @@ def digits() -> list[Pair]:
 
 
 def draw(pairs: Sequence[Pair], per_class: int, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Draw `per_class` training examples of each digit, and 800 test examples from the rest."""
+    """Sample `per_class` training examples of each digit, and 800 test examples from the rest."""
     shuffled = random.Random(seed).sample(list(pairs), len(pairs))
     train: list[Pair] = []
     rest: list[Pair] = []
     taken: dict[int, int] = {}
     for image, label in shuffled:
-        short = taken.get(label, 0) < per_class
-        taken[label] = taken.get(label, 0) + short
-        (train if short else rest).append((image, label))
+        needed = taken.get(label, 0) < per_class
+        taken[label] = taken.get(label, 0) + needed
+        (train if needed else rest).append((image, label))
     return train, rest[:TEST]
 
 
 def accuracy(job: tuple[int, str, int]) -> float:
-    """Run one (per_class, strategy, seed) and return the accuracy on the test examples."""
+    """Train on one (per_class, strategy, seed) and return the accuracy on the test examples."""
     from zoo.model.load import load
 
     per_class, strategy, seed = job
@@ -64,8 +70,8 @@ def accuracy(job: tuple[int, str, int]) -> float:
 def run(seeds: int = 3) -> dict[str, Any]:
     """Run every size, strategy and seed; returns {"rows": [{"per_class": …, "scratch": {"mean", "std"}, …}]}.
 
-    Runs go to one process a core, eight at most, each with one thread: on two cores that takes 64 s instead of 80 s
-    with two threads in one process, and the figures do not depend on the number of cores.
+    Uses one single-threaded process per core, at most eight: on two cores 64 s instead of 80 s for one process with
+    two threads, and the results do not depend on the number of cores.
     """
     jobs = [(size, strategy, seed) for size in SIZES for strategy in STEPS for seed in range(seeds)]
     workers = min(len(jobs), os.cpu_count() or 1, 8)  # each imports torch
@@ -77,7 +83,7 @@ def run(seeds: int = 3) -> dict[str, Any]:
         for (size, strategy, _), score in zip(jobs, pool.map(accuracy, jobs), strict=True):
             scores[size, strategy].append(score)
             bar.advance(note=f"{size} a class, {strategy}")
-    rows = [{"per_class": size} | {name: _spread(scores[size, name]) for name in STEPS} for size in SIZES]
+    rows = [{"per_class": size} | {name: _mean_std(scores[size, name]) for name in STEPS} for size in SIZES]
     return {"rows": rows, "seeds": seeds, "test": TEST, "backbone": BACKBONE}
 
 
@@ -87,13 +93,13 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _spread(scores: Sequence[float]) -> dict[str, float]:
+def _mean_std(scores: Sequence[float]) -> dict[str, float]:
     std = statistics.stdev(scores) if len(scores) > 1 else 0.0
     return {"mean": round(statistics.mean(scores), 4), "std": round(std, 4)}
 
 
 def table(result: dict[str, Any]) -> None:
-    """Print the result as a table: accuracy on the test examples, mean and standard deviation over the seeds."""
+    """Print a table of test accuracy: mean and standard deviation over the seeds."""
     say("digits", f"accuracy on {result['test']} handwritten digits, mean ± std of {result['seeds']} draws")
     say("a class", f"{'from scratch':>16}{'frozen probe':>16}{'fine-tuned':>16}")
     for row in result["rows"]:
@@ -102,9 +108,11 @@ def table(result: dict[str, Any]) -> None:
 
 
 def plot(result: dict[str, Any], path: Path) -> Path:
-    """Write the learning curves, accuracy against examples a class, as a picture; returns its path."""
-    import matplotlib
-
+    """Plot the learning curves, accuracy against examples per class, to an image file; returns its path."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError as error:
+        raise ZooError("the plot needs matplotlib, which is not installed", fix=INSTALL) from error
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 

@@ -8,45 +8,45 @@ import torch
 from torch import Tensor
 
 INSIDE, LAST = frozenset("IELM"), frozenset("ELSU")
-"""Prefixes of words that may go on with an entity, and of words that end one."""
+"""Tag prefixes that continue an entity, and prefixes that end one."""
 PREFIXES = frozenset("BSU") | INSIDE
 
 
 def confusion(guesses: Tensor, targets: Tensor, classes: int) -> Tensor:
-    """Count guesses (N,) against targets (N,): rows are truths, columns guesses, (K, K) float64."""
+    """Return the confusion matrix (K, K), float64, of predictions and targets (N,): rows are targets."""
     return torch.bincount(targets * classes + guesses, minlength=classes**2).view(classes, classes).double()
 
 
 def f1(hits: Tensor, truths: Tensor, guessed: Tensor) -> Tensor:
-    """Return 2 hits / (truths + guessed) for each class, 0 where both are 0."""
+    """Return the F1 score of each class, 2 hits / (truths + guessed); 0 where both are 0."""
     return 2 * hits / (truths + guessed).clamp(min=1)
 
 
 def macro_f1(hits: Tensor, truths: Tensor, guessed: Tensor) -> float:
-    """Return the mean F1 of the classes that occur or are guessed, 0 if none is."""
+    """Return the mean F1 score over classes with targets or predictions; 0 if there are none."""
     occurs = truths + guessed > 0
     return float(f1(hits, truths, guessed).sum() / occurs.sum().clamp(min=1))
 
 
 def average_precision(scores: Tensor, truths: Tensor) -> Tensor:
-    """Return for each label the mean, over its positives, of the precision among what scores at least as high.
+    """Return the average precision of each label: mean precision at the scores of its positives; ties share a rank.
 
     Scores (N, K), truths (N, K) of 0 and 1, result (K,) float64: 0 for a label without positives.
     """
     scores, order = scores.sort(0, descending=True)
     hits = truths.gather(0, order).double()
-    places = torch.arange(len(scores))[:, None].expand_as(scores)
+    ranks = torch.arange(len(scores))[:, None].expand_as(scores)
     tied = torch.zeros_like(scores, dtype=torch.bool)
-    tied[:-1] = scores[1:] == scores[:-1]  # equal scores are found together: at the last of them
-    last = places.masked_fill(tied, len(scores)).flip(0).cummin(0).values.flip(0)
-    precision = hits.cumsum(0).gather(0, last) / (last + 1)
+    tied[:-1] = scores[1:] == scores[:-1]  # equal scores are one threshold: use the last of them
+    tie_end = ranks.masked_fill(tied, len(scores)).flip(0).cummin(0).values.flip(0)
+    precision = hits.cumsum(0).gather(0, tie_end) / (tie_end + 1)
     return (precision * hits).sum(0) / hits.sum(0).clamp(min=1)
 
 
 def r2(outputs: Tensor, targets: Tensor) -> float:
-    """Return the share of the variance of targets (N,) that outputs (N,) explain.
+    """Return the coefficient of determination R² of outputs (N,) for targets (N,).
 
-    Where all targets are equal, as one alone is: 1 if all outputs are right, else 0.
+    For constant targets: 1 if all outputs are exact, else 0.
     """
     outputs, targets = outputs.double(), targets.double()
     error = float((targets - outputs).square().sum())
@@ -56,36 +56,35 @@ def r2(outputs: Tensor, targets: Tensor) -> float:
 
 
 def entities(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """Yield (kind, first word, word after the last) of the entities that BIO, IO, BIOES, BMES or BILOU tags mark.
+    """Yield (kind, start, end) of the entities in BIO, IO, BIOES, BMES or BILOU tags; end is exclusive.
 
-    As lenient as conlleval (Tjong Kim Sang and De Meulder 2003): an I- that follows no word of its kind begins an
-    entity as well.
+    Lenient as conlleval (Tjong Kim Sang and De Meulder 2003): an I- tag not preceded by its kind starts an entity.
     """
-    kind, start, within = "", 0, False
-    for place, tag in enumerate([*tags, "O"]):
+    kind, start, inside_entity = "", 0, False
+    for index, tag in enumerate([*tags, "O"]):
         prefix, _, name = tag.partition("-")
-        goes_on = within and name == kind and prefix in INSIDE
-        if within and not goes_on:
-            yield kind, start, place
-            within = False
-        if prefix in PREFIXES and not goes_on:
-            kind, start, within = name, place, True
-        if within and prefix in LAST:
-            yield kind, start, place + 1
-            within = False
+        continues = inside_entity and name == kind and prefix in INSIDE
+        if inside_entity and not continues:
+            yield kind, start, index
+            inside_entity = False
+        if prefix in PREFIXES and not continues:
+            kind, start, inside_entity = name, index, True
+        if inside_entity and prefix in LAST:
+            yield kind, start, index + 1
+            inside_entity = False
 
 
 def marks_entities(tags: Sequence[str]) -> bool:
-    """Tell whether tags mark entities: all but "O" are a prefix with a kind (B-PER), or bare and B and I among them."""
+    """Return whether tags encode entities: all but "O" are prefix-kind (B-PER), or all are bare, with both B and I."""
     inside = set(tags) - {"O"}
     with_kind = all(tag[:1] in PREFIXES and tag[1:2] == "-" for tag in inside)
     return bool(inside) and (with_kind or {"B", "I"} <= inside <= PREFIXES)
 
 
 def entity_f1(guesses: Sequence[Sequence[str]], truths: Sequence[Sequence[str]]) -> tuple[float, float, float]:
-    """Return precision, recall and F1 of entities over all texts; right are kind, first and last word."""
-    hits = guessed = there = 0
+    """Return micro-averaged precision, recall and F1 of entities; a match has the same kind, start and end."""
+    hits = guessed = actual = 0
     for guess, truth in zip(guesses, truths, strict=True):
         found, real = set(entities(guess)), set(entities(truth))
-        hits, guessed, there = hits + len(found & real), guessed + len(found), there + len(real)
-    return hits / max(1, guessed), hits / max(1, there), 2 * hits / max(1, guessed + there)
+        hits, guessed, actual = hits + len(found & real), guessed + len(found), actual + len(real)
+    return hits / max(1, guessed), hits / max(1, actual), 2 * hits / max(1, guessed + actual)
