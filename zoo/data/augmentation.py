@@ -43,6 +43,8 @@ TRANSLATE = 150 / 331
 POSTERIZE = 4
 """Low bits cleared at full magnitude."""
 
+Coefficients = tuple[Tensor | float, Tensor | float, Tensor | float]
+
 
 def random_crops(
     pixels: Tensor | list[Tensor], rows: Tensor, size: int, chance: torch.Generator, part: slice
@@ -142,27 +144,18 @@ def _rotate(images: Tensor, levels: Tensor) -> Tensor:
     angles = [math.radians(ROTATE * level) for level in levels.tolist()]
     cos = torch.tensor([math.cos(angle) for angle in angles])
     sin = torch.tensor([math.sin(angle) for angle in angles])
-    return _warp(images, xx=cos, xy=-sin, yx=sin, yy=cos)
+    return _warp(images, (cos, -sin, 0.0), (sin, cos, 0.0))
 
 
-def _warp(
-    images: Tensor,
-    *,
-    xx: Tensor | float = 1.0,
-    xy: Tensor | float = 0.0,
-    x0: Tensor | float = 0.0,
-    yx: Tensor | float = 0.0,
-    yy: Tensor | float = 1.0,
-    y0: Tensor | float = 0.0,
-) -> Tensor:
-    """Affine warp: output (x, y) samples input (xx x + xy y + x0, yx x + yy y + y0), in [-1, 1]; coefficients are (n,).
+def _warp(images: Tensor, x: Coefficients = (1.0, 0.0, 0.0), y: Coefficients = (0.0, 1.0, 0.0)) -> Tensor:
+    """Affine warp: output (x, y) samples input (x0 x + x1 y + x2, y0 x + y1 y + y2), in [-1, 1]; coefficients are (n,).
 
     Uncovered pixels take the nearest border pixel: a constant fill would add an edge to a plain background.
     """
     side = images.shape[-1]
     across = (torch.arange(side) * 2 + 1) / side - 1
     down = across[:, None]
-    xx, xy, x0, yx, yy, y0 = (torch.as_tensor(v).expand(len(images)).view(-1, 1, 1) for v in (xx, xy, x0, yx, yy, y0))
+    xx, xy, x0, yx, yy, y0 = (torch.as_tensor(v).expand(len(images)).view(-1, 1, 1) for v in (*x, *y))
     # not affine_grid: the rounding of its batched matmul may depend on the batch size
     grid = torch.stack([xx * across + (xy * down + x0), yx * across + (yy * down + y0)], -1)  # (n, S, S, 2)
     return _to_uint8(F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False))
@@ -229,10 +222,10 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "autocontrast": _autocontrast,
     "equalize": _equalize,
     "rotate": _rotate,
-    "shear-x": lambda images, levels: _warp(images, xy=SHEAR * levels),
-    "shear-y": lambda images, levels: _warp(images, yx=SHEAR * levels),
-    "translate-x": lambda images, levels: _warp(images, x0=2 * TRANSLATE * levels),
-    "translate-y": lambda images, levels: _warp(images, y0=2 * TRANSLATE * levels),
+    "shear-x": lambda images, levels: _warp(images, x=(1.0, SHEAR * levels, 0.0)),
+    "shear-y": lambda images, levels: _warp(images, y=(SHEAR * levels, 1.0, 0.0)),
+    "translate-x": lambda images, levels: _warp(images, x=(1.0, 0.0, 2 * TRANSLATE * levels)),
+    "translate-y": lambda images, levels: _warp(images, y=(0.0, 1.0, 2 * TRANSLATE * levels)),
     "solarize": _solarize,
     "posterize": _posterize,
     "contrast": _contrast,

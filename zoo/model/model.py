@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,33 +11,30 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from zoo.catalogue import plugins, rows
+from zoo.catalogue import rows
 from zoo.console import say
 from zoo.data import prepare
-from zoo.data.datasets import Dataset, LabelledDataset, Prepared
-from zoo.data.examples import Columns
+from zoo.data.datasets import LabelledDataset, Prepared
+from zoo.data.examples import Columns, Examples
 from zoo.data.prepare import Preprocessing
 from zoo.data.reading import read_one
 from zoo.data.summary import DataSummary
-from zoo.errors import DataError, PluginError, RecipeError
-from zoo.finetune import distributed, inference, messages, setup, strategies
+from zoo.errors import DataError, RecipeError
+from zoo.finetune import inference, setup
 from zoo.finetune import recipe as recipes
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.inference import BATCH_SIZE, Measurement
-from zoo.finetune.job import Job
 from zoo.finetune.network import Network, set_memory_format
 from zoo.finetune.recipe import Recipe, RecipeFields
 from zoo.finetune.setup import Request
-from zoo.finetune.strategies import Outcome
-from zoo.finetune.training.checkpoint import Checkpointer, check_same_request, checkpointer, unfinished
+from zoo.finetune.training.checkpoint import checkpointer
 from zoo.finetune.training.lr_finder import LearningRates
-from zoo.model import artefact, generation, model_card
+from zoo.model import artefact, finetuning, generation, model_card
 from zoo.model.device import resolve_device
 from zoo.model.inputs import as_batch
-from zoo.model.restore import Restored, restore
-from zoo.plugin import Backbone, Classifier, Entry, ImageInput, TextInput
+from zoo.model.restore import Restored
+from zoo.plugin import Backbone, Entry, ImageInput, TextInput
 from zoo.tasks import Prediction, Task
-from zoo.weights import loader
 
 Metrics = dict[str, float]
 
@@ -64,7 +58,7 @@ class Model:
         self.files = dict(files)
         self.provenance = provenance
         self.pretrained = entry.source is not None
-        self.weights_id = _digest(provenance)
+        self.weights_id = finetuning.digest(provenance)
         self.head: nn.Module | None = None
         self.task: Task | None = None
         self.recipe: Hyperparameters | None = None
@@ -85,6 +79,13 @@ class Model:
         model.metrics, model.tested, model.history = manifest["metrics"], manifest["tested"], manifest["history"]
         model.training = manifest["training"]
         return model
+
+    def _become(self, saved: Restored) -> Model:
+        """Become the model of a saved folder, on the present device."""
+        device = self.device
+        self.__dict__.update(vars(Model.restored(saved)))
+        self.module.eval()
+        return self.to(device)
 
     def __repr__(self) -> str:
         task = f", task={self.task.name!r}" if self.task else ""
@@ -122,14 +123,10 @@ class Model:
         request = Request(data, wanted, task, valid, test, Columns.of(input, label))
         folder = out if out is None else Path(out)
         if folder is not None and resume and artefact.is_saved(folder):
-            return self._finished(request, folder)
+            return self._become(finetuning.finished(self, request, folder))
         if folder is not None:
             artefact.check_free(folder)
-        checkpoints = checkpointer(folder, wanted.save_every, resume=resume)
-        with distributed.process_group():
-            self._finetune(request, folder, checkpoints)
-            checkpoints.remove()
-            distributed.barrier()
+        finetuning.finetune(self, request, folder, checkpointer(folder, wanted.save_every, resume=resume))
         return self
 
     def find_lr(
@@ -151,14 +148,7 @@ class Model:
         if wanted.strategy == "auto":
             wanted = replace(wanted, strategy="full" if self.pretrained else "scratch")
         request = Request(data, wanted, task, 0, None, Columns.of(input, label))
-        before = self.entry, self.backbone
-        try:
-            job = self._job(request, setup.read_data(request, self.entry))
-            if job.hp.strategy == "scratch":
-                self._reinitialise(job.hp.seed)
-            found = strategies.find_lr(self.backbone, job)
-        finally:
-            self.entry, self.backbone = before
+        found = finetuning.find_lr(self, request)
         say("find lr", f"lr={found.lr:g}   (steepest fall of the loss)")
         return found
 
@@ -240,7 +230,7 @@ class Model:
                 f"{self.entry.name} is not a causal language model",
                 fix="zoo list --task causal-lm   (lists those that are)",
             )
-        self._load_lm_head("causal-lm")
+        finetuning.load_lm_head(self, "causal-lm")
         many, single = self._as_batch(prompts)
         how = self._preprocessing(cache=False)
         found = generation.generate(self.backbone, many, how, max_new_tokens, temperature)
@@ -302,58 +292,7 @@ class Model:
         """Device of the backbone's parameters."""
         return next(self.backbone.module.parameters()).device
 
-    def _finetune(self, request: Request, folder: Path | None, checkpoints: Checkpointer) -> None:
-        """Carry out a request, and report on the way."""
-        start = time.monotonic()
-        data = setup.read_data(request, self.entry)
-        identity = setup.identity(request, data, self.entry.name) | {"weights": self.weights_id}
-        job = self._job(request, data)
-        say("backbone", messages.backbone(self.entry, _count(self.backbone.module), tuned=self.head is not None))
-        pretrained_head = job.head is not None
-        say("strategy", messages.strategy(request.recipe, job.hp, len(job.train), pretrained_head=pretrained_head))
-        if job.hp.strategy == "scratch":
-            self._reinitialise(job.hp.seed)
-        checkpoints.begin(identity)
-        self._adopt(strategies.run(self.backbone, job, checkpoints), job)
-        if job.valid is not None:
-            labels = job.valid_labels
-            result = messages.result(self.metrics, job.task, labels, self.history, tested=data.test is not None)
-            say("result", result)
-        if data.test is not None:
-            self.tested = self._measure(data.test, BATCH_SIZE).metrics
-            say("test", messages.tested(self.tested, len(data.test)))
-        self.weights_id = _digest([self.weights_id, identity])
-        self.training |= {"seconds": round(time.monotonic() - start, 2), "request": identity}
-        if folder is not None and distributed.rank() == 0:
-            self.save(folder)
-
-    def _adopt(self, outcome: Outcome, job: Job) -> None:
-        """Take over what a run has learnt."""
-        self.head, self.task, self.recipe, self.summary = outcome.head, job.task, outcome.hp, job.summary
-        self.history, self.metrics, self.tested = list(outcome.history), outcome.metrics, {}
-        self.training = {"calibration": outcome.calibration and asdict(outcome.calibration)}
-        self.pretrained = True  # what the next fine-tuning starts from
-
-    def _finished(self, request: Request, folder: Path) -> Model:
-        """Become the model that this very request has saved; RecipeError if `folder` holds that of another."""
-        data = setup.read_data(request, self.entry)
-        identity = setup.identity(request, data, self.entry.name) | {"weights": self.weights_id}
-        saved = restore(folder)
-        check_same_request(saved.manifest["training"].get("request", {}), json.loads(json.dumps(identity)), folder)
-        Checkpointer(unfinished(folder)).remove()  # left by a run that was killed between saving and removing it
-        say("resume", f"{folder} is finished")
-        device = self.device
-        self.__dict__.update(vars(Model.restored(saved)))
-        self.module.eval()
-        return self.to(device)
-
-    def _job(self, request: Request, data: setup.Data) -> Job:
-        """Make a job; for a language-modelling task the backbone gets its head."""
-        self._load_lm_head(data.task)
-        return setup.make_job(request, data, self.backbone, self._classifier, pretrained=self.pretrained)
-
-    def _measure(self, examples: Any, batch_size: int) -> Measurement:
-        """Measure on labelled examples."""
+    def _measure(self, examples: Examples, batch_size: int) -> Measurement:
         network, task = self._network()
         if task.labelled:
             task.check(examples.inputs, examples.labels)
@@ -372,7 +311,7 @@ class Model:
         """Return the outputs of a task with a head."""
         examples = prepare.unlabelled(task.parse(inputs))
         prepared = prepare.prepare(examples, self._preprocessing(cache=False)).inputs
-        data: Dataset = task.dataset(prepared, None, self.backbone.tokenizer)
+        data = task.dataset(prepared, None, self.backbone.tokenizer)
         outputs = inference.predict(network, data, precision=self._precision(), batch_size=batch_size)
         if task.reads == "tokens":
             _check_not_truncated(examples.inputs, outputs)
@@ -387,38 +326,6 @@ class Model:
     def _preprocessing(self, *, cache: bool = True, blocks: bool = False) -> Preprocessing:
         """Return how inputs are prepared, with the settings of the last fine-tuning."""
         return setup.preprocessing(self.backbone, self.recipe or Recipe(), cache=cache, blocks=blocks)
-
-    def _load_lm_head(self, task: str) -> None:
-        """Load the backbone again with its language-modelling head, where the task needs one and it has none yet."""
-        if not setup.keeps_lm_head(task) or self.backbone.lm_head is not None:
-            return
-        if self.head is not None:
-            raise RecipeError(
-                f"this model was fine-tuned to {self.task and self.task.name}: its language-modelling head is gone",
-                fix=f'zoo.load("{self.entry.name}").finetune(data, task="{task}")',
-            )
-        entry = replace(self.entry, options={**self.entry.options, "lm_head": True}, dim=self.backbone.dim, params=None)
-        plugin, device = plugins.load(entry.plugin), self.device
-        build: Callable[..., Backbone] = loader.load if self.pretrained else _initialise
-        self.entry, self.backbone = entry, build(plugin, entry, self.files)
-        if self.backbone.lm_head is None:
-            what = f"plugin '{entry.plugin}': {entry.name} lists {task} and builds no lm_head"
-            raise PluginError(what, fix="report it to the plugin's author; other tasks are not affected")
-        self.backbone.module.to(device).eval()
-
-    def _classifier(self) -> Classifier | None:
-        """Return the classifier of this model: its own head, else the one of the pre-training."""
-        if isinstance(self.head, nn.Linear) and self.task is not None and self.task.name == "classify":
-            names = tuple((str(label),) for label in self.task.labels)
-            return Classifier(names, self.head.weight.detach(), self.head.bias.detach())
-        return loader.classifier(plugins.load(self.entry.plugin), self.entry, self.files, self.backbone.dim)
-
-    def _reinitialise(self, seed: int) -> None:
-        """Replace the backbone by one with random weights."""
-        plugin = plugins.load(self.entry.plugin)
-        device = self.device
-        self.backbone = loader.initialise(plugin, self.entry, self.files, seed)
-        self.backbone.module.to(device)
 
     def _network(self) -> tuple[Network, Task]:
         if self.head is None or self.task is None:
@@ -437,18 +344,6 @@ class Model:
         """Return the precision of the last fine-tuning, after choosing the memory format that is usually fastest."""
         set_memory_format(self.backbone.module)
         return self.recipe.precision if self.recipe else "fp32"
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _initialise(plugin: Any, entry: Entry, files: Mapping[str, Path]) -> Backbone:
-    return loader.initialise(plugin, entry, files, seed=0)
 
 
 def _check_not_truncated(texts: Sequence[Any], outputs: Sequence[Tensor]) -> None:

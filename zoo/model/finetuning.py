@@ -1,0 +1,142 @@
+"""Fine-tune a Model: from a request to its new head, weights and metrics."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from zoo.catalogue import plugins
+from zoo.console import say
+from zoo.errors import PluginError, RecipeError
+from zoo.finetune import distributed, messages, setup, strategies
+from zoo.finetune.job import Job
+from zoo.finetune.setup import Request
+from zoo.finetune.strategies import Outcome
+from zoo.finetune.training.checkpoint import Checkpointer, check_same_request, unfinished
+from zoo.finetune.training.lr_finder import LearningRates
+from zoo.model.restore import Restored, restore
+from zoo.plugin import Backbone, Classifier, Entry
+from zoo.weights import loader
+
+if TYPE_CHECKING:
+    from zoo.model.model import Model
+
+
+def finetune(model: Model, request: Request, folder: Path | None, checkpoints: Checkpointer) -> None:
+    """Carry out a request, save to `folder`, and report on the way."""
+    with distributed.process_group():
+        start = time.monotonic()
+        data = setup.read_data(request, model.entry)
+        identity = _identity(model, request, data)
+        job = _make_job(model, request, data)
+        parameters = sum(parameter.numel() for parameter in model.backbone.module.parameters())
+        say("backbone", messages.backbone(model.entry, parameters, tuned=model.head is not None))
+        known = job.head is not None
+        say("strategy", messages.strategy(request.recipe, job.hp, len(job.train), pretrained_head=known))
+        if job.hp.strategy == "scratch":
+            _reinitialise(model, job.hp.seed)
+        checkpoints.begin(identity)
+        _adopt(model, strategies.run(model.backbone, job, checkpoints), job)
+        if job.valid is not None:
+            found, tested = model.metrics, data.test is not None
+            say("result", messages.result(found, job.task, job.valid_labels, model.history, tested=tested))
+        if data.test is not None:
+            model.tested = model.evaluate(data.test)
+            say("test", messages.tested(model.tested, len(data.test)))
+        model.weights_id = digest([model.weights_id, identity])
+        model.training |= {"seconds": round(time.monotonic() - start, 2), "request": identity}
+        if folder is not None and distributed.rank() == 0:
+            model.save(folder)
+        checkpoints.remove()
+        distributed.barrier()
+
+
+def find_lr(model: Model, request: Request) -> LearningRates:
+    """Suggest a learning rate for a request; the model is unchanged afterwards."""
+    before = model.entry, model.backbone
+    try:
+        job = _make_job(model, request, setup.read_data(request, model.entry))
+        if job.hp.strategy == "scratch":
+            _reinitialise(model, job.hp.seed)
+        return strategies.find_lr(model.backbone, job)
+    finally:
+        model.entry, model.backbone = before
+
+
+def finished(model: Model, request: Request, folder: Path) -> Restored:
+    """Return what this very request has saved in `folder`; RecipeError if it holds the result of another."""
+    identity = _identity(model, request, setup.read_data(request, model.entry))
+    saved = restore(folder)
+    check_same_request(saved.manifest["training"]["request"], json.loads(json.dumps(identity)), folder)
+    Checkpointer(unfinished(folder)).remove()  # left by a run that was killed between saving and removing it
+    say("resume", f"{folder} is finished")
+    return saved
+
+
+def load_lm_head(model: Model, task: str) -> None:
+    """Load the backbone again with its language-modelling head, where the task needs one and it has none yet."""
+    if not setup.keeps_lm_head(task) or model.backbone.lm_head is not None:
+        return
+    if model.head is not None:
+        raise RecipeError(
+            f"this model was fine-tuned to {model.task and model.task.name}: its language-modelling head is gone",
+            fix=f'zoo.load("{model.entry.name}").finetune(data, task="{task}")',
+        )
+    options = {**model.entry.options, "lm_head": True}
+    entry = replace(model.entry, options=options, dim=model.backbone.dim, params=None)
+    plugin, device = plugins.load(entry.plugin), model.device
+    build: Callable[..., Backbone] = loader.load if model.pretrained else _initialise
+    model.entry, model.backbone = entry, build(plugin, entry, model.files)
+    if model.backbone.lm_head is None:
+        what = f"plugin '{entry.plugin}': {entry.name} lists {task} and builds no lm_head"
+        raise PluginError(what, fix="report it to the plugin's author; other tasks are not affected")
+    model.backbone.module.to(device).eval()
+
+
+def digest(value: object) -> str:
+    """Return the SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _identity(model: Model, request: Request, data: setup.Data) -> dict[str, Any]:
+    """Return what a resumed run has to have in common with this one."""
+    return setup.identity(request, data, model.entry.name) | {"weights": model.weights_id}
+
+
+def _make_job(model: Model, request: Request, data: setup.Data) -> Job:
+    load_lm_head(model, data.task)
+    return setup.make_job(request, data, model.backbone, lambda: _classifier(model), pretrained=model.pretrained)
+
+
+def _adopt(model: Model, outcome: Outcome, job: Job) -> None:
+    """Give the model what a run has learnt."""
+    model.head, model.task, model.recipe, model.summary = outcome.head, job.task, outcome.hp, job.summary
+    model.history, model.metrics, model.tested = list(outcome.history), outcome.metrics, {}
+    model.training = {"calibration": outcome.calibration and asdict(outcome.calibration)}
+    model.pretrained = True  # what the next fine-tuning starts from
+
+
+def _classifier(model: Model) -> Classifier | None:
+    """Return the classifier of a model: its own head, else the one of the pre-training."""
+    if isinstance(model.head, nn.Linear) and model.task is not None and model.task.name == "classify":
+        names = tuple((str(label),) for label in model.task.labels)
+        return Classifier(names, model.head.weight.detach(), model.head.bias.detach())
+    return loader.classifier(plugins.load(model.entry.plugin), model.entry, model.files, model.backbone.dim)
+
+
+def _reinitialise(model: Model, seed: int) -> None:
+    """Replace the backbone by one with random weights."""
+    device = model.device
+    model.backbone = loader.initialise(plugins.load(model.entry.plugin), model.entry, model.files, seed)
+    model.backbone.module.to(device)
+
+
+def _initialise(plugin: Any, entry: Entry, files: Mapping[str, Path]) -> Backbone:
+    return loader.initialise(plugin, entry, files, seed=0)
