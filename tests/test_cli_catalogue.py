@@ -1,4 +1,4 @@
-"""list, info, plugins and pull as a user types them: output, --json, exit codes, errors with a fix, completion."""
+"""zoo list, info, plugins and pull: output, --json, exit codes, error messages, shell completion."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from zoo.errors import NameNotFound
 
 @pytest.fixture
 def zoo():
-    """Return a function that runs a command line in this process."""
+    """Return a function that invokes the CLI in this process."""
     return lambda *args: CliRunner().invoke(cli.main, args)
 
 
 @pytest.fixture
 def birds(isolated):
-    """Register two backbones of the user's: one whose weights are a local file, one without."""
+    """Register two user-defined backbones, one with a local weight file and one without weights."""
     (isolated / "weights").mkdir()
     (isolated / "weights" / "w.safetensors").write_bytes(b"12345")
     source = f'source = "{(isolated / "weights").as_uri()}"\nfiles = [{{ path = "w.safetensors" }}]'
@@ -36,7 +36,7 @@ def birds(isolated):
     return isolated
 
 
-def test_list_shows_aligned_columns_and_a_count(zoo, birds):
+def test_list_prints_aligned_columns_and_a_count(zoo, birds):
     result = zoo("list", "mine/")
     header, robin, wren, count = result.output.splitlines()
     assert result.exit_code == 0
@@ -47,7 +47,7 @@ def test_list_shows_aligned_columns_and_a_count(zoo, birds):
     assert count == f"2 of {len(registry.rows())} backbones"
 
 
-def test_list_marks_what_is_pulled_and_can_show_only_that(zoo, birds):
+def test_list_pulled_shows_only_pulled_backbones_with_sizes(zoo, birds):
     zoo("pull", "robin")
     result = zoo("list", "mine/", "--pulled")
     assert "mine/robin.v1" in result.output
@@ -56,7 +56,7 @@ def test_list_marks_what_is_pulled_and_can_show_only_that(zoo, birds):
     assert "mine/wren" not in result.output
 
 
-def test_list_says_when_nothing_fits(zoo, birds):
+def test_list_without_matches_prints_a_count_of_zero(zoo, birds):
     result = zoo("list", "no such thing")
     assert result.output == f"0 of {len(registry.rows())} backbones\n"
 
@@ -72,18 +72,18 @@ def test_list_json_is_an_array_of_entries(zoo, birds):
 
 
 @pytest.mark.parametrize(("limit", "names"), [("6K", ["mine/wren"]), ("0.031B", ["mine/robin.v1", "mine/wren"])])
-def test_list_takes_a_limit_as_people_write_it(zoo, birds, limit, names):
+def test_max_params_accepts_unit_suffixes(zoo, birds, limit, names):
     found = json.loads(zoo("list", "mine/", "--max-params", limit, "--json").output)
     assert [entry["name"] for entry in found] == names
 
 
-def test_a_limit_that_is_no_number_is_a_usage_error(zoo):
+def test_invalid_max_params_is_a_usage_error(zoo):
     result = zoo("list", "--max-params", "many")
     assert result.exit_code == 2
     assert "'many' is not a number such as 500K, 30M or 1.5B" in result.output
 
 
-def test_a_narrow_terminal_cuts_the_last_column_and_never_a_name(monkeypatch, capsys):
+def test_narrow_terminal_truncates_only_the_last_column(monkeypatch, capsys):
     monkeypatch.setattr(catalogue.sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(catalogue.sys.stdout, "fileno", lambda: 1)
     monkeypatch.setattr(catalogue.os, "get_terminal_size", lambda fd: os.terminal_size((40, 20)))
@@ -94,18 +94,18 @@ def test_a_narrow_terminal_cuts_the_last_column_and_never_a_name(monkeypatch, ca
 @pytest.mark.parametrize(
     ("count", "text"), [(None, "?"), (12, "12"), (8672, "8.67K"), (11176512, "11.2M"), (1.5e9, "1.5B")]
 )
-def test_parameters_are_written_short(count, text):
+def test_parameter_counts_are_abbreviated(count, text):
     assert catalogue._count_text(count) == text
 
 
-def test_info_shows_all_that_is_known(zoo, birds):
+def test_info_shows_the_details_of_a_backbone(zoo, birds):
     output = zoo("info", "robin").output
     for text in ("mine/robin.v1", "3 x 8 px", "31,000,000", "mit", "birds", "file://", "w.safetensors", "zoo.toml"):
         assert text in output
     assert "no: zoo pull mine/robin.v1" in output
 
 
-def test_info_json_is_the_entry(zoo, birds):
+def test_info_json_contains_the_entry(zoo, birds):
     document = json.loads(zoo("info", "robin", "--json").output)
     assert document["name"] == "mine/robin.v1"
     assert document["catalogue"] == str(birds / "zoo.toml")
@@ -119,7 +119,7 @@ def test_pull_prints_the_verified_files(zoo, birds):
         assert file.read() == b"12345"
 
 
-def test_pull_dry_run_says_what_it_would_fetch_and_fetches_nothing(zoo, birds):
+def test_pull_dry_run_lists_files_and_downloads_nothing(zoo, birds):
     output = zoo("pull", "robin", "wren", "--dry-run").output
     assert "file://" in output
     assert "w.safetensors  5 bytes" in output
@@ -155,14 +155,14 @@ def test_plugins_shows_a_broken_catalogue(zoo, distribution):
     assert "catalogue.toml" in row["fix"]
 
 
-def test_a_zoo_error_is_two_lines_on_stderr_and_exit_code_1(zoo):
+def test_zoo_error_prints_two_lines_to_stderr_and_exits_1(zoo):
     result = zoo("info", "§§§")
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr == "error: unknown backbone '§§§'; nearest: none\nfix: zoo list\n"
 
 
-def test_a_zoo_error_with_json_is_one_document_on_stdout(zoo):
+def test_zoo_error_with_json_prints_a_document_to_stdout(zoo):
     result = zoo("info", "§§§", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout) == {"error": "unknown backbone '§§§'; nearest: none", "fix": "zoo list"}
@@ -170,15 +170,15 @@ def test_a_zoo_error_with_json_is_one_document_on_stdout(zoo):
 
 
 @pytest.mark.parametrize("args", [("info",), ("lits",), ("list", "--no-such"), ("list", "--modality", "sound")])
-def test_a_usage_error_has_exit_code_2(zoo, args):
+def test_usage_error_exits_2(zoo, args):
     assert zoo(*args).exit_code == 2
 
 
-def test_a_wrong_command_names_the_nearest(zoo):
+def test_unknown_command_is_quoted(zoo):
     assert "'lits'" in zoo("lits").stderr
 
 
-def test_ctrl_c_ends_a_command_without_a_traceback(zoo, monkeypatch):
+def test_keyboard_interrupt_exits_130_without_traceback(zoo, monkeypatch):
     @click.command()
     def slow() -> None:
         raise KeyboardInterrupt
@@ -189,7 +189,7 @@ def test_ctrl_c_ends_a_command_without_a_traceback(zoo, monkeypatch):
     assert result.stderr == "interrupted\n"
 
 
-def test_a_closed_pipe_ends_a_command_quietly():
+def test_closed_stdout_prints_no_traceback():
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "zoo", "list", "--json"]
@@ -198,17 +198,17 @@ def test_a_closed_pipe_ends_a_command_quietly():
     assert result.stderr == ""
 
 
-def test_names_are_completed(birds):
+def test_shell_completion_of_backbone_names(birds):
     done = ShellComplete(cli.main, {}, "zoo", "_ZOO_COMPLETE").get_completions(["info"], "mine/")
     assert [item.value for item in done] == ["mine/robin.v1", "mine/wren"]
 
 
-def test_completion_of_a_broken_catalogue_is_silent(birds):
+def test_shell_completion_ignores_a_broken_catalogue(birds):
     (birds / "zoo.toml").write_text("[")
     assert ShellComplete(cli.main, {}, "zoo", "_ZOO_COMPLETE").get_completions(["info"], "mine/") == []
 
 
-def test_every_command_has_a_line_of_help(zoo):
+def test_help_lists_all_commands_with_a_description(zoo):
     result = zoo("--help")
     assert result.exit_code == 0
     lines = result.output.partition("Commands:")[2].splitlines()
@@ -216,9 +216,9 @@ def test_every_command_has_a_line_of_help(zoo):
     assert all(len(line.split()) > 2 for line in lines if line)
 
 
-def test_the_version_is_shown(zoo):
+def test_version_option(zoo):
     assert zoo("--version").output.startswith("zoo, version ")
 
 
-def test_an_error_prints_its_fix():
+def test_zoo_error_string_includes_the_fix():
     assert str(NameNotFound("no such net", fix="zoo list")) == "no such net\nfix: zoo list"

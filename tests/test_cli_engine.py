@@ -1,4 +1,4 @@
-"""zoo finetune with a test set, a budget and what was stopped: what a user sees."""
+"""zoo finetune: output with a test set, with leaked validation data and with --resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BASE = [
 ]
 
 
-def test_a_test_share_is_in_the_document_and_on_the_card(pretrained, isolated):
+def test_test_metrics_are_in_the_json_output_and_the_model_card(pretrained, isolated):
     pictures.folder(isolated / "colours", 8)
     done = CliRunner().invoke(main, ["finetune", str(pretrained), "colours", *BASE, "--test", "0.25", "--json"])
     assert done.exit_code == 0, done.output
@@ -34,9 +34,9 @@ def test_a_test_share_is_in_the_document_and_on_the_card(pretrained, isolated):
     assert "validation examples |" in card
 
 
-def test_a_copy_in_the_validation_data_is_reported(pretrained, isolated):
+def test_validation_duplicates_of_training_images_are_reported(pretrained, isolated):
     pictures.folder(isolated / "colours", 6)
-    pictures.folder(isolated / "held", 2)  # the first two of each again
+    pictures.folder(isolated / "held", 2)  # the first two images of each class again
     done = CliRunner().invoke(main, ["finetune", str(pretrained), "colours", *BASE, "--valid", "held"])
     assert done.exit_code == 0, done.output
     assert "leak      6 of 6 validation examples have a near-duplicate in the training data" in done.output
@@ -45,7 +45,7 @@ def test_a_copy_in_the_validation_data_is_reported(pretrained, isolated):
     assert "6 validation examples have a near-duplicate" in card.read_text()
 
 
-def test_nothing_to_go_on_with_is_a_new_run(pretrained, isolated):
+def test_resume_without_a_checkpoint_starts_a_new_run(pretrained, isolated):
     pictures.folder(isolated / "colours", 6)
     done = CliRunner().invoke(main, ["finetune", str(pretrained), "colours", *BASE, "--resume"])
     assert done.exit_code == 0, done.output

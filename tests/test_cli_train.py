@@ -31,7 +31,7 @@ def model(data) -> Path:
     return Path("model")
 
 
-def test_a_run_says_one_line_a_step(data):
+def test_finetune_prints_one_line_per_stage(data):
     code, out, err = run("finetune", "tiny/net", data, "--set", "steps=4", "--device", "cpu")
     assert code == 0
     topics = [line.split()[0] for line in out.splitlines()]
@@ -40,13 +40,13 @@ def test_a_run_says_one_line_a_step(data):
     assert "saved     runs/colours-net/" in out
 
 
-def test_a_second_run_gets_a_folder_of_its_own(data):
+def test_second_run_saves_to_a_numbered_folder(data):
     for _ in range(2):
         assert run("finetune", "tiny/net", data, "--set", "steps=2")[0] == 0
     assert {p.name for p in Path("runs").iterdir()} == {"colours-net", "colours-net-2"}
 
 
-def test_json_is_one_document_and_nothing_else(data):
+def test_json_output_is_a_single_document(data):
     code, out, err = run("finetune", "tiny/net", data, "--out", "m", "--set", "steps=4", "--json")
     document = json.loads(out)
     assert code == 0
@@ -70,7 +70,7 @@ def test_evaluate_and_predict_use_the_saved_model(data, model):
     assert [set(label) for label in answer["top"]] == [{"label", "probability"}] * 2
 
 
-def test_a_saved_model_is_fine_tuned_further(data, model):
+def test_finetune_continues_from_a_saved_model(data, model):
     code, out, _ = run("finetune", model, data, "--strategy", "probe", "--out", "next")
     assert code == 0
     assert "strategy  probe" in out
@@ -90,7 +90,7 @@ def test_a_saved_model_is_fine_tuned_further(data, model):
         (["tiny/net", "colours", "--device", "abacus"], "device='abacus'"),
     ],
 )
-def test_bad_input_exits_1_with_two_lines_and_writes_nothing(data, arguments, error):
+def test_invalid_input_exits_1_with_error_and_fix_and_writes_nothing(data, arguments, error):
     before = sorted(Path().rglob("*"))
     code, _, err = run("finetune", *arguments)
     lines = [line for line in err.splitlines() if line.startswith(("error:", "fix:"))]
@@ -100,12 +100,12 @@ def test_bad_input_exits_1_with_two_lines_and_writes_nothing(data, arguments, er
     assert sorted(Path().rglob("*")) == before
 
 
-def test_an_error_with_json_is_a_document_too(data):
+def test_error_with_json_is_a_document(data):
     code, out, _ = run("finetune", "tiny/net", "nowhere", "--json")
     assert code == 1
     assert set(json.loads(out)) == {"error", "fix"}
 
 
-def test_wrong_usage_exits_2():
+def test_usage_error_exits_2():
     assert run("finetune")[0] == 2
     assert run("predict", "model")[0] == 2

@@ -1,4 +1,4 @@
-"""What the docs show is what works: every command and every line of Python in them is run."""
+"""Documentation: commands and Python code in the docs run, relative links exist."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def commands(page: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
-def test_the_readmes_make_targets_exist():
+def test_make_targets_in_the_docs_exist():
     named = [line[1] for line in commands(README) if line[0] == "make"]
     assert named == ["demo", "test"]
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
@@ -37,7 +37,7 @@ def test_the_readmes_make_targets_exist():
     assert set(named + contributing) <= set(targets)
 
 
-def test_the_readmes_commands_work(isolated):
+def test_readme_commands(isolated):
     pictures.folder(isolated / "pictures", 6)
     pictures.folder(isolated / "more-pictures", 3, seed=1)
     run = [line for line in commands(README) if line[0] == "zoo"]
@@ -47,7 +47,7 @@ def test_the_readmes_commands_work(isolated):
         assert result.exit_code == 0, (line, result.output)
 
 
-def test_the_readmes_python_works(isolated, capsys):
+def test_readme_python(isolated, capsys):
     (code,) = blocks(README, "python")
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
@@ -55,7 +55,7 @@ def test_the_readmes_python_works(isolated, capsys):
     assert "'accuracy': 0.9" in capsys.readouterr().out
 
 
-def test_the_rows_of_the_catalogue_page_are_rows(isolated):
+def test_catalogue_page_rows_are_valid(isolated):
     row, saved = blocks((ROOT / "docs" / "catalogue.md").read_text(), "toml")
     zoo.load("native/resnet14.letters", "cpu").finetune(pictures.pairs(3), valid=0, out="runs/birds")
     (isolated / "zoo.toml").write_text(row + saved)
@@ -63,7 +63,7 @@ def test_the_rows_of_the_catalogue_page_are_rows(isolated):
     assert zoo.load("mine/birds", "cpu").embed([pictures.array("red", 0)]).shape == (1, 64)
 
 
-def test_the_python_of_the_fine_tuning_page_works(isolated):
+def test_finetuning_page_python(isolated):
     pictures.folder(isolated / "pictures", 6)
     code = blocks((ROOT / "docs" / "finetuning.md").read_text(), "python")[0]
     names: dict[str, zoo.Model] = {}
@@ -71,7 +71,7 @@ def test_the_python_of_the_fine_tuning_page_works(isolated):
     assert names["model"].recipe.steps == 200
 
 
-def test_the_commands_of_the_fine_tuning_page_work(isolated, monkeypatch):
+def test_finetuning_page_commands(isolated, monkeypatch):
     texts = [f"{text},{label}" for text, label in words.reviews(40)]
     (isolated / "mails.txt").write_text("\n".join(text for text, _ in words.reviews(200)))
     (isolated / "labelled-mails.csv").write_text("\n".join(["text,label", *texts]))
@@ -82,7 +82,7 @@ def test_the_commands_of_the_fine_tuning_page_work(isolated, monkeypatch):
             assert result.exit_code == 0, (line, result.output)
 
 
-def test_the_python_of_the_data_page_works(isolated):
+def test_data_page_python(isolated):
     pictures.folder(isolated / "pictures", 6)
     (code,) = blocks((ROOT / "docs" / "data.md").read_text(), "python")
     names: dict[str, zoo.Model] = {}
@@ -90,7 +90,7 @@ def test_the_python_of_the_data_page_works(isolated):
     assert names["model"].task.labels == ("blue", "green", "red")
 
 
-def test_the_plugin_of_the_guide_keeps_the_contract(distribution):
+def test_plugin_guide_example_passes_the_conformance_kit(distribution):
     page = (ROOT / "docs" / "plugins.md").read_text()
     announcement, rows = blocks(page, "toml")
     code, test = blocks(page, "python")
@@ -107,19 +107,19 @@ def test_the_plugin_of_the_guide_keeps_the_contract(distribution):
     )
 
 
-def test_the_code_about_skips_is_the_code_that_runs():
+def test_skip_connection_snippets_match_the_source():
     source = (ROOT / "plugins" / "zoo_native" / "resnet.py").read_text()
     for block in blocks((ROOT / "docs" / "skip-connections.md").read_text(), "python"):
         assert block in source
 
 
 @pytest.mark.parametrize("page", [*sorted(p.name for p in (ROOT / "docs").glob("*.md")), "README.md"])
-def test_links_lead_somewhere(page):
+def test_relative_links_exist(page):
     path = ROOT / page if page == "README.md" else ROOT / "docs" / page
     for target in re.findall(r"\]\((?!https?://)([^)#]+)", path.read_text()):
         assert (path.parent / target).exists(), target
 
 
-def test_the_public_names_are_sorted_and_there():
+def test_public_names_are_sorted_and_exist():
     assert zoo.__all__ == sorted(zoo.__all__)
     assert [name for name in zoo.__all__ if not hasattr(zoo, name)] == []

@@ -1,4 +1,4 @@
-"""Every family on every task it is for: fine-tune, measure, predict, save, load again. The rows of the docs' table."""
+"""Every family on each supported task: fine-tune, evaluate, predict, save, load; source of the table in the docs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FAMILIES = {
 CELLS = [(family, task) for family, tasks in FAMILIES.items() for task in tasks]
 
 
-def test_the_table_in_the_docs_is_this_table():
+def test_docs_table_matches_the_tested_families():
     page = (Path(__file__).parents[1] / "docs" / "families.md").read_text()
     header, *rows = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")
@@ -59,7 +59,7 @@ def check(name, task, tmp_path, strategy="full"):
 
 
 @pytest.mark.parametrize(("family", "task"), CELLS)
-def test_a_hub_family_learns_a_task(family, task, tmp_path, monkeypatch):
+def test_hub_family_finetunes_on_task(family, task, tmp_path, monkeypatch):
     with Hub({"tiny/net": tiny.repository(family)}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         check("hf/tiny/net", task, tmp_path)
@@ -70,7 +70,7 @@ TIMM = ("test_vit.r160_in1k", "test_resnet.r160_in1k", "test_efficientnet.r160_i
 
 @pytest.fixture(scope="module")
 def timm_repositories():
-    """Return timm's own tiny nets, with random weights, as its repositories."""
+    """Return repositories of timm's tiny test models with random weights."""
     import timm
     from safetensors.torch import save
 
@@ -80,26 +80,26 @@ def timm_repositories():
 
 @pytest.mark.parametrize("task", IMAGES)
 @pytest.mark.parametrize("name", TIMM)
-def test_a_timm_family_learns_a_task(name, task, timm_repositories, tmp_path, monkeypatch):
+def test_timm_family_finetunes_on_task(name, task, timm_repositories, tmp_path, monkeypatch):
     with Hub(timm_repositories) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         check(f"timm/{name}", task, tmp_path)
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_adapters_go_on_timms_nets(name, timm_repositories, tmp_path, monkeypatch):
+def test_lora_on_timm_models(name, timm_repositories, tmp_path, monkeypatch):
     with Hub(timm_repositories) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         check(f"timm/{name}", "classify", tmp_path, "lora")
 
 
 @pytest.mark.parametrize("task", IMAGES)
-def test_the_native_family_learns_a_task(task, tmp_path):
+def test_native_family_finetunes_on_task(task, tmp_path):
     check("native/resnet14.letters", task, tmp_path)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5", "vit", "swin", "convnext", "resnet"])
-def test_adapters_go_on_every_kind_of_net(family, tmp_path, monkeypatch):
+def test_lora_on_hub_families_updates_weights_but_no_biases(family, tmp_path, monkeypatch):
     with Hub({"tiny/net": tiny.repository(family)}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         before = zoo.load("hf/tiny/net", "cpu").backbone.module.state_dict()

@@ -1,4 +1,4 @@
-"""Whatever is in a file: a value, or an error of ours with a fix; no other exception, and no path that leads away."""
+"""Property-based fuzzing of parsers: invalid input raises only ZooError with a fix, and paths stay inside folders."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from zoo.store import lock
 from zoo.weights import safetensors_header
 from zoo.weights.safetensors_file import read_state
 
-often = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-SEEDS = Path("fuzzed")
+fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+FOLDER = Path("fuzzed")
 
-# JSON that is nearly right: right keys with wrong values, and wrong keys.
+# Mutated JSON documents: valid keys with invalid values, and invalid keys.
 NUMBERS = st.integers(-2, 100) | st.sampled_from([2**31, 2**63, 2**64, 10**30, -1]) | st.floats(allow_nan=True)
 PATHS = st.sampled_from(
     ["a", "../a", "/etc/passwd", "a/../../b", "", ".", "a\0b", "c:\\x", "a\\..\\b", "x" * 5000, "\u202ea", "\ud800"]
@@ -40,69 +40,69 @@ TENSOR = st.fixed_dictionaries(
 )
 
 
-def safe(call, *arguments):
-    """Call; an error of ours that tells a fix is as good as a value."""
+def call_safely(call, *arguments):
+    """Call a function; returns None if it raises a ZooError with a fix."""
     try:
         return call(*arguments)
     except ZooError as error:
-        told = (error.what, error.fix)
-    assert all(told)
+        parts = (error.what, error.fix)
+    assert all(parts)
     return None
 
 
 def write(name: str, content: bytes) -> Path:
-    SEEDS.mkdir(exist_ok=True)
-    path = SEEDS / name
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / name
     path.write_bytes(content)
     return path
 
 
-def dumped(value: object) -> bytes:
+def to_json(value: object) -> bytes:
     return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
-@often
+@fuzz
 @given(st.binary(max_size=300))
 @example(b"")
 @example(b"\xff" * 8 + b"{}")
 @example((2).to_bytes(8, "little") + b"{}")
 @example((10**5).to_bytes(8, "little") + b"[" * 10**5)
-def test_any_bytes_as_a_weight_file(content):
-    safe(read_state, write("any.safetensors", content))
+def test_arbitrary_bytes_as_weight_file(content):
+    call_safely(read_state, write("any.safetensors", content))
 
 
-@often
+@fuzz
 @given(st.dictionaries(st.text(max_size=8) | st.just("__metadata__"), TENSOR | VALUES, max_size=4), st.integers(0, 64))
-def test_a_header_that_is_nearly_right(facts, count):
-    text = dumped(facts)
-    found = safe(read_state, write("near.safetensors", len(text).to_bytes(8, "little") + text + bytes(count)))
+def test_mutated_safetensors_header(facts, count):
+    text = to_json(facts)
+    found = call_safely(read_state, write("mutated.safetensors", len(text).to_bytes(8, "little") + text + bytes(count)))
     if found is not None:
         assert sum(tensor.numel() * tensor.element_size() for tensor in found[0].values()) == count
 
 
-@often
+@fuzz
 @given(st.data())
-def test_a_good_weight_file_with_some_bytes_changed(data):
+def test_weight_file_with_corrupted_bytes(data):
     import torch
     from safetensors.torch import save
 
     content = bytearray(save({"a": torch.ones(2, 3), "b": torch.zeros(4, dtype=torch.int64)}, {"zoo": "1"}))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    safe(read_state, write("changed.safetensors", bytes(content)))
+    call_safely(read_state, write("changed.safetensors", bytes(content)))
 
 
-TWO = b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[%d],"data_offsets":[%d,%d]}}'
+HEADER = b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[%d],"data_offsets":[%d,%d]}}'
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        (TWO % (4, 0, 4), "starts at byte 0, but the previous one ends at 4"),
-        (TWO % (4, 5, 9), "starts at byte 5, but the previous one ends at 4"),
-        (TWO % (5, 4, 8), "does not match its 4 bytes"),
-        (TWO % (8, 4, 12), "its header describes"),
-        (TWO.replace(b'"b"', b'"a"') % (4, 4, 8), "duplicate key 'a'"),
+        (HEADER % (4, 0, 4), "starts at byte 0, but the previous one ends at 4"),
+        (HEADER % (4, 5, 9), "starts at byte 5, but the previous one ends at 4"),
+        (HEADER % (5, 4, 8), "does not match its 4 bytes"),
+        (HEADER % (8, 4, 12), "its header describes"),
+        (HEADER.replace(b'"b"', b'"a"') % (4, 4, 8), "duplicate key 'a'"),
         (b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,8]}}', "has the invalid shape"),
         (b'{"a":{"dtype":"F32","shape":[9223372036854775808,0],"data_offsets":[0,0]}}', "has the invalid shape"),
         (b'{"a":{"dtype":"Q8","shape":[8],"data_offsets":[0,8]}}', "has the unknown dtype 'Q8'"),
@@ -110,20 +110,20 @@ TWO = b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","
         (b'{"__metadata__":{"a":1}}', "metadata values must be strings"),
     ],
 )
-def test_a_header_that_lies_is_refused_with_the_tensor_named(text, said):
+def test_inconsistent_header_raises(text, message):
     with pytest.raises(ZooError) as caught:
-        read_state(write("lies.safetensors", len(text).to_bytes(8, "little") + text + bytes(8)))
-    assert said in caught.value.what
+        read_state(write("inconsistent.safetensors", len(text).to_bytes(8, "little") + text + bytes(8)))
+    assert message in caught.value.what
 
 
-@often
+@fuzz
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
 @example(b'["a"]\nsource = 1')
 @example(b"a = " + b"[" * 5000)
-def test_any_bytes_as_a_lock_and_as_a_catalogue(content):
-    safe(lock.read, write("lock.toml", content).absolute())
-    safe(rows.read_catalogue, write("zoo.toml", content))
-    safe(rows.read_catalogue, write("zoo.json", content))
+def test_arbitrary_bytes_as_lock_and_catalogue(content):
+    call_safely(lock.read, write("lock.toml", content).absolute())
+    call_safely(rows.read_catalogue, write("zoo.toml", content))
+    call_safely(rows.read_catalogue, write("zoo.json", content))
 
 
 FILE = st.fixed_dictionaries({}, optional={"path": PATHS | LEAVES, "sha256": LEAVES, "bytes": LEAVES})
@@ -145,27 +145,27 @@ ROW = st.fixed_dictionaries(
 )
 
 
-@often
+@fuzz
 @given(st.text(max_size=12), ROW)
-def test_a_catalogue_row_that_is_nearly_right(name, row):
-    entry = safe(lambda: rows.entry_from_row(name, row, catalogue="zoo.toml"))
+def test_mutated_catalogue_row(name, row):
+    entry = call_safely(lambda: rows.entry_from_row(name, row, catalogue="zoo.toml"))
     assert entry is None or all(rows.is_inside(file.path) for file in entry.files)
 
 
-@often
+@fuzz
 @given(st.dictionaries(st.text(max_size=8), ROW | VALUES, max_size=3))
-def test_a_generated_catalogue_that_is_nearly_right(table):
-    safe(rows.read_catalogue, write("catalogue.json", dumped(table)))
+def test_mutated_json_catalogue(table):
+    call_safely(rows.read_catalogue, write("catalogue.json", to_json(table)))
 
 
-@often
+@fuzz
 @given(st.text(max_size=30))
-def test_any_name_of_a_backbone(name):
-    safe(zoo.info, name)
+def test_arbitrary_backbone_names(name):
+    call_safely(zoo.info, name)
 
 
 SAVED_FILE = st.fixed_dictionaries({"sha256": st.text(max_size=64), "bytes": st.integers()})
-NEAR_MANIFEST = st.fixed_dictionaries(
+MUTATED_MANIFEST = st.fixed_dictionaries(
     {key: st.just(value) | VALUES for key, value in MANIFEST.items()}
     | {
         "format": st.just(1) | LEAVES,
@@ -176,19 +176,19 @@ NEAR_MANIFEST = st.fixed_dictionaries(
 )
 
 
-@settings(often, max_examples=50)
-@given(NEAR_MANIFEST)
-def test_a_saved_folder_with_a_manifest_that_is_nearly_right(manifest):
-    folder = write("zoo.json", dumped(manifest)).parent
-    found = safe(artefact.read, folder)
+@settings(fuzz, max_examples=50)
+@given(MUTATED_MANIFEST)
+def test_saved_model_with_mutated_manifest(manifest):
+    folder = write("zoo.json", to_json(manifest)).parent
+    found = call_safely(artefact.read, folder)
     if found is not None:
-        for path in (safe(artefact.files, folder, found) or {}).values():
+        for path in (call_safely(artefact.files, folder, found) or {}).values():
             assert folder.resolve() in path.resolve().parents
-    safe(zoo.load, folder.absolute(), "cpu")
+    call_safely(zoo.load, folder.absolute(), "cpu")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_a_saved_folder_that_links_to_elsewhere_is_refused(tmp_path, name):
+def test_symlink_out_of_a_saved_folder_raises(tmp_path, name):
     import torch
 
     (tmp_path / "secret").write_text("{}")

@@ -1,4 +1,4 @@
-"""The wheel, the editable install and a third party's distribution work as installed, each in a fresh process."""
+"""The wheel, an editable install and a third-party distribution, each tested in a subprocess."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OFFLINE = ["--no-deps", "--no-build-isolation", "--no-index"]
 
 
 def run(*command: str | Path, path: list[Path], **more) -> str:
-    """Run a command with `path` before the installed packages and return what it prints."""
+    """Run a command with `path` prepended to sys.path and return its output."""
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
     done = subprocess.run(list(map(str, command)), env=environ, capture_output=True, text=True, **more)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -25,13 +25,13 @@ def run(*command: str | Path, path: list[Path], **more) -> str:
 
 
 def zoo(*args: str, path: list[Path]):
-    """Run `zoo … --json` and return its document."""
+    """Run `zoo … --json` and return the parsed output."""
     return json.loads(run(sys.executable, "-m", "zoo", *args, "--json", path=path))
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """Build the wheel and return the folder it unpacks to."""
+    """Build the wheel and return the folder it is extracted to."""
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run([*PIP, "wheel", *OFFLINE, "-w", folder, ROOT], check=True)
     [built] = folder.glob("backbone_zoo-*.whl")
@@ -42,7 +42,7 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def editable(tmp_path_factory) -> list[Path]:
-    """Build what an editable install puts into site-packages; return that folder and those its .pth file names."""
+    """Build an editable install; return its site-packages folder and the paths listed in its .pth file."""
     folder = tmp_path_factory.mktemp("editable")
     code = f"import hatchling.build; hatchling.build.build_editable({str(folder)!r})"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
@@ -55,31 +55,31 @@ def editable(tmp_path_factory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def acme(tmp_path_factory) -> Path:
-    """Install the example plugin's distribution into a folder of its own."""
+    """Install the example plugin's distribution into a separate folder."""
     folder = tmp_path_factory.mktemp("acme")
     subprocess.run([*PIP, "install", *OFFLINE, "--target", folder, ROOT / "plugins" / "example"], check=True)
     return folder
 
 
-def test_the_wheel_carries_the_registry_and_the_plugin_catalogue(wheel):
-    catalogues = {zoo("info", entry["name"], path=[wheel])["catalogue"] for entry in one_of_each_file(wheel)}
+def test_wheel_contains_the_registry_and_the_plugin_catalogue(wheel):
+    catalogues = {zoo("info", entry["name"], path=[wheel])["catalogue"] for entry in one_entry_per_catalogue(wheel)}
     assert catalogues == {str(wheel / "zoo" / "registry.toml"), str(wheel / "zoo_native" / "catalogue.toml")}
 
 
-def one_of_each_file(wheel: Path) -> list[dict]:
+def one_entry_per_catalogue(wheel: Path) -> list[dict]:
     entries = zoo("list", path=[wheel])
     assert len(entries) == len({entry["name"] for entry in entries})
     return [next(e for e in entries if "source" in e), next(e for e in entries if "source" not in e)]
 
 
-def test_the_wheel_ships_the_weights_it_lists(wheel):
+def test_wheel_contains_the_packaged_weights(wheel):
     shipped = [e for e in zoo("list", path=[wheel]) if e.get("source", "").startswith("package://backbone-zoo/")]
     assert shipped
     for entry in shipped:
         assert all(Path(file).is_file() for file in zoo("pull", entry["name"], path=[wheel])[entry["name"]].values())
 
 
-def test_the_wheel_holds_packages_only(wheel):
+def test_wheel_contains_only_packages(wheel):
     assert {path.name.partition("-")[0] for path in wheel.iterdir()} == {
         "zoo",
         "zoo_native",
@@ -89,7 +89,7 @@ def test_the_wheel_holds_packages_only(wheel):
     }
 
 
-def test_an_editable_install_reads_the_checkout(editable):
+def test_editable_install_reads_catalogues_from_the_checkout(editable):
     entry = zoo("list", "native/", path=editable)[0]
     assert zoo("info", entry["name"], path=editable)["catalogue"] == str(ROOT / "registry.toml")
     native = next(row for row in zoo("plugins", path=editable) if row["plugin"] == "native")
@@ -97,22 +97,22 @@ def test_an_editable_install_reads_the_checkout(editable):
     assert native["state"] == "ok"
 
 
-def test_the_wheel_and_the_editable_install_list_the_same(wheel, editable):
+def test_wheel_and_editable_install_list_the_same_backbones(wheel, editable):
     assert zoo("list", path=[wheel]) == zoo("list", path=editable)
 
 
-def test_a_third_partys_distribution_is_listed_and_whole(acme):
+def test_third_party_distribution_is_listed(acme):
     assert {entry["plugin"] for entry in zoo("list", "acme/", path=[acme])} == {"acme"}
     row = next(row for row in zoo("plugins", path=[acme]) if row["plugin"] == "acme")
     assert (row["distribution"], row["version"], row["api"], row["state"]) == ("acme-zoo", "0.1.0", 1, "ok")
 
 
-def test_a_third_partys_distribution_may_ship_weights(acme):
+def test_third_party_distribution_can_ship_weights(acme):
     [file] = zoo("pull", "acme/mixer_nano.digits", path=[acme])["acme/mixer_nano.digits"].values()
     assert Path(file).read_bytes() == (acme / "acme_zoo" / "weights" / "model.safetensors").read_bytes()
 
 
-def test_a_third_partys_own_tests_pass_the_conformance_kit(acme, tmp_path):
+def test_third_party_tests_pass_the_conformance_kit(acme, tmp_path):
     tests = ROOT / "plugins" / "example" / "tests"
     out = run(
         *(

@@ -1,4 +1,4 @@
-"""zoo.tasks.metrics: equal to scikit-learn on any arrays, and spans of tags found again."""
+"""zoo.tasks.metrics: agreement with scikit-learn, and decoding of entity tags."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ quick = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 10_000)
 
 
-def chance(seed: int) -> torch.Generator:
+def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 @quick
 @given(st.integers(2, 6), st.integers(0, 40), seeds)
-def test_confusion_counts_as_scikit_learn(classes, count, seed):
-    guesses, targets = torch.randint(classes, (2, count), generator=chance(seed))
+def test_confusion_matches_scikit_learn(classes, count, seed):
+    guesses, targets = torch.randint(classes, (2, count), generator=seeded(seed))
     expected = confusion_matrix(targets, guesses, labels=range(classes)) if count else torch.zeros(classes, classes)
     assert metrics.confusion(guesses, targets, classes).tolist() == expected.tolist()
 
 
 @quick
 @given(st.integers(2, 6), st.integers(1, 40), seeds)
-def test_f1_of_each_class_and_their_mean_equal_scikit_learns(classes, count, seed):
-    guesses, targets = torch.randint(classes, (2, count), generator=chance(seed))
+def test_f1_and_macro_f1_match_scikit_learn(classes, count, seed):
+    guesses, targets = torch.randint(classes, (2, count), generator=seeded(seed))
     table = metrics.confusion(guesses, targets, classes)
     counts = table.diag(), table.sum(1), table.sum(0)
     each = f1_score(targets, guesses, labels=range(classes), average=None, zero_division=0)
@@ -40,35 +40,35 @@ def test_f1_of_each_class_and_their_mean_equal_scikit_learns(classes, count, see
     assert metrics.macro_f1(*counts) == pytest.approx(f1_score(targets, guesses, average="macro"))
 
 
-def test_macro_f1_of_nothing_is_zero():
+def test_macro_f1_of_empty_input_is_zero():
     assert metrics.macro_f1(*torch.zeros(3, 4)) == 0
 
 
 @quick
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 50), seeds)
-def test_average_precision_equals_scikit_learns_with_ties_and_without_positives(count, labels, levels, seed):
-    scores = torch.randint(levels, (count, labels), generator=chance(seed)) / levels  # few levels: many ties
-    truths = torch.randint(2, (count, labels), generator=chance(seed + 1))
+def test_average_precision_with_ties_and_without_positives_matches_scikit_learn(count, labels, levels, seed):
+    scores = torch.randint(levels, (count, labels), generator=seeded(seed)) / levels  # few levels give many ties
+    truths = torch.randint(2, (count, labels), generator=seeded(seed + 1))
     found = metrics.average_precision(scores, truths)
     expected = [average_precision_score(truths[:, k], scores[:, k]) for k in range(labels)]
     assert found.tolist() == pytest.approx(expected)
 
 
-def test_average_precision_bears_infinite_scores():
+def test_average_precision_handles_infinite_scores():
     scores = torch.tensor([[-math.inf], [math.inf], [0.0]])
     assert metrics.average_precision(scores, torch.tensor([[0], [1], [1]])).tolist() == [1.0]
 
 
 @quick
 @given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.integers(-5, 5)), min_size=2, max_size=30))
-def test_r2_equals_scikit_learns(pairs):
+def test_r2_matches_scikit_learn(pairs):
     outputs, targets = torch.tensor(pairs, dtype=torch.float64).unbind(1)
     assert metrics.r2(outputs, targets) == pytest.approx(r2_score(targets, outputs), rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("count", [1, 3, 7])
-def test_r2_of_equal_targets_is_one_or_zero(count):
-    targets = torch.full((count,), 0.1)  # a mean of 0.1s need not be 0.1
+def test_r2_of_constant_targets_is_one_or_zero(count):
+    targets = torch.full((count,), 0.1)  # the mean of 0.1s may differ from 0.1 by rounding
     assert metrics.r2(targets, targets) == 1
     assert metrics.r2(targets + 1, targets) == 0
 
@@ -76,8 +76,8 @@ def test_r2_of_equal_targets_is_one_or_zero(count):
 spans = st.lists(st.tuples(st.sampled_from(["PER", "LOC", "B-2"]), st.integers(1, 4), st.integers(0, 2)), max_size=6)
 
 
-def written(runs: list, scheme: str) -> tuple[list[str], list[tuple[str, int, int]]]:
-    """Write entities (kind, words, words after it) as tags; returns them with (kind, first, after the last) of each."""
+def encode(runs: list, scheme: str) -> tuple[list[str], list[tuple[str, int, int]]]:
+    """Encode entities (kind, length, gap) as tags; returns the tags and the (kind, start, end) of each entity."""
     first, inside, last, single = scheme
     tags: list[str] = []
     found = []
@@ -90,8 +90,8 @@ def written(runs: list, scheme: str) -> tuple[list[str], list[tuple[str, int, in
 
 @quick
 @given(spans, st.sampled_from(["BIIB", "BIES", "BMES", "BILU"]))
-def test_entities_written_in_any_scheme_are_found_again(runs, scheme):
-    tags, expected = written(runs, scheme)
+def test_entities_decodes_every_scheme(runs, scheme):
+    tags, expected = encode(runs, scheme)
     assert list(metrics.entities(tags)) == expected
 
 
@@ -100,7 +100,7 @@ def test_entities_written_in_any_scheme_are_found_again(runs, scheme):
     [
         ("", []),
         ("O O", []),
-        ("I-A I-A O", [("A", 0, 2)]),  # no B-: conlleval and seqeval begin an entity all the same
+        ("I-A I-A O", [("A", 0, 2)]),  # no B-: conlleval and seqeval start an entity anyway
         ("B-A I-B I-B", [("A", 0, 1), ("B", 1, 3)]),
         ("B-A B-A", [("A", 0, 1), ("A", 1, 2)]),
         ("O E-A I-A", [("A", 1, 2), ("A", 2, 3)]),
@@ -108,7 +108,7 @@ def test_entities_written_in_any_scheme_are_found_again(runs, scheme):
         ("-A X-A B-A", [("A", 2, 3)]),
     ],
 )
-def test_entities_of_odd_tags(tags, expected):
+def test_entities_of_malformed_tags(tags, expected):
     assert list(metrics.entities(tags.split())) == expected
 
 
@@ -126,15 +126,15 @@ def test_entities_of_odd_tags(tags, expected):
         ("B X", False),
     ],
 )
-def test_entities_are_told_from_other_tags(tags, expected):
+def test_marks_entities(tags, expected):
     assert metrics.marks_entities(tags.split()) is expected
 
 
-def test_entity_f1_counts_whole_entities_over_all_texts():
+def test_entity_f1_requires_exact_spans():
     truths = [["B-A", "I-A", "O", "B-B"], ["B-A"]]
     guesses = [["B-A", "I-A", "O", "B-A"], ["O"]]
     assert metrics.entity_f1(guesses, truths) == pytest.approx((1 / 2, 1 / 3, 2 / 5))
 
 
-def test_entity_f1_of_nothing_is_zero():
+def test_entity_f1_without_entities_is_zero():
     assert metrics.entity_f1([["O"]], [["O"]]) == (0, 0, 0)
