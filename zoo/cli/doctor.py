@@ -145,9 +145,12 @@ def _has_token() -> bool:
 def _inference() -> Iterator[Finding]:
     import torch
 
-    import zoo
+    from zoo.catalogue import registry
+    from zoo.model.load import load
 
     pixels = torch.zeros(32, 32, 3, dtype=torch.uint8).numpy()
-    name = next(row.name for row in zoo.list(plugin="native") if row.source is None and (row.params or 1e9) < 1e6)
-    features = zoo.load(name, "cpu").embed([pixels])
+    name = next(
+        row.name for row in registry.search(plugin="native") if row.source is None and (row.params or 1e9) < 1e6
+    )
+    features = load(name, "cpu").embed([pixels])
     yield Finding("features", "ok", f"{name}: {tuple(features.shape)}")

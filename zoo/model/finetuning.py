@@ -8,14 +8,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from zoo.catalogue import plugins
 from zoo.console import say
+from zoo.data.summary import DataSummary
 from zoo.errors import PluginError, RecipeError
 from zoo.finetune import distributed, messages, setup, strategies
+from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.job import Job
 from zoo.finetune.setup import Request
 from zoo.finetune.strategies import Outcome
@@ -23,13 +26,42 @@ from zoo.finetune.training.checkpoint import Checkpointer, check_same_request, u
 from zoo.finetune.training.lr_finder import LearningRates
 from zoo.model.restore import Restored, restore
 from zoo.plugin import Backbone, Classifier, Entry
+from zoo.tasks import Task
 from zoo.weights import loader
 
-if TYPE_CHECKING:
-    from zoo.model.model import Model
+
+class Trainable(Protocol):
+    """What fine-tuning reads and writes of a Model."""
+
+    entry: Entry
+    backbone: Backbone
+    files: dict[str, Path]
+    pretrained: bool
+    weights_id: str
+    head: nn.Module | None
+    task: Task | None
+    recipe: Hyperparameters | None
+    history: list[dict[str, float]]
+    metrics: dict[str, float]
+    tested: dict[str, float]
+    summary: DataSummary | None
+    training: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the backbone."""
+        ...
+
+    def evaluate(self, data: object) -> dict[str, Any]:
+        """Return the metrics on labelled data."""
+        ...
+
+    def save(self, folder: Path) -> Path:
+        """Save to a new folder."""
+        ...
 
 
-def finetune(model: Model, request: Request, folder: Path | None, checkpoints: Checkpointer) -> None:
+def finetune(model: Trainable, request: Request, folder: Path | None, checkpoints: Checkpointer) -> None:
     """Carry out a request, save to `folder`, and report on the way."""
     with distributed.process_group():
         start = time.monotonic()
@@ -58,7 +90,7 @@ def finetune(model: Model, request: Request, folder: Path | None, checkpoints: C
         distributed.barrier()
 
 
-def find_lr(model: Model, request: Request) -> LearningRates:
+def find_lr(model: Trainable, request: Request) -> LearningRates:
     """Suggest a learning rate for a request; the model is unchanged afterwards."""
     before = model.entry, model.backbone
     try:
@@ -70,7 +102,7 @@ def find_lr(model: Model, request: Request) -> LearningRates:
         model.entry, model.backbone = before
 
 
-def finished(model: Model, request: Request, folder: Path) -> Restored:
+def finished(model: Trainable, request: Request, folder: Path) -> Restored:
     """Return what this very request has saved in `folder`; RecipeError if it holds the result of another."""
     identity = _identity(model, request, setup.read_data(request, model.entry))
     saved = restore(folder)
@@ -80,7 +112,7 @@ def finished(model: Model, request: Request, folder: Path) -> Restored:
     return saved
 
 
-def load_lm_head(model: Model, task: str) -> None:
+def load_lm_head(model: Trainable, task: str) -> None:
     """Load the backbone again with its language-modelling head, where the task needs one and it has none yet."""
     if not setup.keeps_lm_head(task) or model.backbone.lm_head is not None:
         return
@@ -105,17 +137,17 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _identity(model: Model, request: Request, data: setup.Data) -> dict[str, Any]:
+def _identity(model: Trainable, request: Request, data: setup.Data) -> dict[str, Any]:
     """Return what a resumed run has to have in common with this one."""
     return setup.identity(request, data, model.entry.name) | {"weights": model.weights_id}
 
 
-def _make_job(model: Model, request: Request, data: setup.Data) -> Job:
+def _make_job(model: Trainable, request: Request, data: setup.Data) -> Job:
     load_lm_head(model, data.task)
     return setup.make_job(request, data, model.backbone, lambda: _classifier(model), pretrained=model.pretrained)
 
 
-def _adopt(model: Model, outcome: Outcome, job: Job) -> None:
+def _adopt(model: Trainable, outcome: Outcome, job: Job) -> None:
     """Give the model what a run has learnt."""
     model.head, model.task, model.recipe, model.summary = outcome.head, job.task, outcome.hp, job.summary
     model.history, model.metrics, model.tested = list(outcome.history), outcome.metrics, {}
@@ -123,7 +155,7 @@ def _adopt(model: Model, outcome: Outcome, job: Job) -> None:
     model.pretrained = True  # what the next fine-tuning starts from
 
 
-def _classifier(model: Model) -> Classifier | None:
+def _classifier(model: Trainable) -> Classifier | None:
     """Return the classifier of a model: its own head, else the one of the pre-training."""
     if isinstance(model.head, nn.Linear) and model.task is not None and model.task.name == "classify":
         names = tuple((str(label),) for label in model.task.labels)
@@ -131,7 +163,7 @@ def _classifier(model: Model) -> Classifier | None:
     return loader.classifier(plugins.load(model.entry.plugin), model.entry, model.files, model.backbone.dim)
 
 
-def _reinitialise(model: Model, seed: int) -> None:
+def _reinitialise(model: Trainable, seed: int) -> None:
     """Replace the backbone by one with random weights."""
     device = model.device
     model.backbone = loader.initialise(plugins.load(model.entry.plugin), model.entry, model.files, seed)

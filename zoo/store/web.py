@@ -41,9 +41,12 @@ def read(entry: Entry, url: str, headers: Mapping[str, str], size: int | None, s
 
 def agent() -> str:
     """Return the User-Agent: the version of zoo, and nothing about the machine."""
-    from zoo import __version__
+    from importlib import metadata
 
-    return f"backbone-zoo/{__version__}"
+    try:
+        return f"backbone-zoo/{metadata.version('backbone-zoo')}"
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return "backbone-zoo"
 
 
 def check_online(entry: Entry) -> None:
