@@ -1,4 +1,4 @@
-"""zoo.tasks.language_model: what guessing tokens costs, without keeping logits."""
+"""zoo.tasks.language_model: loss, accuracy and perplexity from per-token statistics, without keeping logits."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ both = pytest.mark.parametrize("task", [CausalLM(), MaskedLM()], ids=lambda task
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=5).filter(any), st.integers(0, 10_000))
-def test_a_tally_of_parts_measures_as_the_whole(sizes, seed):
-    chance = torch.Generator().manual_seed(seed)
-    logits = 5 * torch.randn(sum(sizes), 9, generator=chance)
-    targets = torch.randint(9, (sum(sizes),), generator=chance)
+def test_statistics_of_batches_give_the_metrics_of_the_whole(sizes, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 5 * torch.randn(sum(sizes), 9, generator=generator)
+    targets = torch.randint(9, (sum(sizes),), generator=generator)
     task = MaskedLM()
     parts = [task.statistics(*pair) for pair in zip(logits.split(sizes), targets.split(sizes), strict=True)]
     found = task.measure(parts, None)
@@ -32,25 +32,25 @@ def test_a_tally_of_parts_measures_as_the_whole(sizes, seed):
 
 
 @both
-def test_a_tally_is_two_numbers_a_token(task):
+def test_statistics_are_two_numbers_per_token(task):
     assert task.statistics(torch.randn(5, 1000), torch.zeros(5, dtype=torch.long)).shape == (5, 2)
 
 
 @both
-def test_even_odds_have_a_perplexity_of_the_vocabulary(task):
+def test_uniform_logits_have_perplexity_equal_to_the_vocabulary_size(task):
     found = task.measure([task.statistics(torch.zeros(4, 50), torch.arange(4))], None)
     assert found["perplexity"] == pytest.approx(50, rel=1e-5)
 
 
 @both
-def test_a_hopeless_model_has_a_finite_perplexity(task):
+def test_perplexity_is_finite_for_a_huge_loss(task):
     found = task.measure([task.statistics(torch.tensor([[1e6, 0.0]]), torch.tensor([1]))], None)
     assert found["loss"] == 1e6
     assert math.isfinite(found["perplexity"])
 
 
 @both
-def test_there_is_no_new_head_and_nothing_to_decode(task):
+def test_head_and_decode_raise(task):
     with pytest.raises(RecipeError, match=rf"{task.name} keeps the head of the backbone\nfix: strategy="):
         task.head(8)
     with pytest.raises(RecipeError, match=rf"{task.name} has no labels"):

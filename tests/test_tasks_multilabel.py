@@ -1,4 +1,4 @@
-"""zoo.tasks.multilabel: metrics equal to scikit-learn's, labels in every form, answers, and rare labels."""
+"""zoo.tasks.multilabel: metrics compared with scikit-learn, label formats, predictions, class balancing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ names = st.frozensets(st.sampled_from("abcd"))
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 30), st.integers(0, 10_000))
-def test_metrics_equal_scikit_learns(labels, count, seed):
-    chance = torch.Generator().manual_seed(seed)
-    outputs = 3 * torch.randn(count, labels, generator=chance)
-    targets = torch.randint(2, (count, labels), generator=chance).float()
+def test_metrics_match_scikit_learn(labels, count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    outputs = 3 * torch.randn(count, labels, generator=generator)
+    targets = torch.randint(2, (count, labels), generator=generator).float()
     found = Multilabel(tuple(range(labels))).measure(outputs, targets)
     guesses, positive = outputs >= 0, [k for k in range(labels) if targets[:, k].any()]
     precisions = [average_precision_score(targets[:, k], outputs[:, k]) for k in positive]
@@ -35,7 +35,7 @@ def test_metrics_equal_scikit_learns(labels, count, seed):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(names, min_size=1, max_size=8).filter(any))
-def test_labels_mean_the_same_in_every_form(rows):
+def test_label_formats_are_equivalent(rows):
     task = Multilabel.of(rows)
     assert task.labels == tuple(sorted(frozenset().union(*rows)))
     expected = task.targets(rows)
@@ -47,7 +47,7 @@ def test_labels_mean_the_same_in_every_form(rows):
         assert torch.equal(task.targets(again), expected)
 
 
-def test_numbers_are_labels_too_and_an_empty_cell_is_none_of_them():
+def test_integer_labels_and_empty_label_sets():
     task = Multilabel.of([(10, 9), None, ()])
     assert task.labels == (9, 10)
     assert task.targets([None, (9,)]).tolist() == [[0, 0], [1, 0]]
@@ -61,29 +61,29 @@ def test_numbers_are_labels_too_and_an_empty_cell_is_none_of_them():
         ([(), ""], r"not one example has a label"),
     ],
 )
-def test_what_is_no_set_of_labels_is_told(labels, message):
+def test_invalid_label_set_raises(labels, message):
     with pytest.raises(DataError, match=message):
         Multilabel.of(labels)
 
 
-def test_an_unknown_label_is_told():
+def test_unknown_label_raises():
     with pytest.raises(DataError, match=r"does not know: owl; it knows a, b"):
         Multilabel(("a", "b")).targets([("a", "owl")])
 
 
-def test_the_loss_is_finite_for_huge_outputs_and_smoothed_towards_one_half():
+def test_loss_is_finite_for_huge_outputs_and_smoothing_targets_one_half():
     task, truth = Multilabel(("a", "b")), torch.tensor([[1.0, 0.0]])
     assert float(task.loss(torch.tensor([[1e30, -1e30]]), truth)) == 0
     outputs = torch.tensor([[0.95, 0.05]]).logit()
     assert torch.allclose(task.loss(outputs, truth, 0.1), task.loss(outputs, torch.tensor([[0.95, 0.05]])))
 
 
-def test_measuring_labels_that_never_occur_gives_numbers():
+def test_metrics_are_finite_for_labels_without_positives():
     found = Multilabel(("a", "b")).measure(torch.full((3, 2), -5.0), torch.zeros(3, 2))
     assert found == pytest.approx({"map": 0, "macro_f1": 0, "micro_f1": 0, "loss": 0.0067153}, abs=1e-6)
 
 
-def test_an_answer_is_every_likely_label_and_the_likeliest_ranked():
+def test_decode_returns_all_likely_labels_and_ranks_the_top_ones():
     nothing, several = Multilabel(("a", "b", "c")).decode(torch.tensor([[-1.0, -2.0, -3.0], [2.0, -1.0, 0.0]]), top=2)
     assert nothing.label == ()
     assert [label for label, _ in nothing.top] == ["a", "b"]
@@ -92,14 +92,14 @@ def test_an_answer_is_every_likely_label_and_the_likeliest_ranked():
     assert several.top[0] == ("a", pytest.approx(0.880797))
 
 
-def test_the_baseline_is_what_chance_scores_on_labels_that_occur():
+def test_baseline_is_the_chance_map_of_labels_with_positives():
     assert Multilabel(("a", "b", "c")).baseline([("a",), ("a", "b"), ()]) == "chance map 0.500"
 
 
-def test_balanced_labels_weigh_as_much_where_they_hold_as_where_not():
+def test_balanced_loss_weighs_positives_and_negatives_equally():
     rows = [("a",)] + [("b",)] * 4 + [("all",)] * 0
     targets = Multilabel(("a", "b", "never")).targets(rows)
-    targets = torch.cat([targets, torch.ones(5, 1)], 1)  # and one that holds always
+    targets = torch.cat([targets, torch.ones(5, 1)], 1)  # a label that is always present
     task = Multilabel(("a", "b", "never", "always")).balanced("weights", targets)
     assert task.weights == (4.0, 0.25, 1.0, 1.0)
     outputs = torch.zeros(1, 4, requires_grad=True)

@@ -1,4 +1,4 @@
-"""zoo.tasks.regress: numbers in the labels' own unit, standardised for the head."""
+"""zoo.tasks.regress: standardised targets; metrics and predictions in the units of the labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ quick = settings(max_examples=40, deadline=None)
 
 @quick
 @given(numbers)
-def test_targets_are_standardised_and_come_back_in_their_unit(values):
+def test_targets_are_standardised_and_predictions_rescaled(values):
     task = Regress.of(values)
     targets = task.targets(values)
     assert targets.dtype == torch.float32
@@ -34,7 +34,7 @@ def test_targets_are_standardised_and_come_back_in_their_unit(values):
 
 @quick
 @given(numbers, st.integers(0, 10_000))
-def test_metrics_equal_scikit_learns_in_the_labels_unit(values, seed):
+def test_metrics_match_scikit_learn_in_the_units_of_the_labels(values, seed):
     task = Regress.of(values)
     outputs = torch.randn(len(values), 1, generator=torch.Generator().manual_seed(seed))
     found = task.measure(outputs, task.targets(values))
@@ -45,29 +45,29 @@ def test_metrics_equal_scikit_learns_in_the_labels_unit(values, seed):
     assert found["loss"] == pytest.approx(float(task.loss(outputs, task.targets(values))), rel=1e-4)
 
 
-def test_the_baseline_is_the_error_of_the_mean():
+def test_baseline_is_the_error_of_the_mean():
     task = Regress.of([0.0, 10.0])
     assert task.baseline([4.0, 7.0]) == "the mean is off by 1.5"
     assert task.measure(torch.zeros(2, 1), task.targets([4.0, 7.0]))["mae"] == pytest.approx(1.5)
 
 
-def test_one_example_has_metrics():
+def test_metrics_of_a_single_example():
     task = Regress.of([1, 3])
     assert task.measure(torch.zeros(1, 1), task.targets([3.0])) == {"r2": 0.0, "mae": 1.0, "rmse": 1.0, "loss": 1.0}
 
 
 @pytest.mark.parametrize("label", [math.nan, math.inf, None, "3", True, (1.0,)])
-def test_what_is_no_finite_number_is_told_with_its_place(label):
+def test_invalid_label_raises_with_its_index(label):
     with pytest.raises(DataError, match=r"label of example 1 is .*, no finite number\nfix: correct"):
         Regress.of([1.0, label])
 
 
 @pytest.mark.parametrize("count", [1, 3, 10])
-def test_equal_labels_are_told(count):
+def test_constant_labels_raise(count):
     with pytest.raises(DataError, match=r"every label is 0\.1: there is nothing to learn"):
         Regress.of([0.1] * count)
 
 
-def test_smoothing_does_not_touch_numbers():
+def test_label_smoothing_does_not_apply():
     outputs, targets = torch.randn(3, 1), torch.randn(3)
     assert torch.equal(Regress(0, 1).loss(outputs, targets, 0.3), Regress(0, 1).loss(outputs, targets))

@@ -1,4 +1,4 @@
-"""zoo.tasks.tag: a tag for each word, measured by entities where the tags mark them."""
+"""zoo.tasks.tag: one tag per word, evaluated by entity if the tags encode entities."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def outputs(task: Tag, guesses: list) -> list[torch.Tensor]:
     return [F.one_hot(part, len(task.labels)).float() * 4 for part in task.targets(guesses)]
 
 
-def test_tags_are_sorted_after_o():
+def test_labels_are_sorted_with_o_first():
     assert Tag.of([("B-A", "O"), ("A", 2)]).labels == ("O", 2, "A", "B-A")
     assert Tag.of([["NOUN", "ADJ"]]).labels == ("ADJ", "NOUN")
 
 
-def test_targets_are_one_tensor_a_text():
+def test_targets_are_one_tensor_per_text():
     task = Tag.of(TRUTH)
     assert [part.tolist() for part in task.targets([("O", "B-LOC"), (), ("O",)])] == [[0, 1], [], [0]]
     with pytest.raises(DataError, match=r"does not know: B-ORG; it knows O, B-LOC"):
@@ -31,18 +31,18 @@ def test_targets_are_one_tensor_a_text():
 
 
 @pytest.mark.parametrize("label", ["B-PER", None, 3])
-def test_what_is_no_list_of_tags_is_told_with_its_place(label):
+def test_invalid_tags_raise_with_their_index(label):
     with pytest.raises(DataError, match=r"label of example 1 is .*, not a list of tags\nfix: give one tag"):
         Tag.of([("O",), label])
     with pytest.raises(DataError, match=r"label of example 0 is"):
         Tag(("O",)).targets([label])
 
 
-def test_entities_are_measured_whole():
+def test_entity_f1_requires_exact_spans():
     task = Tag.of([*TRUTH, *GUESS])
     assert task.main_metric == "entity_f1"
     found = task.measure(outputs(task, GUESS), task.targets(TRUTH))
-    # Three entities in truth and three found, of which the first only has the right kind and both ends.
+    # Three true and three predicted entities; only the first has the correct kind and boundaries.
     assert found["entity_f1"] == pytest.approx(1 / 3)
     assert found["entity_precision"] == found["entity_recall"] == pytest.approx(1 / 3)
     assert found["accuracy"] == pytest.approx(5 / 7)
@@ -50,7 +50,7 @@ def test_entities_are_measured_whole():
     assert found["loss"] == pytest.approx(float(task.loss(rows, torch.cat(task.targets(TRUTH)))))
 
 
-def test_tags_of_words_are_measured_word_by_word():
+def test_word_tags_are_evaluated_per_word():
     truth, guess = [("DET", "NOUN"), ("VERB", "NOUN")], [("DET", "VERB"), ("VERB", "NOUN")]
     task = Tag.of(truth)
     found = task.measure(outputs(task, guess), task.targets(truth))
@@ -61,25 +61,25 @@ def test_tags_of_words_are_measured_word_by_word():
     assert "entity_f1" not in found
 
 
-def test_an_entity_does_not_run_on_into_the_next_text():
+def test_entities_end_at_the_end_of_a_text():
     task = Tag(("O", "I-A"))
     truth = [("I-A",), ("I-A",)]
     found = task.measure(outputs(task, [("I-A",), ("O",)]), task.targets(truth))
     assert found["entity_recall"] == 0.5
 
 
-def test_an_answer_is_a_tag_for_each_word():
+def test_decode_returns_a_tag_for_each_word():
     task = Tag.of(TRUTH)
     answers = task.decode([*outputs(task, TRUTH), torch.zeros(0, 4)], top=3)
     assert [answer.label for answer in answers] == [*TRUTH, ()]
     assert answers[0].probability is None
 
 
-def test_the_baseline_is_the_commonest_tag():
+def test_baseline_is_the_most_common_tag():
     assert Tag.of(TRUTH).baseline(TRUTH) == "commonest tag 0.429"
 
 
-def test_rare_tags_count_more_in_a_balanced_loss_and_no_other_number():
+def test_class_balance_changes_only_the_loss():
     task = Tag.of(TRUTH)
     targets = task.targets(TRUTH)
     rows, flat = torch.randn(7, 4), torch.cat(targets)
@@ -99,7 +99,7 @@ def test_rare_tags_count_more_in_a_balanced_loss_and_no_other_number():
         (["a"], "O", r"label of example 1 is 'O' \(str\), not a list of tags"),
     ],
 )
-def test_words_and_tags_that_do_not_match_are_told(text, tags, message):
+def test_mismatched_words_and_tags_raise(text, tags, message):
     Tag.check([["a"]], [("O",)])
     with pytest.raises(DataError, match=message):
         Tag.check([["a"], text], [("O",), tags])
