@@ -165,7 +165,7 @@ PIXELS = {
 
 
 @pytest.mark.parametrize("pixels", PIXELS)
-@pytest.mark.parametrize("name", augmentation.NAMES)
+@pytest.mark.parametrize("name", augmentation.STEPS)
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 11), min_size=1, max_size=40), st.slices(40), st.integers(0, 1000))
 def test_a_slice_of_an_augmented_batch_equals_the_whole_batch(name, pixels, indices, part, seed):
@@ -187,7 +187,7 @@ def test_a_slice_of_a_batch_without_augmentation_equals_the_whole_batch(pixels):
         assert torch.equal(images.batch(rows, BatchOptions(shard=part)), images.batch(rows)[part])
 
 
-@pytest.mark.parametrize("name", augmentation.NAMES)
+@pytest.mark.parametrize("name", augmentation.STEPS)
 def test_augmentation_depends_only_on_its_generator(name):
     images, rows = views(PIXELS["a list"]), torch.arange(12)
     torch.manual_seed(1)
@@ -201,7 +201,7 @@ def test_augmentation_depends_only_on_its_generator(name):
 def test_augmentation_does_not_modify_the_decoded_pixels():
     pixels = noise(12, 3, SIZE, SIZE)
     images, before = views(pixels), pixels.clone()
-    for name in augmentation.NAMES:
+    for name in augmentation.STEPS:
         images.batch(torch.arange(12), BatchOptions(name, seeded()))
     assert torch.equal(pixels, before)
 
@@ -238,7 +238,7 @@ def test_grey_images_skip_the_colour_operation():
 
 
 def test_recipe_choices_list_every_augmentation():
-    assert set(CHOICES["augment"]) == {"auto", *augmentation.NAMES}
+    assert set(CHOICES["augment"]) == {"auto", *augmentation.STEPS}
 
 
 @pytest.mark.parametrize("how", ["mixup", "cutmix", "both"])

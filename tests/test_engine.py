@@ -55,7 +55,7 @@ def test_cached_prefix_gives_the_same_losses(pretrained, capsys, monkeypatch):
     assert "stages run once" in capsys.readouterr().out
     monkeypatch.setattr(
         "zoo.finetune.strategies.frozen_prefix",
-        lambda backbone, datasets, *_, **__: nullcontext(Replay(tuple(datasets), "", False)),
+        lambda backbone, datasets, *_, **__: nullcontext(Replay(tuple(datasets), "")),
     )
     other = zoo.load(pretrained, "cpu").finetune(DATA, **settings)
     for ours, theirs in zip(model.history, other.history, strict=True):

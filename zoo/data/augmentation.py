@@ -22,7 +22,6 @@ STEPS = {
     "randaugment": ("crop", "flip", "rand"),
 }
 """Augmentation name -> its steps, in order of application."""
-NAMES = tuple(STEPS)
 SHIFT = 0.1
 """Maximum shift, as a fraction of the side (4 of 40 padded pixels in He et al. 2015, section 4.2)."""
 CROP_AREA = (0.35, 1.0)

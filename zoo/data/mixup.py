@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NAMES = ("none", "mixup", "cutmix", "both")
 MIXUP = 0.8
 """Alpha of the Beta(alpha, alpha) distribution of mixup; CUTMIX is that of CutMix. Both are DeiT's, whose recipe also
 picks one of the two per batch with probability 0.5 (Touvron et al. 2020, arXiv 2012.12877, table 9)."""

@@ -140,7 +140,7 @@ def restore(saved: Mapping[str, Any]) -> Hyperparameters:
 def _strategy(setting: Setting) -> str:
     """Choose a strategy: a probe for few images, else fine-tuning from the head of a probe.
 
-    400 mails: probe 0.948, lp-ft 0.974. 142 photos: probe 0.81, full 0.72 (docs/log.md).
+    400 mails: probe 0.948, lp-ft 0.974. 142 photos: probe 0.81, plain fine-tuning 0.72.
     """
     if not setting.pretrained:
         return "scratch"

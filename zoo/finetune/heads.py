@@ -19,7 +19,7 @@ def new_head(backbone: Backbone, task: Task, *, seed: int, zero: bool) -> nn.Mod
     """Return the language-modelling head of the backbone where the task keeps it, else a new head.
 
     A new head is zero on pretrained features (BiT, arXiv 1912.11370, section 3.3) and random from scratch. Digits, 5 a
-    class: zero 0.953 and random 0.948 fine-tuned, but 0.70 and 0.83 from scratch (docs/log.md).
+    class, from scratch: zero .710, random .862 (docs/log.md).
     """
     if not task.labelled:
         assert backbone.lm_head is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -188,7 +188,7 @@ class Model:
         network, task = self._network()
         many, single = self._as_batch(inputs)
         if not task.labelled:
-            found = self._continue(network, task, many, top)
+            found = self._continue(network, task, many, top, batch_size)
         else:
             found = task.decode(self._outputs(network, task, many, batch_size), top)
         return found[0] if single else found
@@ -219,7 +219,9 @@ class Model:
         embedded: Tensor = features.values
         return embedded
 
-    def generate(self, prompts: Any, max_new_tokens: int = 50, temperature: float = 0.0) -> Any:
+    def generate(
+        self, prompts: Any, max_new_tokens: int = 50, temperature: float = 0.0, *, batch_size: int = BATCH_SIZE
+    ) -> Any:
         """Return the continuation of a prompt, or a list of those of several, by a causal language model.
 
         Temperature 0 takes the likeliest token each time, above it one is sampled with torch's global generator. Raises
@@ -233,7 +235,11 @@ class Model:
         finetuning.load_lm_head(self, "causal-lm")
         many, single = self._as_batch(prompts)
         how = self._preprocessing(cache=False)
-        found = generation.generate(self.backbone, many, how, max_new_tokens, temperature)
+        found = [
+            text
+            for part in _batches(many, batch_size)
+            for text in generation.generate(self.backbone, part, how, max_new_tokens, temperature)
+        ]
         return found[0] if single else found
 
     @property
@@ -317,11 +323,14 @@ class Model:
             _check_not_truncated(examples.inputs, outputs)
         return outputs
 
-    def _continue(self, network: Network, task: Task, inputs: Sequence[Any], top: int) -> list[Prediction]:
+    def _continue(
+        self, network: Network, task: Task, inputs: Sequence[Any], top: int, batch_size: int
+    ) -> list[Prediction]:
         """Return what a language model predicts."""
         if task.name == "causal-lm":
-            return [Prediction(text) for text in self.generate(list(inputs))]
-        return generation.fill_mask(network, self.backbone, inputs, self._preprocessing(cache=False), top)
+            return [Prediction(text) for text in self.generate(list(inputs), batch_size=batch_size)]
+        how, parts = self._preprocessing(cache=False), _batches(inputs, batch_size)
+        return [found for part in parts for found in generation.fill_mask(network, self.backbone, part, how, top)]
 
     def _preprocessing(self, *, cache: bool = True, blocks: bool = False) -> Preprocessing:
         """Return how inputs are prepared, with the settings of the last fine-tuning."""
@@ -344,6 +353,11 @@ class Model:
         """Return the precision of the last fine-tuning, after choosing the memory format that is usually fastest."""
         set_memory_format(self.backbone.module)
         return self.recipe.precision if self.recipe else "fp32"
+
+
+def _batches(inputs: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Yield the inputs in batches; an empty sequence is one batch, which is reported as such."""
+    return (inputs[start : start + size] for start in range(0, max(1, len(inputs)), size))
 
 
 def _check_not_truncated(texts: Sequence[Any], outputs: Sequence[Tensor]) -> None:

@@ -39,7 +39,6 @@ class Replay:
 
     datasets: tuple[Dataset | None, ...]
     description: str
-    cached: bool
 
 
 @dataclass(slots=True)
@@ -62,14 +61,14 @@ def frozen_prefix(
     whole = tuple(datasets)
     data = _first(whole)
     if not 0 < frozen < len(backbone.stages):
-        yield Replay(whole, "", False)
+        yield Replay(whole, "")
         return
     units, why_not = frozen_units(backbone, frozen, data, precision)
     size = sum(size_of(units[-1], one) for one in whole if one is not None) if units else 0
     if not why_not and size > min(max_bytes, shutil.disk_usage(_existing(home())).free // 2):
         why_not = f"their activations would take {size / 1e9:,.1f} GB"
     if why_not:
-        yield Replay(whole, f"the {frozen} frozen stages run each time: {why_not}", False)
+        yield Replay(whole, f"the {frozen} frozen stages run each time: {why_not}")
         return
     with cached(backbone, units[-1], whole, size, precision) as served:
         expected = _features(backbone.module, data, precision)
@@ -78,10 +77,10 @@ def frozen_prefix(
             if error <= TOLERANCE[precision]:
                 count = sum(len(one) for one in whole if one is not None)
                 share = f"{frozen} of {len(backbone.stages)} stages run once"
-                yield Replay(served, f"{share}: {count:,} activations, {size / 1e6:,.0f} MB", True)
+                yield Replay(served, f"{share}: {count:,} activations, {size / 1e6:,.0f} MB")
                 return
     why_not = f"their activations do not replay (largest difference {error:.2g})"
-    yield Replay(whole, f"the {frozen} frozen stages run each time: {why_not}", False)
+    yield Replay(whole, f"the {frozen} frozen stages run each time: {why_not}")
 
 
 def _first(datasets: Sequence[Dataset | None]) -> Dataset:

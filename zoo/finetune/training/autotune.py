@@ -37,7 +37,7 @@ EXAMPLES = 8
 WORTH = 15.0
 """Seconds of training from which timing pays back."""
 LONG = 1_200.0
-"""Seconds of training from which compilation, which takes up to a minute (docs/log.md), is tried."""
+"""Seconds of training from which compilation, which takes up to a minute, is tried."""
 GAIN = 0.95
 """An option is chosen if it takes at most this share of the time without it."""
 
