@@ -1,4 +1,4 @@
-"""zoo.model.artefact: the saved folder is whole or absent, and what is wrong with one is told."""
+"""zoo.model.artefact: saving is atomic, and damaged folders raise ArtefactError."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def saved(tmp_path: Path) -> Path:
     return artefact.write(tmp_path / "model", STATE, MANIFEST, "# card", {"sub/config.json": extra})
 
 
-def test_what_is_written_is_read_back(saved):
+def test_write_and_read_round_trip(saved):
     manifest = artefact.read(saved)
     assert manifest["entry"] == {"name": "a/b"}
     assert artefact.weights(saved, manifest) == saved / "model.safetensors"
@@ -54,12 +54,12 @@ def test_what_is_written_is_read_back(saved):
     assert sorted(p.name for p in saved.parent.iterdir() if p.name.startswith(".")) == []
 
 
-def test_an_empty_folder_may_be_filled(tmp_path):
+def test_write_to_an_empty_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     assert artefact.is_saved(artefact.write(tmp_path / "empty", STATE, MANIFEST, "", {}))
 
 
-def test_a_non_empty_folder_is_left_alone(tmp_path):
+def test_write_to_a_non_empty_folder_raises(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(ArtefactError, match=r"full is not empty.*\nfix: --out .*full-2"):
@@ -67,7 +67,7 @@ def test_a_non_empty_folder_is_left_alone(tmp_path):
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["thesis.txt"]
 
 
-def test_a_file_in_the_way_is_told(tmp_path):
+def test_check_free_of_a_file_path_raises(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ArtefactError, match="file is a file"):
         artefact.check_free(tmp_path / "file")
@@ -76,31 +76,33 @@ def test_a_file_in_the_way_is_told(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_an_unwritable_folder_is_told_before_training(tmp_path):
+def test_check_free_in_an_unwritable_folder_raises(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ArtefactError, match="is not writable"):
         artefact.check_free(tmp_path / "model")
 
 
-def test_a_folder_that_cannot_be_made_is_told():
+def test_write_to_a_folder_that_cannot_be_created_raises():
     with pytest.raises(ArtefactError, match=r"cannot be created.*\nfix: --out"):
         artefact.write(Path("/proc/nowhere/model"), STATE, MANIFEST, "", {})
 
 
-def test_a_failure_half_way_leaves_nothing(tmp_path):
+def test_failed_write_leaves_no_files(tmp_path):
     with pytest.raises(ArtefactError, match="cannot be written"):
         artefact.write(tmp_path / "model", STATE, MANIFEST, "", {"config.json": tmp_path / "missing"})
     assert list(tmp_path.iterdir()) == [tmp_path / "work"]
 
 
-def test_a_newer_format_says_to_upgrade(saved):
+def test_newer_format_raises_with_an_upgrade_command(saved):
     path = saved / "zoo.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
-    with pytest.raises(ArtefactError, match=r"has format 2, but this version reads formats up to 1\nfix: pip install --upgrade"):
+    with pytest.raises(
+        ArtefactError, match=r"has format 2, but this version reads formats up to 1\nfix: pip install --upgrade"
+    ):
         artefact.read(saved)
 
 
-def test_a_damaged_weight_file_is_named_with_both_hashes(saved):
+def test_damaged_weights_raise_with_both_hashes(saved):
     weights = saved / "model.safetensors"
     weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
@@ -108,7 +110,7 @@ def test_a_damaged_weight_file_is_named_with_both_hashes(saved):
         artefact.weights(saved, artefact.read(saved))
 
 
-def test_a_missing_weight_file_is_named(saved):
+def test_missing_weights_raise(saved):
     (saved / "model.safetensors").unlink()
     with pytest.raises(ArtefactError, match=r"model\.safetensors is missing"):
         artefact.weights(saved, artefact.read(saved))
@@ -124,7 +126,7 @@ def test_a_missing_weight_file_is_named(saved):
         ("data", {key: value for key, value in DATA.items() if key != "near_duplicates"}),
     ],
 )
-def test_a_section_that_is_not_as_it_was_written_is_named(saved, key, value):
+def test_invalid_manifest_section_raises(saved, key, value):
     path = saved / "zoo.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(ArtefactError, match=rf"is damaged: invalid {key}\nfix: save the model again"):
@@ -132,7 +134,7 @@ def test_a_section_that_is_not_as_it_was_written_is_named(saved, key, value):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('{"format": 1, "format": 2}', "duplicate key 'format'"),
         ('{"format": 1%s}' % ("0" * 5000), "is too large"),
@@ -140,13 +142,13 @@ def test_a_section_that_is_not_as_it_was_written_is_named(saved, key, value):
         ('{"format": 1, "entry": %s}' % ("[" * 5000 + "]" * 5000), "recursion"),
     ],
 )
-def test_a_manifest_that_could_not_be_written_as_it_was_read_is_refused(saved, text, said):
+def test_manifest_that_cannot_be_serialised_again_raises(saved, text, message):
     (saved / "zoo.json").write_text(text)
-    with pytest.raises(ArtefactError, match=f"cannot be read: .*{said}"):
+    with pytest.raises(ArtefactError, match=f"cannot be read: .*{message}"):
         artefact.read(saved)
 
 
-def test_what_is_no_ordinary_file_is_not_waited_for(saved):
+def test_named_pipes_and_symlink_loops_raise(saved):
     weights = saved / "model.safetensors"
     weights.unlink()
     os.mkfifo(weights)
@@ -158,7 +160,7 @@ def test_what_is_no_ordinary_file_is_not_waited_for(saved):
         artefact.weights(saved, artefact.read(saved))
 
 
-def test_a_file_name_cannot_leave_the_folder(saved):
+def test_file_name_outside_the_folder_raises(saved):
     manifest = artefact.read(saved)
     manifest["files"]["../../etc/passwd"] = {}
     with pytest.raises(ArtefactError, match="is outside the folder"):
@@ -167,7 +169,7 @@ def test_a_file_name_cannot_leave_the_folder(saved):
 
 @settings(max_examples=80, deadline=None)
 @given(st.one_of(st.binary(max_size=60), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
-def test_any_manifest_is_read_or_told(tmp_path_factory, content):
+def test_arbitrary_manifest_raises_artefact_error(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("any")
     raw = content if isinstance(content, bytes) else content.encode(errors="surrogatepass")
     (folder / "zoo.json").write_bytes(raw)

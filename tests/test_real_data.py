@@ -1,4 +1,4 @@
-"""tools/real_data.py without the network: the cache, and what it says when something is missing."""
+"""tools/real_data.py without network: caching and error messages."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ def real_data(monkeypatch, tmp_path):
     return real_data
 
 
-def test_a_thing_is_made_once(real_data):
+def test_once_caches_the_result(real_data):
     made = []
 
     def make(folder):
@@ -31,7 +31,7 @@ def test_a_thing_is_made_once(real_data):
     assert len(made) == 1
 
 
-def test_a_failure_half_way_leaves_nothing(real_data):
+def test_failure_in_once_leaves_no_files(real_data):
     def make(folder):
         (folder / "half.txt").write_text("half")
         raise StoreError("no more", fix="try again")
@@ -41,33 +41,33 @@ def test_a_failure_half_way_leaves_nothing(real_data):
     assert list(real_data.cache().iterdir()) == []
 
 
-def test_a_missing_client_is_named(real_data, monkeypatch, tmp_path):
+def test_missing_client_raises(real_data, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StoreError, match=r"apt-get is not installed") as caught:
         real_data.debian(["fonts-lato"])
     assert "ZOO_REAL" in caught.value.fix
 
 
-def test_a_failing_client_is_quoted(real_data, tmp_path):
+def test_failing_client_raises_with_its_output(real_data, tmp_path):
     command = [sys.executable, "-c", "import sys; sys.exit('E: no such package')"]
     with pytest.raises(StoreError, match=r"exited 1: E: no such package") as caught:
         real_data._run(command, tmp_path)
     assert caught.value.fix == " ".join(command)
 
 
-def test_a_package_without_the_expected_file_is_told(real_data, tmp_path):
+def test_ambiguous_file_pattern_raises(real_data, tmp_path):
     (tmp_path / "one.pth").touch()
     (tmp_path / "two.pth").touch()
     with pytest.raises(StoreError, match=r"expected one \*\.pth in .*, found one\.pth, two\.pth"):
         real_data._only(tmp_path, "*.pth")
 
 
-def test_a_mail_is_its_subject_and_its_texts_without_tags(real_data):
+def test_mail_text_is_subject_and_body_without_html(real_data):
     raw = "Subject: Win\nReceived: here\nContent-Type: text/html\n\n<p>a  <b>prize</b>\nnow</p>"
     assert real_data._mail_text(raw) == "Win a prize now"
 
 
-def test_the_split_of_the_mails_depends_on_the_seed_alone(real_data):
+def test_mail_split_is_deterministic_given_the_seed(real_data):
     def make(folder):
         rows = (f'{{"text": "mail {i}", "label": "{"spam" if i % 3 else "ham"}"}}\n' for i in range(1_500))
         (folder / "mails.jsonl").write_text("".join(rows))

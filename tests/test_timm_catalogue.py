@@ -1,4 +1,4 @@
-"""The catalogue of zoo_timm: its names, fields and metrics, and rows for names and repositories outside of it."""
+"""The catalogue of zoo_timm: names, fields and metrics, and resolution of other names and repositories."""
 
 from __future__ import annotations
 
@@ -87,18 +87,18 @@ def test_pretraining_datasets_are_parsed_from_a_tag(tag, expected):
     assert pretrained_on(tag) == expected
 
 
-def nowhere(source: str):
+def unexpected_look(source: str):
     raise AssertionError(f"looked at {source}")
 
 
 def test_an_unknown_name_resolves_to_none():
-    assert plugin.resolve("resnet18", nowhere) is None
-    assert plugin.resolve("resnet18.a9_in1k", nowhere) is None
+    assert plugin.resolve("resnet18", unexpected_look) is None
+    assert plugin.resolve("resnet18.a9_in1k", unexpected_look) is None
 
 
 def test_weights_without_safetensors_raise_name_not_found():
     with pytest.raises(NameNotFound, match=r"only as https://\S+\.pth, which is not a \.safetensors file") as caught:
-        plugin.resolve("gcvit_tiny.in1k", nowhere)
+        plugin.resolve("gcvit_tiny.in1k", unexpected_look)
     assert "zoo.toml" in caught.value.fix
 
 
@@ -108,12 +108,17 @@ def repository(folder: Path, config: dict) -> Callable:
 
     files = {name: File(name) for name in ("config.json", "model.safetensors", "README.md")}
     found = SimpleNamespace(files=files, fetch=lambda *paths: {path: folder / path for path in paths})
-    return lambda source: found if source == "hf://someone/birds" else nowhere(source)
+    return lambda source: found if source == "hf://someone/birds" else unexpected_look(source)
 
 
 def test_a_repository_in_timm_format_resolves_to_a_row(tmp_path):
-    described = {"input_size": [3, 160, 160], "mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2], "license": "mit"}
-    config = {"architecture": "test_vit", "num_classes": 7, "pretrained_cfg": described, "model_args": {"depth": 2}}
+    pretrained_cfg = {"input_size": [3, 160, 160], "mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2], "license": "mit"}
+    config = {
+        "architecture": "test_vit",
+        "num_classes": 7,
+        "pretrained_cfg": pretrained_cfg,
+        "model_args": {"depth": 2},
+    }
     row = plugin.resolve("someone/birds", repository(tmp_path, config))
     assert (row.name, row.source, row.license) == ("timm/someone/birds", "hf://someone/birds", "mit")
     assert row.input == ImageInput(160, (0.4, 0.4, 0.4), (0.2, 0.2, 0.2), "bicubic", 0.875)

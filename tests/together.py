@@ -1,4 +1,4 @@
-"""What every process runs in test_distributed: one fine-tuning; the first prints what it found as JSON."""
+"""Worker of test_distributed: fine-tune a model in each process; rank 0 prints the results as JSON."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from zoo.console import quiet
 
 def main(name: str, out: str, settings: str) -> None:
     torch.set_num_threads(1)
-    wanted = json.loads(settings)
-    stop = wanted.pop("stop", 0)
-    data = words.reviews(24) if wanted.pop("texts", False) else pictures.pairs(9)
+    options = json.loads(settings)
+    stop = options.pop("stop", 0)
+    data = words.reviews(24) if options.pop("texts", False) else pictures.pairs(9)
     with quiet():
         model = zoo.load(name, "cpu")
         if stop:
@@ -32,7 +32,7 @@ def main(name: str, out: str, settings: str) -> None:
 
             model.backbone.module.register_forward_hook(count)
         try:
-            model.finetune(data, out=out, **wanted)
+            model.finetune(data, out=out, **options)
         except KeyboardInterrupt:
             return
     if os.environ.get("RANK", "0") == "0":
