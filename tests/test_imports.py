@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,6 +124,7 @@ DOORS = {"zoo", "zoo.testing"}
 """Packages that import their public names lazily (PEP 562), and show them to type checkers."""
 
 
+@functools.cache
 def edges() -> dict[str, set[str]]:
     """Return which modules each module imports, inside functions and for type checkers too."""
     found: dict[str, set[str]] = {}
@@ -135,7 +137,7 @@ def edges() -> dict[str, set[str]]:
 
 
 def test_no_import_cycle():
-    left = edges()
+    left = dict(edges())
     while free := [module for module, needed in left.items() if not needed & left.keys()]:
         for module in free:
             del left[module]
