@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import zoo
 from zoo.data.datasets import Batch
 from zoo.data.seeding import derive_seed, generator
-from zoo.finetune import memory
+from zoo.finetune.runtime import memory
 from zoo.finetune.training import train_step
 
 META = torch.device("meta")

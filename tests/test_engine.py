@@ -14,9 +14,9 @@ from zoo.errors import RecipeError
 from zoo.finetune.defaults import Setting, resolve
 from zoo.finetune.features.frozen_prefix import Replay
 from zoo.finetune.inference import Measurement, Outputs
-from zoo.finetune.memory import is_out_of_memory
 from zoo.finetune.network import Network
 from zoo.finetune.recipe import Recipe
+from zoo.finetune.runtime.memory import is_out_of_memory
 from zoo.finetune.training import lr_finder, optimizer
 from zoo.finetune.training.best_weights import BestWeights, Candidate, average, greedy_soup
 from zoo.tasks import Classify

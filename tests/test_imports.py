@@ -153,9 +153,27 @@ def test_no_import_goes_up(module, path):
     assert not above, f"{module} imports {', '.join(above)}: of a room above its own"
 
 
+PUBLIC = {"Model.finetune", "finetune"}
+"""Functions of users, with as many arguments as they need."""
+
+
+@pytest.mark.parametrize(("module", "path"), CORE, ids=[name for name, _ in CORE])
+def test_files_and_signatures_are_short(module, path):
+    source = path.read_text(encoding="utf-8")
+    assert source.count("\n") <= 400, f"{module} has more than 400 lines"
+    for owner in ast.walk(ast.parse(source)):
+        prefix = f"{owner.name}." if isinstance(owner, ast.ClassDef) else ""
+        for node in ast.iter_child_nodes(owner):
+            if isinstance(node, ast.FunctionDef) and prefix + node.name not in PUBLIC:
+                names = {a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
+                assert len(names - {"self", "cls"}) <= 6, f"{module}.{prefix}{node.name}: more than six parameters"
+
+
 def test_the_top_of_the_package_is_a_table_of_contents():
     names = [path.name for path in (ROOT / "zoo").iterdir() if path.name != "__pycache__"]
     assert len(names) <= TOP_MOST, sorted(names)
+    inside = [path.name for path in (ROOT / "zoo" / "finetune").iterdir() if path.name != "__pycache__"]
+    assert len(inside) <= TOP_MOST, sorted(inside)
     rooms = {name.removesuffix(".py") for name in names} - {"__init__", "py.typed"}
     assert rooms == set(ROOMS)
 

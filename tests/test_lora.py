@@ -8,7 +8,7 @@ import torch
 
 import zoo
 from zoo.errors import RecipeError
-from zoo.finetune import lora
+from zoo.finetune.training import lora
 
 LETTERS = "native/resnet14.letters"
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from zoo.data.datasets import Batch, Dataset
 from zoo.data.sampler import sequential_batches
-from zoo.finetune import distributed
 from zoo.finetune.freezing import eval_mode
-from zoo.finetune.memory import is_out_of_memory, release
 from zoo.finetune.network import Network, autocast, read_features
+from zoo.finetune.runtime import distributed
+from zoo.finetune.runtime.memory import is_out_of_memory, release
 from zoo.tasks.task import Task
 
 BATCH_SIZE = 64

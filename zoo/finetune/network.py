@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.datasets import Prepared
-from zoo.finetune import distributed
+from zoo.finetune.runtime import distributed
 from zoo.plugin import Features
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from zoo.console import duration, say
 from zoo.data.datasets import AugmentedViews, Dataset, LabelledDataset
 from zoo.errors import RecipeError
-from zoo.finetune import distributed, lora
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.features import linear_probe
 from zoo.finetune.features.feature_cache import cached_features
@@ -25,7 +24,8 @@ from zoo.finetune.heads import empty_linear, new_head
 from zoo.finetune.inference import Measurement, Outputs, measure
 from zoo.finetune.job import Job
 from zoo.finetune.network import Network
-from zoo.finetune.training import autotune, best_weights, lr_finder
+from zoo.finetune.runtime import distributed
+from zoo.finetune.training import autotune, best_weights, lora, lr_finder
 from zoo.finetune.training.autotune import Execution, StepTimer
 from zoo.finetune.training.best_weights import BestWeights, Candidate, Metrics, headline
 from zoo.finetune.training.calibration import Calibration

@@ -17,9 +17,10 @@ from zoo.catalogue import plugins
 from zoo.console import say
 from zoo.data.summary import DataSummary
 from zoo.errors import PluginError, RecipeError
-from zoo.finetune import distributed, messages, setup, strategies
+from zoo.finetune import messages, setup, strategies
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.job import Job
+from zoo.finetune.runtime import distributed
 from zoo.finetune.setup import Request
 from zoo.finetune.strategies import Outcome
 from zoo.finetune.training.checkpoint import Checkpointer, check_same_request, unfinished

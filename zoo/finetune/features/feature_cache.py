@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from zoo.data.datasets import AugmentedViews, Dataset, LabelledDataset, TaggedTexts
 from zoo.data.texts import Texts
 from zoo.errors import WeightsError
-from zoo.finetune import distributed
 from zoo.finetune.inference import Outputs, extract_features
+from zoo.finetune.runtime import distributed
 from zoo.store import home
 from zoo.weights import safetensors_file
 

@@ -23,7 +23,7 @@ from zoo.finetune.features.prefix_activations import KEY, cached, size_of
 from zoo.finetune.features.prefix_units import Unit, frozen_units, text_length
 from zoo.finetune.freezing import eval_mode
 from zoo.finetune.network import autocast
-from zoo.finetune.torch_internals import tree_unflatten
+from zoo.finetune.runtime.torch_internals import tree_unflatten
 from zoo.plugin import Backbone, Features
 from zoo.store import home
 

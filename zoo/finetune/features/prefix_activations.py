@@ -19,7 +19,7 @@ from zoo.data.batch_options import EVALUATION, BatchOptions
 from zoo.data.datasets import Batch, Dataset
 from zoo.data.sampler import sequential_batches
 from zoo.finetune.features.prefix_units import Leaf, Unit, forward, text_length
-from zoo.finetune.torch_internals import tree_flatten
+from zoo.finetune.runtime.torch_internals import tree_flatten
 from zoo.plugin import Backbone
 from zoo.store import home
 

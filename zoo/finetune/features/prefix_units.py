@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zoo.data.datasets import Batch, Dataset
 from zoo.finetune.freezing import eval_mode, requires_grad_restored
 from zoo.finetune.network import autocast
-from zoo.finetune.torch_internals import tree_flatten
+from zoo.finetune.runtime.torch_internals import tree_flatten
 from zoo.plugin import Backbone
 
 

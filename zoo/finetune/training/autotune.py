@@ -22,12 +22,12 @@ from zoo.data.batch_options import BatchOptions
 from zoo.data.datasets import Batch
 from zoo.data.sampler import training_order
 from zoo.data.seeding import generator
-from zoo.finetune import distributed
 from zoo.finetune.freezing import train_mode
 from zoo.finetune.heads import new_head
 from zoo.finetune.job import Job
 from zoo.finetune.network import Network, autocast, set_memory_format
-from zoo.finetune.torch_internals import uncompile
+from zoo.finetune.runtime import distributed
+from zoo.finetune.runtime.torch_internals import uncompile
 from zoo.finetune.training.checkpoint import Checkpointer
 from zoo.plugin import Backbone
 from zoo.store import home

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.console import say
-from zoo.finetune import distributed
 from zoo.finetune.inference import Measurement, measure
 from zoo.finetune.job import Job
 from zoo.finetune.network import Network, copy_state, load_state
+from zoo.finetune.runtime import distributed
 from zoo.finetune.training.calibration import Calibration, calibrate
 from zoo.finetune.training.checkpoint import Checkpointer
 from zoo.tasks import Task, score

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from zoo.console import say
 from zoo.errors import ArtefactError, RecipeError, WeightsError
-from zoo.finetune import distributed
+from zoo.finetune.runtime import distributed
 from zoo.weights import safetensors_file
 
 STATE = "state.safetensors"

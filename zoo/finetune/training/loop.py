@@ -16,12 +16,12 @@ from zoo.data.batch_options import BatchOptions
 from zoo.data.datasets import Batch
 from zoo.data.sampler import training_order
 from zoo.data.seeding import generator
-from zoo.finetune import distributed
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.freezing import train_mode
 from zoo.finetune.inference import measure
 from zoo.finetune.job import Job
 from zoo.finetune.network import Network, load_state
+from zoo.finetune.runtime import distributed
 from zoo.finetune.training.best_weights import BestWeights, Candidate, Metrics
 from zoo.finetune.training.checkpoint import Checkpointer, Saved, stop_on_signal
 from zoo.finetune.training.train_step import TrainStep

@@ -15,12 +15,12 @@ from zoo.data.datasets import Batch
 from zoo.data.mixup import mix
 from zoo.data.seeding import derive_seed, generator
 from zoo.errors import RecipeError
-from zoo.finetune import distributed, fsdp
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.job import Job
-from zoo.finetune.memory import is_out_of_memory, release
 from zoo.finetune.network import Network, autocast, load_state, trained_tensors
-from zoo.finetune.training import optimizer
+from zoo.finetune.runtime import distributed
+from zoo.finetune.runtime.memory import is_out_of_memory, release
+from zoo.finetune.training import fsdp, optimizer
 
 
 class TrainStep:

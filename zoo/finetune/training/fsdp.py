@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from zoo.finetune import distributed
 from zoo.finetune.network import Network, set_memory_format
+from zoo.finetune.runtime import distributed
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 """Never called themselves, so they cannot gather their shards."""

@@ -1,0 +1,1 @@
+"""What training runs on: processes, memory, and private names of PyTorch."""
