@@ -120,7 +120,7 @@ def test_a_module_imports_only_what_its_tier_may(module, path):
             assert rank >= 3 or (rank == 2 and not at_top), f"{module} (tier {rank}) imports {name}"
 
 
-DOORS = {"zoo", "zoo.testing"}
+DOORS = {"zoo", "zoo.store", "zoo.testing"}
 """Packages that import their public names lazily (PEP 562), and show them to type checkers."""
 
 

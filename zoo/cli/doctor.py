@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib import metadata
 
 import click
 
@@ -70,6 +69,8 @@ def examine() -> Iterator[Finding]:
 
 
 def _versions() -> Iterator[Finding]:
+    from importlib import metadata
+
     python = f"{platform.python_version()} ({sys.executable}), {platform.platform()}"
     yield Finding("python", "ok", python)
     for name in LIBRARIES:

@@ -16,7 +16,6 @@ import click
 from zoo import console
 from zoo.cli import complete_name
 from zoo.errors import RecipeError
-from zoo.finetune.recipe import Recipe, make
 
 if TYPE_CHECKING:
     from zoo.tasks import Prediction
@@ -77,6 +76,8 @@ class _WithFields(click.Command):
 
 def _described_fields() -> Iterator[tuple[str, str]]:
     """Yield (name, meaning and default) of each field, from the docstring of Recipe."""
+    from zoo.finetune.recipe import Recipe
+
     paragraphs: dict[str, str] = {}
     last = ""
     for line in (Recipe.__doc__ or "").split("\n\n", 1)[1].splitlines():
@@ -140,6 +141,7 @@ def finetune(
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
         from zoo.data.reading import check_source
+        from zoo.finetune.recipe import make
         from zoo.model import artefact
 
         recipe = make(fields)  # before anything heavy is imported or fetched

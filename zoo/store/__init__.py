@@ -7,9 +7,24 @@
 
 from __future__ import annotations
 
-from zoo.store.paths import home
-from zoo.store.pull_plan import Plan, plan
-from zoo.store.pulling import Look, is_pulled, look, pull, pull_all, pulled, receipt
-from zoo.store.receipts import using
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.store.paths import home
+    from zoo.store.pull_plan import Plan, plan
+    from zoo.store.pulling import Look, is_pulled, look, pull, pull_all, pulled, receipt
+    from zoo.store.receipts import using
 
 __all__ = ["Look", "Plan", "home", "is_pulled", "look", "plan", "pull", "pull_all", "pulled", "receipt", "using"]
+
+_MODULES = {"home": "paths", "Plan": "pull_plan", "plan": "pull_plan", "using": "receipts"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562): reading a catalogue needs the paths alone."""
+    if name not in __all__:
+        raise AttributeError(f"module 'zoo.store' has no attribute {name!r}")
+    value = getattr(import_module(f"zoo.store.{_MODULES.get(name, 'pulling')}"), name)
+    globals()[name] = value
+    return value

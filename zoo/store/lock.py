@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -69,6 +68,8 @@ def _change(path: Path, change: Callable[[Mapping[str, Receipt]], Mapping[str, R
 
 def guard(path: Path) -> Path:
     """Return the mutex file that protects a lock; it is in the store, to keep project folders clean."""
+    import hashlib  # loads OpenSSL, which reading a lock does not need
+
     return home() / f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.lock"
 
 
