@@ -1,4 +1,4 @@
-"""Fixtures of every test: no network, folders of its own, fixed seeds; and distributions made up on the spot."""
+"""Shared fixtures: isolation from network and user files, fixed seeds, fake distributions, a loopback Hub."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the test its own store, configuration and working folder, and a hub that nothing can be fetched from."""
+    """Isolate the test: temporary store, configuration and working directory, and an unreachable Hub."""
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
@@ -54,7 +54,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Return a function that installs a made-up distribution with one plugin on sys.path and returns its package."""
+    """Return a function that installs a fake distribution with one plugin on sys.path and returns its package folder."""
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))
@@ -70,7 +70,7 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         attribute: str = ":plugin",
         file: str = "catalogue.toml",
     ) -> Path:
-        package = package or f"made_up_{next(_numbers)}"  # a new name each time: Python keeps what it has imported
+        package = package or f"fake_plugin_{next(_numbers)}"  # unique: Python caches imported modules
         name = name or package.replace("_", "-")
         folder = site / package
         folder.mkdir()
@@ -89,7 +89,7 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Return a function that serves repositories by name until the test ends."""
+    """Return a function that serves repositories on a loopback Hub until the test ends."""
     from hub import Hub
 
     hubs = []
@@ -107,7 +107,7 @@ def serve(monkeypatch):
 
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory):
-    """Return a saved tiny net that knows colours: what tests transfer from."""
+    """Return the folder of a saved tiny model pre-trained on colours, for transfer in tests."""
     import pictures
 
     import zoo

@@ -192,3 +192,11 @@ def test_random_bytes_give_pixels_or_a_data_error(tmp_path_factory, noise, start
         assert pixels(path, RGB, "noise").shape[0] == 3
     except DataError:
         return
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 1.5])
+def test_float_tensors_outside_0_to_1_raise(value):
+    image = torch.full((3, 8, 8), 0.5)
+    image[0, 0, 0] = value
+    with pytest.raises(DataError, match=r"image 0 is a float tensor with values from .*\nfix: scale it to \[0, 1\]"):
+        pixels(image, ImageInput(8, (0.5,) * 3, (0.5,) * 3), "image 0")

@@ -1,4 +1,4 @@
-"""The import tiers: who may import whom, read from the source; and what a quick command really imports."""
+"""Import rules: tiers and layers of modules, checked in the source; modules loaded by fast commands."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PLUGINS = [*(ROOT / "plugins" / f"zoo_{name}" for name in ("native", "timm", "hf")), ROOT / "plugins/example/acme_zoo"]
 LIBRARIES = {"zoo_timm": {"timm"}, "zoo_hf": {"transformers", "tokenizers"}}
-"""What a plugin imports beside torch: the library whose models it brings."""
-ROOMS = (
+"""Libraries a plugin may import in addition to torch."""
+LAYERS = (
     *("errors", "plugin", "console", "weights", "store", "catalogue", "data", "tasks", "finetune", "model", "testing"),
     *("cli", "__main__"),
 )
-"""What is at the top of zoo/, lowest first: a room imports from those before it, never from one after it."""
-TOP_MOST = 15
-"""Files and folders at the top of zoo/: its table of contents."""
+"""Modules and packages at the top of zoo/, lowest first; a layer imports only from itself and lower layers."""
+MAX_TOP_LEVEL = 15
+"""Maximum number of files and folders at the top of zoo/."""
 TIERS = {
     "zoo": 2,
     "zoo.__main__": 2,
@@ -58,21 +58,21 @@ TIERS = {
 """0 and 1: standard library only.  2: heavy libraries inside functions only.  3 and 4: torch at the top."""
 
 
-def modules(folder: Path, above: Path) -> list[tuple[str, Path]]:
+def modules(folder: Path, higher: Path) -> list[tuple[str, Path]]:
     paths = sorted(folder.rglob("*.py"))
-    return [(".".join(p.relative_to(above).with_suffix("").parts).removesuffix(".__init__"), p) for p in paths]
+    return [(".".join(p.relative_to(higher).with_suffix("").parts).removesuffix(".__init__"), p) for p in paths]
 
 
 def tier(module: str) -> int:
-    """Return the tier of a module, or of the nearest package above it that has one."""
+    """Return the tier of a module, or of its closest parent package that has one."""
     while module not in TIERS:
         module, dot, _ = module.rpartition(".")
-        assert dot, "give the module a tier"
+        assert dot, "add the module to TIERS"
     return TIERS[module]
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Yield (imported module, whether at import time); what only a type checker sees is left out."""
+    """Yield (imported module, whether at import time); skips TYPE_CHECKING blocks."""
     yield from _imports(ast.parse(path.read_text(encoding="utf-8")), True)
 
 
@@ -93,7 +93,7 @@ def _imports(node: ast.AST, at_top: bool) -> Iterator[tuple[str, bool]]:
             yield from _imports(child, at_top and not inside)
 
 
-def foreign(name: str) -> bool:
+def is_third_party(name: str) -> bool:
     return name.partition(".")[0] not in {"zoo", *sys.stdlib_module_names}
 
 
@@ -101,56 +101,58 @@ CORE = modules(ROOT / "zoo", ROOT)
 KNOWN = {name for name, _ in CORE}
 
 
-def own(name: str) -> str:
-    """Return the module that an import of ours means: zoo.errors for zoo.errors.ZooError."""
+def module_of(name: str) -> str:
+    """Return the module of an imported name: zoo.errors for zoo.errors.ZooError."""
     return name if name in KNOWN else name.rpartition(".")[0]
 
 
 @pytest.mark.parametrize(("module", "path"), CORE, ids=[name for name, _ in CORE])
-def test_a_module_imports_only_what_its_tier_may(module, path):
-    rank = tier(module)
+def test_module_imports_only_what_its_tier_allows(module, path):
+    own_tier = tier(module)
     allowed = (
         {"click"} if module.startswith("zoo.cli") else {"pytest"} if module == "zoo.testing.pytest_plugin" else set()
     )
     for name, at_top in imports(path):
         if name.partition(".")[0] == "zoo":
-            assert own(name) in KNOWN, f"{module} imports {name}, which is not there"
-            assert tier(own(name)) <= rank or (not at_top and rank >= 2), f"{module} (tier {rank}) imports {name}"
-        elif foreign(name) and name not in allowed:
-            assert rank >= 3 or (rank == 2 and not at_top), f"{module} (tier {rank}) imports {name}"
+            assert module_of(name) in KNOWN, f"{module} imports {name}, which does not exist"
+            assert tier(module_of(name)) <= own_tier or (not at_top and own_tier >= 2), (
+                f"{module} (tier {own_tier}) imports {name}"
+            )
+        elif is_third_party(name) and name not in allowed:
+            assert own_tier >= 3 or (own_tier == 2 and not at_top), f"{module} (tier {own_tier}) imports {name}"
 
 
-DOORS = {"zoo", "zoo.store", "zoo.testing"}
-"""Packages that import their public names lazily (PEP 562), and show them to type checkers."""
+LAZY_PACKAGES = {"zoo", "zoo.store", "zoo.testing"}
+"""Packages that import their public names lazily (PEP 562), except for type checkers."""
 
 
 @functools.cache
 def edges() -> dict[str, set[str]]:
-    """Return which modules each module imports, inside functions and for type checkers too."""
+    """Return the zoo modules each module imports, including imports in functions and TYPE_CHECKING blocks."""
     found: dict[str, set[str]] = {}
     for module, path in CORE:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {name for node in nodes for name, _ in _imports(node, True) if name.partition(".")[0] == "zoo"}
-        found[module] = set() if module in DOORS else {own(name) for name in names} - {module}
+        found[module] = set() if module in LAZY_PACKAGES else {module_of(name) for name in names} - {module}
     return found
 
 
 def test_no_import_cycle():
-    left = dict(edges())
-    while free := [module for module, needed in left.items() if not needed & left.keys()]:
+    remaining = dict(edges())
+    while free := [module for module, needed in remaining.items() if not needed & remaining.keys()]:
         for module in free:
-            del left[module]
-    assert not left, f"these import each other in a circle, or import from one: {sorted(left)}"
+            del remaining[module]
+    assert not remaining, f"modules in an import cycle, or importing from one: {sorted(remaining)}"
 
 
 @pytest.mark.parametrize(("module", "path"), CORE, ids=[name for name, _ in CORE])
-def test_no_import_goes_up(module, path):
-    def room(name: str) -> int:
-        return ROOMS.index(name.split(".")[1]) if "." in name else len(ROOMS)
+def test_no_import_from_a_higher_layer(module, path):
+    def layer(name: str) -> int:
+        return LAYERS.index(name.split(".")[1]) if "." in name else len(LAYERS)
 
-    above = {name for name in edges()[module] if room(name) > room(module)}
-    assert not above, f"{module} imports {', '.join(above)}: of a room above its own"
+    higher = {name for name in edges()[module] if layer(name) > layer(module)}
+    assert not higher, f"{module} imports {', '.join(higher)} from a higher layer"
 
 
 PUBLIC = {"Model.finetune", "finetune"}
@@ -169,17 +171,17 @@ def test_files_and_signatures_are_short(module, path):
                 assert len(names - {"self", "cls"}) <= 6, f"{module}.{prefix}{node.name}: more than six parameters"
 
 
-def test_the_top_of_the_package_is_a_table_of_contents():
+def test_top_level_modules_are_the_layers():
     names = [path.name for path in (ROOT / "zoo").iterdir() if path.name != "__pycache__"]
-    assert len(names) <= TOP_MOST, sorted(names)
+    assert len(names) <= MAX_TOP_LEVEL, sorted(names)
     inside = [path.name for path in (ROOT / "zoo" / "finetune").iterdir() if path.name != "__pycache__"]
-    assert len(inside) <= TOP_MOST, sorted(inside)
-    rooms = {name.removesuffix(".py") for name in names} - {"__init__", "py.typed"}
-    assert rooms == set(ROOMS)
+    assert len(inside) <= MAX_TOP_LEVEL, sorted(inside)
+    layers = {name.removesuffix(".py") for name in names} - {"__init__", "py.typed"}
+    assert layers == set(LAYERS)
 
 
 @pytest.mark.parametrize(("module", "path"), CORE, ids=[name for name, _ in CORE])
-def test_core_imports_no_plugin_and_no_family(module, path):
+def test_core_imports_no_plugins_or_model_libraries(module, path):
     families = {"zoo_native", "zoo_timm", "zoo_hf", "acme_zoo", "timm", "transformers", "torchvision"}
     assert not families & {name.partition(".")[0] for name, _ in imports(path)}
 
@@ -188,23 +190,23 @@ PLUGIN_MODULES = [pair for folder in PLUGINS for pair in modules(folder, folder.
 
 
 @pytest.mark.parametrize(("module", "path"), PLUGIN_MODULES, ids=[name for name, _ in PLUGIN_MODULES])
-def test_a_plugin_imports_only_the_contract_and_its_own(module, path):
+def test_plugin_imports_only_the_plugin_contract_and_itself(module, path):
     package = module.partition(".")[0]
     for name, _ in imports(path):
         if name.partition(".")[0] == "zoo":
             assert name.startswith(("zoo.plugin.", "zoo.errors.")), f"{module} imports {name}"
-        elif foreign(name):
+        elif is_third_party(name):
             assert name.partition(".")[0] in {package, "torch", *LIBRARIES.get(package, ())}, f"{module} imports {name}"
 
 
 def loaded(code: str) -> set[str]:
-    """Return the modules that a fresh process has loaded after `code`."""
+    """Return the top-level modules loaded in a subprocess after running `code`."""
     script = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.stderr)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return {name.partition(".")[0] for name in run.stderr.split()}
 
 
-QUICK = {
+FAST = {
     "import zoo": "import zoo",
     "zoo --help": "from zoo.cli import main; main(['--help'])",
     "zoo list": "from zoo.cli import main; main(['list'])",
@@ -212,14 +214,14 @@ QUICK = {
 }
 
 
-@pytest.mark.parametrize("command", QUICK)
-def test_a_quick_command_imports_nothing_heavy_and_no_plugin(command):
+@pytest.mark.parametrize("command", FAST)
+def test_fast_command_imports_no_heavy_libraries_or_plugins(command):
     heavy = {"torch", "numpy", "PIL", "huggingface_hub", "safetensors", "accelerate", "sklearn", "rich", "matplotlib"}
-    assert not loaded(QUICK[command]) & (
+    assert not loaded(FAST[command]) & (
         heavy | {"zoo_native", "zoo_timm", "zoo_hf", "acme_zoo"} | LIBRARIES["zoo_timm"] | LIBRARIES["zoo_hf"]
     )
 
 
-def test_import_zoo_loads_the_standard_library_only():
+def test_import_zoo_loads_only_the_standard_library():
     extra = loaded("import zoo") - loaded("pass") - set(sys.stdlib_module_names)
     assert extra == {"zoo"}

@@ -206,3 +206,11 @@ def test_cli_accepts_tables_and_texts(name, isolated):
 def test_classify_without_labels_raises(name):
     with pytest.raises(DataError, match="the data has no labels, and classify learns from labels"):
         zoo.load(name, "cpu").finetune(CORPUS, task="classify")
+
+
+def test_leak_of_a_tagger_shows_texts(name, capsys):
+    data = tagged_reviews(24)
+    zoo.load(name, "cpu").finetune(data, valid=data[:3], strategy="probe")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("leak")]
+    assert "text 0 (" in line
+    assert "image" not in line

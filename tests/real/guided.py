@@ -1,8 +1,8 @@
-"""Coverage-guided fuzzing of what reads files from elsewhere: python guided.py TARGET CORPUS [-option=value …].
+"""Coverage-guided fuzzing of the parsers of untrusted files: python guided.py TARGET CORPUS [-option=value …].
 
-The options are libFuzzer's, which atheris wraps: https://llvm.org/docs/LibFuzzer.html#options. Anything but a value or
-an error of ours that tells a fix ends the process with a traceback. Two ways to an input: the bytes of a file, and the
-parts of a good document that are left out, exchanged or replaced.
+Options are passed to libFuzzer through atheris: https://llvm.org/docs/LibFuzzer.html#options. Any exception other than
+a ZooError with a fix ends the process with a traceback. Inputs are either the bytes of a file, or a valid document with
+parts removed, renamed or replaced.
 """
 
 from __future__ import annotations
@@ -72,67 +72,67 @@ files = [{ path = "model.safetensors", sha256 = "%s", bytes = 7 }]
 
 
 def nodes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of every part of a document but the whole."""
+    """Yield the path of every node of a document except the root."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in pairs:
         yield (*path, key)
         yield from nodes(inner, (*path, key))
 
 
-def changed(document: Any, content: bytes) -> Any:
-    """Return a document with some of its parts left out, exchanged or replaced, as the bytes say."""
+def mutate(document: Any, content: bytes) -> Any:
+    """Return a document with some nodes removed, copied or replaced, determined by the fuzzer bytes."""
     data, found = atheris.FuzzedDataProvider(content), copy.deepcopy(document)
     for _ in range(data.ConsumeIntInRange(0, 4)):
         paths = list(nodes(found))
         if not paths:
             break
         *above, key = paths[data.ConsumeIntInRange(0, len(paths) - 1)]
-        parent, way = found, data.ConsumeIntInRange(0, 9)
+        parent, action = found, data.ConsumeIntInRange(0, 9)
         for step in above:
             parent = parent[step]
-        if way == 0:
+        if action == 0:
             del parent[key]
-        elif way == 1 and isinstance(parent, dict):
+        elif action == 1 and isinstance(parent, dict):
             parent[data.ConsumeUnicode(8)] = copy.deepcopy(parent[key])
-        elif way == 2:
+        elif action == 2:
             parent[key] = data.ConsumeUnicode(20)
-        elif way == 3:
+        elif action == 3:
             parent[key] = data.ConsumeInt(9)
         else:
             parent[key] = copy.deepcopy(LEAVES[data.ConsumeIntInRange(0, len(LEAVES) - 1)])
     return found
 
 
-def put(name: str, content: bytes | Any) -> Path:
-    """Write a file: bytes as they are, anything else as JSON."""
+def write(name: str, content: bytes | Any) -> Path:
+    """Write a file: bytes unchanged, other values as JSON."""
     path = FOLDER / name
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode("utf-8", "surrogatepass"))
     return path
 
 
 def read_weights(content: bytes) -> None:
-    read_state(put("any.safetensors", content))
+    read_state(write("any.safetensors", content))
 
 
 def read_header(content: bytes) -> None:
-    """A header nearly right: what is let through has to be what the tensors are."""
-    text, count = json.dumps(changed(HEADER, content)).encode("utf-8", "surrogatepass"), 32
-    state, _ = read_state(put("near.safetensors", len(text).to_bytes(8, "little") + text + bytes(count)))
+    """Read a mutated header; if accepted, the tensors must have exactly the bytes of the file."""
+    text, count = json.dumps(mutate(HEADER, content)).encode("utf-8", "surrogatepass"), 32
+    state, _ = read_state(write("near.safetensors", len(text).to_bytes(8, "little") + text + bytes(count)))
     assert sum(tensor.numel() * tensor.element_size() for tensor in state.values()) == count
 
 
 def read_lock(content: bytes) -> None:
     lock._parse.cache_clear()
-    for receipt in lock.read(put("lock.toml", content)).values():
+    for receipt in lock.read(write("lock.toml", content)).values():
         assert all(rows.is_inside(file.path) for file in receipt.files)
 
 
 def read_catalogue(content: bytes) -> None:
-    check_rows(put("zoo.toml", content))
+    check_rows(write("zoo.toml", content))
 
 
 def read_rows(content: bytes) -> None:
-    check_rows(put("rows.json", changed(ROWS, content)))
+    check_rows(write("rows.json", mutate(ROWS, content)))
 
 
 def check_rows(path: Path) -> None:
@@ -142,15 +142,15 @@ def check_rows(path: Path) -> None:
 
 
 def read_manifest(content: bytes) -> None:
-    artefact.read(put("any/zoo.json", content).parent)
+    artefact.read(write("any/zoo.json", content).parent)
 
 
 def load_saved(content: bytes) -> None:
-    """A saved model whose manifest is nearly right: what loads can answer, and be saved again."""
+    """Load a saved model with a mutated manifest; if accepted, it must predict and save."""
     again = FOLDER / "again"
     shutil.rmtree(again, ignore_errors=True)
-    manifest = changed(json.loads((SAVED / "zoo.json").read_text()), content)
-    model = zoo.load(put("near/zoo.json", manifest).parent, "cpu")
+    manifest = mutate(json.loads((SAVED / "zoo.json").read_text()), content)
+    model = zoo.load(write("near/zoo.json", manifest).parent, "cpu")
     model.predict([pictures.array("blue", 1)])
     model.save(again)
 
@@ -164,11 +164,11 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], bytes]] = {
     "manifest": (read_manifest, b""),
     "saved": (load_saved, bytes(64)),
 }
-"""What is called with an input, and a first input."""
+"""Function under test and initial corpus entry of each target; b"" is replaced by a real manifest."""
 
 
 def prepare() -> None:
-    """Save a tiny model, and put its files where changed manifests are going to be."""
+    """Save a tiny model and copy its weights next to the mutated manifests."""
     for name in ("any", "near"):
         (FOLDER / name).mkdir(parents=True)
     os.chdir(FOLDER)
@@ -183,7 +183,7 @@ def main() -> None:
     with quiet():
         prepare()
         first = first or (SAVED / "zoo.json").read_bytes()
-        call(first)  # a first input that is refused would teach nothing
+        call(first)  # the initial input must be accepted
         (Path(corpus) / "first").write_bytes(first)
 
         def once(content: bytes) -> None:

@@ -1,7 +1,7 @@
-"""Runs one fine-tuning again and again, killing it at random moments, and compares what comes out with a run in peace.
+"""Kill a fine-tuning run repeatedly at random times, resume it, and compare the result with an uninterrupted run.
 
-Prints one JSON document: the number of kills, how many of the killed runs had left a checkpoint, and what differed.
-Children are forked: importing torch for each would take longer than the runs.
+Prints a JSON document: the number of kills, of kills that left a checkpoint and of finished runs, and the differences.
+Runs are forked, because importing torch in each would take longer than the run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-import zoo.model.load  # here, so that children need not import torch again
+import zoo.model.load  # imported before the fork
 from zoo.console import quiet
 from zoo.model.demo import digits
 
@@ -28,7 +28,7 @@ OPTIONS = {"steps": 18, "evals": 3, "save_every": 0, "batch_size": 16, "autotune
 
 
 def finetune(settings: dict[str, object], out: Path, resume: bool) -> int:
-    """Run in a forked child; returns its process id."""
+    """Start a run in a forked process and return its process id."""
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -40,7 +40,7 @@ def finetune(settings: dict[str, object], out: Path, resume: bool) -> int:
 
 
 def result(out: Path) -> tuple[str, object, object]:
-    """Return what has to be the same: the weights' hash, metrics, history."""
+    """Return what must be equal: hash of the weights, metrics, history."""
     manifest = json.loads((out / "zoo.json").read_text())
     return (
         hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
@@ -49,8 +49,8 @@ def result(out: Path) -> tuple[str, object, object]:
     )
 
 
-def _written(unfinished: Path) -> int:
-    """Return when the last checkpoint was written; 0: there is none."""
+def _checkpoint_time(unfinished: Path) -> int:
+    """Return the modification time of the checkpoint in ns, 0 if there is none."""
     try:
         return (unfinished / "state.safetensors").stat().st_mtime_ns
     except FileNotFoundError:
@@ -63,27 +63,27 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, required=True)
-    wanted = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    chance = random.Random(wanted.seed)
+    rng = random.Random(options.seed)
     start = time.monotonic()
-    assert os.waitpid(finetune(wanted.settings, wanted.folder / "peace", False), 0)[1] == 0
-    whole = time.monotonic() - start
-    expected, out = result(wanted.folder / "peace"), wanted.folder / "killed"
+    assert os.waitpid(finetune(options.settings, options.folder / "uninterrupted", False), 0)[1] == 0
+    duration = time.monotonic() - start
+    expected, out = result(options.folder / "uninterrupted"), options.folder / "killed"
     unfinished = out.with_name("killed.unfinished")
-    kills = resumed = finished = tries = 0
+    kills = resumed = finished = runs = 0
     differences = []
-    while kills < wanted.kills or finished == 0:
-        child = finetune(wanted.settings, out, True)
-        wait = chance.uniform(whole / 4, whole) if kills < wanted.kills else 600
+    while kills < options.kills or finished == 0:
+        child = finetune(options.settings, out, True)
+        wait = rng.uniform(duration / 4, duration) if kills < options.kills else 600
         end = time.monotonic() + wait
-        tries += 1
-        if tries % 2 and kills < wanted.kills:  # every other time, a moment after a checkpoint, if one is written
-            before = _written(unfinished)
+        runs += 1
+        if runs % 2 and kills < options.kills:  # every other run: kill just after the next checkpoint
+            before = _checkpoint_time(unfinished)
             end = math.inf
         while (done := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < end:
-            if end == math.inf and _written(unfinished) != before:
-                end = time.monotonic() + chance.uniform(0, 0.02)
+            if end == math.inf and _checkpoint_time(unfinished) != before:
+                end = time.monotonic() + rng.uniform(0, 0.02)
             time.sleep(0.001)
         if done[0] == 0:
             os.kill(child, signal.SIGKILL)

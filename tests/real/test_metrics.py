@@ -1,4 +1,4 @@
-"""The tasks' metrics beside torchmetrics, which zoo does not import: its import alone takes seconds."""
+"""Task metrics compared with torchmetrics, which zoo avoids because its import takes seconds."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ def metrics():
     return pytest.importorskip("torchmetrics.functional", reason="pip install torchmetrics")
 
 
-def test_classes(metrics):
+def test_classify_metrics_match_torchmetrics(metrics):
     outputs, targets = torch.randn(COUNT, LABELS), torch.randint(LABELS, (COUNT,))
     found = Classify(tuple(range(LABELS))).measure(outputs, targets)
-    of = {"task": "multiclass", "num_classes": LABELS}
-    assert found["accuracy"] == pytest.approx(float(metrics.accuracy(outputs, targets, **of)))
-    assert found["macro_f1"] == pytest.approx(float(metrics.f1_score(outputs, targets, average="macro", **of)))
+    options = {"task": "multiclass", "num_classes": LABELS}
+    assert found["accuracy"] == pytest.approx(float(metrics.accuracy(outputs, targets, **options)))
+    assert found["macro_f1"] == pytest.approx(float(metrics.f1_score(outputs, targets, average="macro", **options)))
 
 
-def test_several_labels(metrics):
+def test_multilabel_metrics_match_torchmetrics(metrics):
     outputs, targets = torch.randn(COUNT, LABELS), torch.randint(2, (COUNT, LABELS))
     found = Multilabel(tuple(range(LABELS))).measure(outputs, targets.float())
-    of = {"task": "multilabel", "num_labels": LABELS}
-    assert found["map"] == pytest.approx(float(metrics.average_precision(outputs, targets, **of)), rel=1e-5)
+    options = {"task": "multilabel", "num_labels": LABELS}
+    assert found["map"] == pytest.approx(float(metrics.average_precision(outputs, targets, **options)), rel=1e-5)
     for average in ("macro", "micro"):
-        expected = float(metrics.f1_score(outputs, targets, average=average, **of))
+        expected = float(metrics.f1_score(outputs, targets, average=average, **options))
         assert found[f"{average}_f1"] == pytest.approx(expected)
 
 
-def test_numbers(metrics):
+def test_regress_metrics_match_torchmetrics(metrics):
     labels, outputs = (100 + 5 * torch.randn(COUNT)).tolist(), torch.randn(COUNT, 1)
-    task = Regress.of(labels)
+    task = Regress.options(labels)
     targets = task.targets(labels)
     found = task.measure(outputs, targets)
     truth = torch.tensor(labels, dtype=torch.float64)
@@ -46,7 +46,7 @@ def test_numbers(metrics):
     assert found["rmse"] == pytest.approx(float(metrics.mean_squared_error(guess, truth, squared=False)), rel=1e-4)
 
 
-def test_tokens(metrics):
+def test_perplexity_matches_torchmetrics(metrics):
     logits, tokens = torch.randn(COUNT, 50), torch.randint(50, (COUNT,))
     task = CausalLM()
     found = task.measure([task.statistics(logits, tokens)], None)

@@ -1,4 +1,4 @@
-"""The same code on real data: digits, photos with alpha and any size, Fashion-MNIST; fetched from package indexes."""
+"""End-to-end runs on real data: digits, photos of any size with alpha, Fashion-MNIST; from package indexes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LETTERS = "native/resnet14.letters"
 
 
 def run(*arguments: object) -> dict:
-    """Run the installed command with --json as a whole process; returns its document."""
+    """Run the installed command with --json in a subprocess and return the parsed output."""
     command = [str(Path(sys.executable).with_name("zoo")), *map(str, arguments), "--json"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -38,7 +38,7 @@ def test_transfer_beats_scratch_on_real_digits_at_every_size(tmp_path):
     assert (tmp_path / "demo.png").stat().st_size > 10_000
 
 
-def test_photos_from_folder_to_prediction(tmp_path):
+def test_finetune_evaluate_and_predict_on_photos(tmp_path):
     photos = real_data.photos()
     fields = ["--set", "steps=12", "--set", "batch_size=16", "--set", "evals=2"]
     row = '["real/small"]\nplugin = "native"\nmodality = "image"\noptions = { arch = "resnet14" }\n'
@@ -55,8 +55,8 @@ def test_photos_from_folder_to_prediction(tmp_path):
     assert all(label["label"] in counts for answer in answers for label in answer["top"])
 
 
-def test_letters_help_little_with_clothes_and_the_comparison_says_so():
-    """Transfer between unrelated tasks is weak: a frozen letters net knows clothes worse than digits."""
+def test_letters_transfer_worse_to_clothes_than_to_digits():
+    """Transfer between unrelated domains is weak: a probe on letters features is worse on clothes than on digits."""
     images, labels, _, _ = real_data.fashion_mnist()
     chosen = random.Random(0).sample(range(len(images)), 400)
     clothes = [(images[i], int(labels[i])) for i in chosen]

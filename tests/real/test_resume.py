@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments end with the bits of a run in peace: 56 kills over all strategies."""
+"""Runs killed at random times resume to bit-identical results: 56 kills over all strategies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_killed_run_ends_with_the_same_bits(name, tmp_path):
+def test_killed_run_resumes_bit_identically(name, tmp_path):
     worker = Path(__file__).with_name("killed.py")
     command = [sys.executable, worker, json.dumps(RUNS[name]), "--folder", tmp_path, "--seed", str(len(name))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)

@@ -1,4 +1,4 @@
-"""All of timm: every row builds, reads timm's files and returns timm's features; real weights classify real photos."""
+"""All timm rows build, load timm files and return timm features; real weights classify real photos."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ WALK = Path(real_data.__file__).with_name("timm_walk.py")
 LITE0 = "timm/tf_efficientnet_lite0.in1k"
 SHARDS = 2
 ANIMALS = 398
-"""The first classes of ImageNet-1k, from tench to puffer."""
+"""Number of animal classes of ImageNet-1k: the first ones, tench to puffer."""
 
 
-def test_every_row_builds_reads_timms_files_and_does_as_timm_does():
+def test_every_row_builds_loads_and_matches_timm():
     commands = [[sys.executable, str(WALK), f"{shard}/{SHARDS}"] for shard in range(SHARDS)]
     shards = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
     found = [json.loads(shard.communicate()[0]) for shard in shards]
     wrong = {name: what for shard in found for name, what in shard["problems"].items()}
     rows, nets, run = (sum(shard[key] for shard in found) for key in ("rows", "nets", "run"))
-    print(f"{rows - len(wrong)} of {rows} rows pass: {nets} nets without values, {run} of them with random weights too")
+    print(
+        f"{rows - len(wrong)} of {rows} rows pass: {nets} architectures on the meta device, {run} also with random weights"
+    )
     assert rows == len(registry.search(plugin="timm"))
     assert not wrong, json.dumps(wrong, indent=1)
 
@@ -54,7 +56,7 @@ def classifier(model: zoo.Model) -> Classifier:
     return found
 
 
-def test_real_weights_give_timms_features_and_logits(lite0, model):
+def test_real_weights_match_timm_features_and_logits(lite0, model):
     transform = timm.data.create_transform(**timm.data.resolve_data_config(model=lite0))
     images = torch.stack([transform(Image.open(path).convert("RGB")) for path in photos("bird", "vehicle")])
     known = classifier(model)
@@ -65,7 +67,7 @@ def test_real_weights_give_timms_features_and_logits(lite0, model):
     torch.testing.assert_close(features @ known.weight.T + known.bias, logits, atol=1e-4, rtol=1e-4)
 
 
-def test_real_weights_tell_animals_from_things_on_photos(model):
+def test_real_weights_separate_animals_from_objects(model):
     known = classifier(model)
     for kinds, are_animals in ((("bird", "insect", "mammal"), True), (("vehicle", "household"), False)):
         paths = photos(*kinds)

@@ -1,4 +1,4 @@
-"""Transfer on real data with real weights: photos and mails, by the default strategy, from name to saved model."""
+"""Transfer with real weights on real photos and mails, with the default strategy, including save and load."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SENTENCES = ["A cat sleeps on the sofa.", "The kitten naps on a couch.", "Intere
 
 
 def halves(seed: int) -> tuple[list, list]:
-    """Return the photos, half of each class to train on and half to measure on."""
+    """Return training and validation photos, half of each class."""
     train, valid = [], []
     for folder in sorted(real_data.photos().iterdir()):
         paths = random.Random(seed).sample(sorted(folder.iterdir()), len(list(folder.iterdir())))
@@ -31,7 +31,7 @@ def halves(seed: int) -> tuple[list, list]:
     return train, valid
 
 
-def test_minilm_gives_what_transformers_gives(hub):
+def test_minilm_embeddings_match_transformers(hub):
     from transformers import AutoModel, AutoTokenizer
 
     model = zoo.load(MINILM, "cpu")
@@ -47,7 +47,7 @@ def test_minilm_gives_what_transformers_gives(hub):
     assert near > 0.6 > 0.2 > far
 
 
-def test_photos_by_the_default_strategy(hub, tmp_path):
+def test_default_strategy_on_photos(hub, tmp_path):
     scores = []
     for seed in range(3):
         train, valid = halves(seed)
@@ -60,7 +60,7 @@ def test_photos_by_the_default_strategy(hub, tmp_path):
     assert zoo.load(tmp_path / "photos", "cpu").predict(some) == model.predict(some)
 
 
-def test_mails_by_the_default_strategy(hub, tmp_path):
+def test_default_strategy_on_mails(hub, tmp_path):
     train, valid = real_data.mail_split()
     model = zoo.load(MINILM, "cpu").finetune(train, valid=valid, precision="bf16", out=tmp_path / "mails")
     print("mails:", model.metrics)
@@ -72,9 +72,11 @@ def test_mails_by_the_default_strategy(hub, tmp_path):
     )
 
 
-def test_a_tagger_of_numbers_in_real_mails(hub):
+def test_probe_tags_numbers_in_mails(hub):
     texts = [text.split()[:40] for text, _ in real_data.mail_split(1)[0][:120]]
     pairs = [(words, ["NUMBER" if any(map(str.isdigit, word)) else "O" for word in words]) for words in texts]
     model = zoo.load(MINILM, "cpu").finetune(pairs, strategy="probe")
     assert model.task.name == "tag"
-    assert model.metrics["macro_f1"] > 0.6  # always "O": 0.486; a frozen sentence encoder keeps little of each word
+    assert (
+        model.metrics["macro_f1"] > 0.6
+    )  # majority tag: 0.486; a frozen sentence encoder retains little about single words

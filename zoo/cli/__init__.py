@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from importlib import import_module
 
 import click
@@ -47,10 +49,15 @@ class Zoo(click.Group):
         """Run the command; on ZooError print two lines to stderr (with --json: a JSON document), exit with 1."""
         as_json = "--json" in ctx.args  # read here: the error may be raised before the command parses its options
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except ZooError as error:
             show(error, as_json)
             ctx.exit(1)
+        except BrokenPipeError:  # the reader, such as head, has what it wants
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(130)  # 128 + SIGINT, as shells report it

@@ -222,7 +222,7 @@ def predict(model: Path, inputs: tuple[str, ...], top: int, device: str, as_json
     shown = [item if len(item) <= SHOWN else item[: SHOWN - 1] + "…" for item in inputs]
     width = max(map(len, shown))
     for name, answer in zip(shown, answers, strict=True):
-        click.echo(f"{name:<{width}}  {_answer(answer)}")
+        click.echo(f"{name:<{width}}  {_answer(answer, ranked=top > 1)}")
 
 
 def _text(item: str) -> str:
@@ -239,9 +239,11 @@ def _ranked(top: tuple[tuple[Any, float], ...]) -> list[dict[str, Any]]:
     return [{"label": label, "probability": p} for label, p in top]
 
 
-def _answer(answer: Prediction) -> str:
-    if answer.top:
+def _answer(answer: Prediction, *, ranked: bool) -> str:
+    """Return a prediction as text; several labels (multilabel, tags) are those predicted, unless ranked."""
+    several = isinstance(answer.label, tuple)
+    if answer.top and (ranked or not several):
         return "  ".join(f"{label} {p:.3f}" for label, p in answer.top)
-    if isinstance(answer.label, tuple):
-        return " ".join(map(str, answer.label))
+    if several:
+        return " ".join(map(str, answer.label)) or "(no label)"
     return f"{answer.label:.4g}" if isinstance(answer.label, float) else str(answer.label)

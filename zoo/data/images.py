@@ -63,7 +63,7 @@ def _from_tensor(tensor: Tensor, name: str) -> np.ndarray[Any, Any]:
     """Convert (C, H, W) uint8, or float in [0, 1], to a uint8 array (H, W, C), or (H, W) for one channel."""
     if tensor.is_floating_point():
         low, high = float(tensor.min()), float(tensor.max())
-        if low < 0 or high > 1:
+        if not (low >= 0 and high <= 1):  # NaN as well
             raise DataError(
                 f"{name} is a float tensor with values from {low:g} to {high:g}; expected uint8, or float in [0, 1]",
                 fix="scale it to [0, 1]; zoo normalises with the backbone's own mean and std",
@@ -126,7 +126,7 @@ def _too_large(name: str, found: str) -> DataError:
 
 
 def _skip_hint(name: str) -> str:
-    return f"replace or remove {name}, or skip all unreadable images: --set skip_bad=true"
+    return f"replace or remove {name}, or let fine-tuning skip unreadable images: skip_bad=true"
 
 
 def _convert(image: Image, channels: int, name: str) -> Image:

@@ -65,11 +65,12 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Prepared training and validation data, and a description of where the latter came from."""
+    """Prepared training and validation data; `held_out`: the latter is a part of the examples, not data of its own."""
 
     train: Prepared
     valid: Prepared | None
     description: str
+    held_out: bool = False
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -135,7 +136,7 @@ def train_and_valid(
         split.check_classes(train.examples, None)
     if own is not None:
         valid = _blocks(prepare(own, how), how)
-        return Split(_blocks(train, how), valid, f"validation on {own.origin}")
+        return Split(_blocks(train, how), valid, f"validation on {own.origin}, {len(valid.examples):,}")
     if not share:
         return Split(_blocks(train, how), None, "no validation")
     kept, held = split.held_out(train.examples, share, stratify=classes, seed=seed)
@@ -143,7 +144,7 @@ def train_and_valid(
     description = f"{share * 100:.3g} % held out for validation ({stratified}seed {seed})"
     parts = (_blocks(train.at(indices), how) for indices in (kept, held))
     fitted, valid = parts
-    return Split(Prepared(fitted.examples, fitted.inputs, train.skipped), valid, description)
+    return Split(Prepared(fitted.examples, fitted.inputs, train.skipped), valid, description, held_out=True)
 
 
 def _blocks(prepared: Prepared, how: Preprocessing) -> Prepared:

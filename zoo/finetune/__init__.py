@@ -1,1 +1,1 @@
-"""Fine-tuning: recipe, freezing, features, probe, the one training loop."""
+"""Fine-tuning: recipes, strategies, frozen features and the training loop."""

@@ -21,7 +21,7 @@ EXCERPT = 40
 def data(split: Split, task: Task) -> str:
     """Describe the data: number of examples and labels, task, validation split, truncated and skipped inputs."""
     train = split.train.examples
-    count = len(train) + (len(split.valid.examples) if split.valid else 0)
+    count = len(train) + (len(split.valid.examples) if split.valid and split.held_out else 0)
     inputs = split.train.inputs
     things = "texts" if isinstance(inputs, Texts) else "images"
     skipped = f"; {len(split.skipped)} unreadable skipped, first {split.skipped[0]}" if split.skipped else ""
@@ -44,6 +44,8 @@ def leak(split: Split, found: Duplicates) -> str:
 
 
 def _excerpt(item: Any, index: int) -> str:
+    if isinstance(item, list | tuple):  # words, or a pair of texts
+        item = " ".join(item)
     if isinstance(item, str) and " " in item:
         return f"text {index} ({item[:EXCERPT]!r})"
     return name_of(item, index)

@@ -27,6 +27,9 @@ from zoo.finetune.job import Job, balance_classes
 from zoo.finetune.recipe import Recipe
 from zoo.plugin import Backbone, Classifier, Entry, ImageInput, TextInput
 
+DEFAULT_SHARE = 0.2
+"""Share held out for validation."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -35,7 +38,7 @@ class Request:
     data: object
     recipe: Recipe
     task: str | None = None
-    valid: object = 0.2
+    valid: object = DEFAULT_SHARE
     test: object = None
     columns: Columns = ANY_COLUMNS
 
@@ -72,6 +75,8 @@ def read_data(request: Request, entry: Entry) -> Data:
     if not _is_share(request.valid):
         valid = read_one(request.valid, modality=entry.modality, columns=request.columns)
     share = float(request.valid or 0) if isinstance(request.valid, int | float) and valid is None else 0.0
+    if valid is not None and _is_share(request.valid) and request.valid not in (None, DEFAULT_SHARE):
+        say("valid", f"valid={request.valid:g} is not used: {train.origin} comes with validation data, {valid.origin}")
     name = request.task or tasks.infer(train.inputs, train.labels, entry.tasks)
     check_task(name, entry, train, valid)
     data = Data(name, train, Validation(valid, share), None, fingerprint(train))

@@ -1,4 +1,4 @@
-"""Devices by name."""
+"""Resolve a device name, "auto" included."""
 
 from __future__ import annotations
 
