@@ -41,7 +41,7 @@ def empty_linear(dim: int, outputs: int) -> nn.Linear:
 
 def pretrained_head(task: Task, classifier: Classifier | None) -> nn.Linear | None:
     """Return the rows of a pretrained classifier for the labels of a classification task, None if one is unknown."""
-    if classifier is None or task.name != "classify":
+    if classifier is None or not task.single_label:
         return None
     rows = match_labels(task.labels, classifier.labels)
     if rows is None:

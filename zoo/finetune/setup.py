@@ -84,7 +84,7 @@ def read_data(request: Request, entry: Entry) -> Data:
         return data
     if not isinstance(request.test, int | float):
         return replace(data, test=read_one(request.test, modality=entry.modality, columns=request.columns))
-    stratify = tasks.KINDS[name].stratified
+    stratify = tasks.KINDS[name].single_label
     kept, held = held_out(train, request.test, stratify=stratify, seed=request.recipe.seed + 1, name="test")
     return replace(data, train=train.at(kept), test=train.at(held))
 
@@ -125,7 +125,7 @@ def make_job(
     """Prepare the data and resolve the recipe; reports what the data is. Raises DataError and RecipeError."""
     kind, recipe = tasks.KINDS[data.task], request.recipe
     how = preprocessing(backbone, recipe, blocks=not kind.labelled)
-    split = prepare.train_and_valid(data.train, data.validation, how, classes=kind.stratified, seed=recipe.seed)
+    split = prepare.train_and_valid(data.train, data.validation, how, classes=kind.single_label, seed=recipe.seed)
     task = tasks.make(data.task, split.train.examples.labels)
     say("data", messages.data(split, task))
     train = task.dataset(split.train.inputs, split.train.examples.labels, backbone.tokenizer)

@@ -158,7 +158,7 @@ def _adopt(model: Trainable, outcome: Outcome, job: Job) -> None:
 
 def _classifier(model: Trainable) -> Classifier | None:
     """Return the classifier of a model: its own head, else the one of the pre-training."""
-    if isinstance(model.head, nn.Linear) and model.task is not None and model.task.name == "classify":
+    if isinstance(model.head, nn.Linear) and model.task is not None and model.task.single_label:
         names = tuple((str(label),) for label in model.task.labels)
         return Classifier(names, model.head.weight.detach(), model.head.bias.detach())
     return loader.classifier(plugins.load(model.entry.plugin), model.entry, model.files, model.backbone.dim)

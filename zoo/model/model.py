@@ -327,7 +327,7 @@ class Model:
         self, network: Network, task: Task, inputs: Sequence[Any], top: int, batch_size: int
     ) -> list[Prediction]:
         """Return what a language model predicts."""
-        if task.name == "causal-lm":
+        if task.autoregressive:
             return [Prediction(text) for text in self.generate(list(inputs), batch_size=batch_size)]
         how, parts = self._preprocessing(cache=False), _batches(inputs, batch_size)
         return [found for part in parts for found in generation.fill_mask(network, self.backbone, part, how, top)]

@@ -28,8 +28,7 @@ class Classify(Task):
     prior: tuple[float, ...] | None = None
     name: ClassVar[str] = "classify"
     main_metric: ClassVar[str] = "accuracy"
-    stratified: ClassVar[bool] = True
-    calibrated: ClassVar[bool] = True
+    single_label: ClassVar[bool] = True
 
     @classmethod
     def of(cls, labels: Sequence[Label]) -> Self:

@@ -85,6 +85,7 @@ class CausalLM(LanguageModel):
     """Predict each token from those before it (GPT)."""
 
     name: ClassVar[str] = "causal-lm"
+    autoregressive: ClassVar[bool] = True
 
     def dataset(self, inputs: Inputs, labels: Sequence[Label] | None, tokenizer: Tokenizer | None) -> Dataset:
         """Return blocks of tokens."""

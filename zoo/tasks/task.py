@@ -43,10 +43,10 @@ class Task(Protocol):
     """Features the head reads: "pooled" or "tokens"."""
     labelled: ClassVar[bool] = True
     """Whether examples have labels; False: self-supervised, with the head of the pre-training."""
-    stratified: ClassVar[bool] = False
-    """Whether a validation split is stratified by label."""
-    calibrated: ClassVar[bool] = False
-    """Whether temperature scaling applies to the outputs."""
+    single_label: ClassVar[bool] = False
+    """Whether each example has exactly one label: splits are stratified, outputs calibrated, heads transferred."""
+    autoregressive: ClassVar[bool] = False
+    """Whether the model continues texts."""
     labels: tuple[Any, ...]
     """What the head's K outputs stand for, in their order."""
 

@@ -152,7 +152,7 @@ def _improves(job: Job, start: Candidate, found: Candidate) -> bool:
 def _calibrated(network: Network, job: Job, found: Candidate) -> tuple[Metrics, Calibration | None]:
     """Apply temperature scaling to a tuned classifier; returns its metrics afterwards."""
     head = network.head
-    if not (job.hp.calibrate and job.task.calibrated and isinstance(head, nn.Linear) and found.step):
+    if not (job.hp.calibrate and job.task.single_label and isinstance(head, nn.Linear) and found.step):
         return found.metrics, None
     if found.outputs is None or job.valid is None:
         return found.metrics, None
