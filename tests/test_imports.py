@@ -58,9 +58,9 @@ TIERS = {
 """0 and 1: standard library only.  2: heavy libraries inside functions only.  3 and 4: torch at the top."""
 
 
-def modules(folder: Path, higher: Path) -> list[tuple[str, Path]]:
+def modules(folder: Path, root: Path) -> list[tuple[str, Path]]:
     paths = sorted(folder.rglob("*.py"))
-    return [(".".join(p.relative_to(higher).with_suffix("").parts).removesuffix(".__init__"), p) for p in paths]
+    return [(".".join(p.relative_to(root).with_suffix("").parts).removesuffix(".__init__"), p) for p in paths]
 
 
 def tier(module: str) -> int:

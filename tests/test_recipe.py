@@ -11,7 +11,7 @@ import zoo
 from zoo.errors import RecipeError
 from zoo.finetune import defaults
 from zoo.finetune.defaults import Hyperparameters, Setting, resolve
-from zoo.finetune.recipe import CHOICES, RULES, Recipe, RecipeFields, make, seconds, to_dict
+from zoo.finetune.recipe import CHOICES, OTHER_NAMES, RULES, Recipe, RecipeFields, make, seconds, to_dict
 
 
 def resolved(recipe: Recipe, *, train=100, image_size=224, pretrained=True) -> Hyperparameters:
@@ -38,6 +38,8 @@ def resolved(recipe: Recipe, *, train=100, image_size=224, pretrained=True) -> H
         ({"max_time": 0}, "max_time=0 is not a duration"),
         ({"steps": 5, "epochs": 1}, r"steps=5 and epochs=1 both set the length"),
         ({"learning_rat": 1}, r"'learning_rat' is not a field of the recipe\nfix: use one of: "),
+        ({"learning_rate": 1}, r"'learning_rate' is not a field of the recipe\nfix: use one of: lr$"),
+        ({"class_weights": "balanced"}, "fix: use one of: class_balance$"),
         ({"step": 1}, r"'step' is not a field .*\n?fix: use one of: steps"),
     ],
 )
@@ -61,6 +63,11 @@ def test_durations_are_parsed_to_seconds():
 
 def test_typed_keywords_match_the_recipe():
     assert typing.get_type_hints(RecipeFields) == typing.get_type_hints(Recipe)
+
+
+def test_names_of_other_libraries_lead_to_fields():
+    assert set(OTHER_NAMES.values()) <= {field.name for field in dataclasses.fields(Recipe)}
+    assert not set(OTHER_NAMES) & {field.name for field in dataclasses.fields(Recipe)}
 
 
 def test_every_field_has_a_check_and_a_description():

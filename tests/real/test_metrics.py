@@ -36,7 +36,7 @@ def test_multilabel_metrics_match_torchmetrics(metrics):
 
 def test_regress_metrics_match_torchmetrics(metrics):
     labels, outputs = (100 + 5 * torch.randn(COUNT)).tolist(), torch.randn(COUNT, 1)
-    task = Regress.options(labels)
+    task = Regress.of(labels)
     targets = task.targets(labels)
     found = task.measure(outputs, targets)
     truth = torch.tensor(labels, dtype=torch.float64)

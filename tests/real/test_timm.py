@@ -34,9 +34,7 @@ def test_every_row_builds_loads_and_matches_timm():
     found = [json.loads(shard.communicate()[0]) for shard in shards]
     wrong = {name: what for shard in found for name, what in shard["problems"].items()}
     rows, nets, run = (sum(shard[key] for shard in found) for key in ("rows", "nets", "run"))
-    print(
-        f"{rows - len(wrong)} of {rows} rows pass: {nets} architectures on the meta device, {run} also with random weights"
-    )
+    print(f"{rows - len(wrong)} of {rows} rows pass: {nets} nets on the meta device, {run} also with random weights")
     assert rows == len(registry.search(plugin="timm"))
     assert not wrong, json.dumps(wrong, indent=1)
 

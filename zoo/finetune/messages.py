@@ -63,11 +63,10 @@ def strategy(recipe: Recipe, hp: Hyperparameters, examples: int, *, pretrained_h
     steps = f"up to {hp.steps} steps"
     norms = "" if hp.max_length else f", BatchNorm statistics {'updated' if hp.batchnorm == 'train' else 'frozen'}"
     held = f", the first {hp.freeze_stages} stages frozen" if hp.freeze_stages else ""
-    all_layers = f"{steps} on all layers{held}{norms}"
     descriptions = {
         "probe": "backbone frozen, a linear head on its features",
-        "full": all_layers,
-        "lp-ft": f"a probe, then {all_layers} from its head",
+        "full": f"{steps} on all layers{held}{norms}",
+        "lp-ft": f"a probe, then {steps} on all layers from its head{held}{norms}",
         "gradual": f"a probe, then {steps} from its head: the last stages, then more, then all{norms}",
         "lora": f"{steps} on adapters of rank {hp.lora_rank}, merged at the end",
         "scratch": f"random weights, {steps} on all layers",

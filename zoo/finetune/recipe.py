@@ -23,6 +23,25 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "truncation": ("head", "tail", "head-tail"),
     "precision": ("auto", "fp32", "bf16"),
 }
+OTHER_NAMES = {
+    **dict.fromkeys(("learning_rate", "base_lr", "lr_max"), "lr"),
+    **dict.fromkeys(("num_train_epochs", "n_epochs", "num_epochs", "max_epochs"), "epochs"),
+    **dict.fromkeys(("max_steps", "num_steps"), "steps"),
+    **dict.fromkeys(("bs", "per_device_train_batch_size", "train_batch_size"), "batch_size"),
+    **dict.fromkeys(("clip", "clip_grad", "gradient_clip_val"), "max_grad_norm"),
+    **dict.fromkeys(("warmup", "warmup_steps", "warmup_epochs"), "warmup_ratio"),
+    **dict.fromkeys(("early_stopping", "early_stopping_patience"), "patience"),
+    **dict.fromkeys(("class_weights", "class_weight", "balance"), "class_balance"),
+    **dict.fromkeys(("smoothing", "label_smoothing_factor"), "label_smoothing"),
+    **dict.fromkeys(("budget", "time_limit"), "max_time"),
+    **dict.fromkeys(("fp16", "bf16", "dtype", "amp"), "precision"),
+    **dict.fromkeys(("cutmix", "mix"), "mixup"),
+    **dict.fromkeys(("freeze", "freeze_layers"), "freeze_stages"),
+    **dict.fromkeys(("opt", "optim"), "optimizer"),
+    **dict.fromkeys(("sched", "lr_scheduler_type"), "schedule"),
+    **dict.fromkeys(("r", "rank"), "lora_rank"),
+}
+"""Names of the same fields in other libraries."""
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -220,7 +239,7 @@ def make(fields: Mapping[str, Any], base: Recipe | None = None) -> Recipe:
     known = [field.name for field in dataclasses.fields(Recipe)]
     for name in fields:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3) or known
+            near = [OTHER_NAMES[name]] if name in OTHER_NAMES else difflib.get_close_matches(name, known, n=3) or known
             raise RecipeError(f"{name!r} is not a field of the recipe", fix=f"use one of: {', '.join(near)}")
     return dataclasses.replace(base or Recipe(), **fields)
 

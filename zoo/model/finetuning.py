@@ -107,7 +107,8 @@ def finished(model: Trainable, request: Request, folder: Path) -> Restored:
     """Return what this very request has saved in `folder`; RecipeError if it holds the result of another."""
     identity = _identity(model, request, setup.read_data(request, model.entry))
     saved = restore(folder)
-    check_same_request(saved.manifest["training"]["request"], json.loads(json.dumps(identity)), folder)
+    anew = f"save to another folder: --out {folder}-2 (out=…)"
+    check_same_request(saved.manifest["training"]["request"], json.loads(json.dumps(identity)), folder, anew)
     Checkpointer(unfinished(folder)).remove()  # left by a run that was killed between saving and removing it
     say("resume", f"{folder} is finished")
     return saved

@@ -73,7 +73,8 @@ class Checkpointer:
             return
         tensors, metadata = safetensors_file.read_state(self.folder / STATE)
         facts = json.loads(metadata["run"])
-        check_same_request(facts["request"], self.request, self.folder)
+        anew = f"start anew: rm -r {self.folder}"
+        check_same_request(facts["request"], self.request, self.folder, anew)
         self.found = Saved(tensors, facts)
         self.history, self.finished, self.decisions = facts["history_before"], facts["finished"], facts["decisions"]
         say("resume", f"{facts['phase']}: {facts['step']} steps are done")
@@ -149,13 +150,16 @@ class Checkpointer:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def check_same_request(saved: Mapping[str, Any], request: Mapping[str, Any], folder: Path) -> None:
-    """Raise RecipeError, naming the first difference, unless a run in `folder` was started by the same request."""
+def check_same_request(saved: Mapping[str, Any], request: Mapping[str, Any], folder: Path, anew: str) -> None:
+    """Raise RecipeError, naming the first difference, unless a run in `folder` was started by the same request.
+
+    `anew` is how to start another run.
+    """
     for key, value in request.items():
         if saved.get(key) != value:
             raise RecipeError(
                 f"{folder} holds a run with {key}={saved.get(key)!r}, and now {key}={value!r}",
-                fix=f"resume with the settings it was started with, or start anew: rm -r {folder}",
+                fix=f"resume with the settings it was started with, or {anew}",
             )
 
 
