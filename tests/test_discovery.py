@@ -133,7 +133,7 @@ BROKEN = {
         "No module named 'no_such_library'",
         "pip install no_such_library",
     ),
-    "no such object": ("other = 1", "has no attribute 'plugin'", "define plugin in made_up_"),
+    "no such object": ("other = 1", "has no attribute 'plugin'", "define plugin in fake_plugin_"),
     "a class": (PLUGIN.replace("plugin = Fake()", "plugin = Fake"), "is a class", "plugin = Fake()"),
     "no api": (PLUGIN.replace("api = 1", "x = 1"), "api is None", "api = 1"),
     "api of a wrong type": (PLUGIN.replace("api = 1", "api = '1'"), "api is '1'", "api = 1"),
