@@ -105,6 +105,16 @@ def test_other_inputs_raise(colours):
         colours.predict([])
 
 
+def test_bad_arguments_raise_with_a_fix(colours):
+    with pytest.raises(DataError, match="inputs of type dict are not understood"):
+        colours.predict({"picture": PIXELS[0]})
+    for call in (colours.predict, colours.logits, colours.embed, colours.evaluate):
+        with pytest.raises(RecipeError, match=r"batch_size=0 is not a whole number above 0\nfix: batch_size=64"):
+            call(DATA if call == colours.evaluate else PIXELS, batch_size=0)
+    with pytest.raises(RecipeError, match=r"recipe='classify' is not a Recipe\nfix: recipe=zoo.Recipe"):
+        colours.finetune(DATA, "classify")
+
+
 def test_probabilities_are_the_softmax_of_the_logits(colours):
     logits, probabilities = colours.logits(PIXELS), colours.predict_proba(PIXELS)
     assert logits.shape == probabilities.shape == (5, len(colours.task.labels))

@@ -41,26 +41,26 @@ class Hyperparameters:
     batchnorm: str
     views: int
     soup: int
-    batch_size: int = 32
-    optimizer: str = "adamw"
-    schedule: str = "cosine"
-    weight_decay: float = 0.05
-    warmup_ratio: float = 0.1
-    max_grad_norm: float = 1.0
-    freeze_stages: int = 0
-    label_smoothing: float = 0.0
-    calibrate: bool = True
-    class_balance: str = "none"
-    lora_rank: int = 8
-    truncation: str = "head-tail"
-    precision: str = "fp32"
-    autotune: bool = True
-    patience: int = 5
-    skip_bad: bool = False
-    seed: int = 0
-    max_time: float | None = None
-    l2: float | None = None
-    max_length: int | None = None
+    batch_size: int
+    optimizer: str
+    schedule: str
+    weight_decay: float
+    warmup_ratio: float
+    max_grad_norm: float
+    freeze_stages: int
+    label_smoothing: float
+    calibrate: bool
+    class_balance: str
+    lora_rank: int
+    truncation: str
+    precision: str
+    autotune: bool
+    patience: int
+    skip_bad: bool
+    seed: int
+    max_time: float | None
+    l2: float | None
+    max_length: int | None
 
     @property
     def has_probe(self) -> bool:

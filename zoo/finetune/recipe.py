@@ -236,6 +236,8 @@ def _check_value(name: str, value: Any, kind: Any, rule: str, holds: Callable[[A
 
 def make(fields: Mapping[str, Any], base: Recipe | None = None) -> Recipe:
     """Return a Recipe from keyword fields, on top of `base`; RecipeError for an unknown field, with similar names."""
+    if base is not None and not isinstance(base, Recipe):
+        raise RecipeError(f"recipe={base!r:.60} is not a Recipe", fix='recipe=zoo.Recipe(strategy="full")')
     known = [field.name for field in dataclasses.fields(Recipe)]
     for name in fields:
         if name not in known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,9 @@ def as_batch(
     if tables is not None:
         rows = next(iter(tables.values()))
         return table_examples.examples(rows, Columns(column, ""), modality).inputs, False
-    if isinstance(inputs, list | tuple | np.ndarray | torch.Tensor):
+    if isinstance(inputs, Iterable) and not isinstance(inputs, Mapping):
         return list(inputs), False
-    if isinstance(inputs, Iterable):
-        return list(inputs), False
-    if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
+    if not isinstance(inputs, Mapping) and hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
         return [_without_label(inputs[index]) for index in range(len(inputs))], False
     raise DataError(
         f"inputs of type {type(inputs).__name__} are not understood",

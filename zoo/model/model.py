@@ -166,6 +166,7 @@ class Model:
         With `per_class` the key "per_class" holds precision, recall, F1 and support of each class, by label. Raises
         DataError for labels that the model does not know.
         """
+        _check_count("batch_size", batch_size, BATCH_SIZE)
         known = self.summary.columns if self.summary else Columns()
         asked = Columns.of(input, label)
         columns = Columns(asked.input or known.input, known.label if asked.label is None else asked.label)
@@ -183,10 +184,9 @@ class Model:
         into words; a model of text pairs takes tuples of two. A causal language model continues each text, a masked one
         fills the mask token in it. Raises DataError for an input that cannot be read.
         """
-        if not isinstance(top, int) or top < 1:
-            raise RecipeError(f"top={top!r} is not a whole number above 0", fix="top=1")
+        _check_count("top", top, 1)
         network, task = self._network()
-        many, single = self._as_batch(inputs)
+        many, single = self._as_batch(inputs, batch_size)
         if not task.labelled:
             found = self._continue(network, task, many, top, batch_size)
         else:
@@ -200,17 +200,17 @@ class Model:
         """
         network, task = self._network()
         self._check_head(task, "predict_proba")
-        return task.probabilities(self._outputs(network, task, self._as_batch(inputs)[0], batch_size))
+        return task.probabilities(self._outputs(network, task, self._as_batch(inputs, batch_size)[0], batch_size))
 
     def logits(self, inputs: object, *, batch_size: int = BATCH_SIZE) -> Any:
         """Return the raw outputs of the head, (N, K); a list of (words, K) for a tagger."""
         network, task = self._network()
         self._check_head(task, "logits")
-        return self._outputs(network, task, self._as_batch(inputs)[0], batch_size)
+        return self._outputs(network, task, self._as_batch(inputs, batch_size)[0], batch_size)
 
     def embed(self, inputs: object, *, batch_size: int = BATCH_SIZE) -> Tensor:
         """Return the backbone's pooled features (N, D), float32, on the CPU."""
-        examples = prepare.unlabelled(self._as_batch(inputs)[0])
+        examples = prepare.unlabelled(self._as_batch(inputs, batch_size)[0])
         data = LabelledDataset(prepare.prepare(examples, self._preprocessing(cache=False)).inputs)
         set_memory_format(self.backbone.module)
         features = inference.extract_features(
@@ -233,7 +233,7 @@ class Model:
                 fix="zoo list --task causal-lm   (lists those that are)",
             )
         finetuning.load_lm_head(self, "causal-lm")
-        many, single = self._as_batch(prompts)
+        many, single = self._as_batch(prompts, batch_size)
         how = self._preprocessing(cache=False)
         found = [
             text
@@ -308,7 +308,8 @@ class Model:
         data = task.dataset(prepared.inputs, prepared.examples.labels, self.backbone.tokenizer)
         return inference.measure(network, task, data, precision=self._precision(), batch_size=batch_size)
 
-    def _as_batch(self, inputs: object) -> tuple[Sequence[Any], bool]:
+    def _as_batch(self, inputs: object, batch_size: int = BATCH_SIZE) -> tuple[Sequence[Any], bool]:
+        _check_count("batch_size", batch_size, BATCH_SIZE)
         pairs = self.summary is not None and self.summary.pairs
         column = self.summary.columns.input if self.summary else ()
         return as_batch(inputs, self.entry.modality, pairs=pairs, column=column)
@@ -353,6 +354,11 @@ class Model:
         """Return the precision of the last fine-tuning, after choosing the memory format that is usually fastest."""
         set_memory_format(self.backbone.module)
         return self.recipe.precision if self.recipe else "fp32"
+
+
+def _check_count(name: str, value: object, usual: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise RecipeError(f"{name}={value!r} is not a whole number above 0", fix=f"{name}={usual}")
 
 
 def _batches(inputs: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
