@@ -72,6 +72,7 @@ class Entry:
     `dim` is the size of its pooled features, `params` the number of parameters without any head. `source` is where
     the files are (`hf://org/repo@rev`, `https://…`, `file://…`, `package://distribution/path`), None for an
     architecture without pretrained weights. `options` are plugin-specific. `catalogue` is the file that holds the row.
+    Core sets `resolved`: the row that `Plugin.resolve` provided, which is kept when the backbone is pulled.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     catalogue: str = field(default="", compare=False)
+    resolved: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Features(NamedTuple):

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from zoo.catalogue import plugins
-from zoo.catalogue.rows import entry_from_row, read_catalogue
+from zoo.catalogue.rows import entry_from_row, read_catalogue, row_from_entry
 from zoo.errors import CatalogueError, NameNotFound, PluginError, ZooError
 from zoo.plugin import Entry, File, Repository
 
 ROW_OVERRIDES = ("dim", "params", "license", "pretrained_on", "tasks", "metrics", "aliases")
 """Fields of a catalogue row that take precedence over those its plugin resolves."""
+RECEIPT = ("name", "plugin", "source", "files")
+"""Fields of a resolved row that are not kept in its receipt: they are known from the receipt itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +145,24 @@ def _resolve_uncatalogued(name: str, merged: _Merged) -> Entry | None:
 
 
 def _resolve(plugin: str, name: str, rest: str) -> Entry | None:
-    """Let a plugin resolve `rest`, "org/repo" with or without @revision, to an entry called `name`."""
+    """Resolve `rest`, "org/repo" with or without @revision, to an entry called `name`: by its receipt, else its plugin.
+
+    A receipt has the row only for the version of the plugin that resolved it.
+    """
     from zoo import store
 
+    installed = plugins.installed().get(plugin)
+    resolver = f"{installed.distribution} {installed.version}" if installed and not installed.problem else ""
+    if resolver and (kept := _kept(plugin, name, f"hf://{rest}", resolver)):
+        return kept
     bare, at, revision = rest.partition("@")
+    commit = None
 
     def look(source: str) -> Repository:
-        return store.look(name, f"{source}@{revision}" if at else source)
+        nonlocal commit
+        found = store.look(name, f"{source}@{revision}" if at else source)
+        commit = found.commit
+        return found
 
     try:
         found = plugins.load(plugin).resolve(bare, look)
@@ -159,9 +172,27 @@ def _resolve(plugin: str, name: str, rest: str) -> Entry | None:
         label = plugins.installed()[plugin].label
         what = f"{label}: resolve({bare!r}) raised {type(error).__name__}: {error}"
         raise PluginError(what, fix=f"zoo list {plugin}/   (lists the names of its catalogue)") from error
-    if found is None or not at:
-        return found
-    return replace(found, name=name, source=f"{(found.source or '').partition('@')[0]}@{revision}")
+    if found is None:
+        return None
+    if at:
+        found = replace(found, name=name, source=f"{(found.source or '').partition('@')[0]}@{revision}")
+    row = {key: value for key, value in row_from_entry(found).items() if key not in RECEIPT}
+    return replace(found, resolved={"resolved_by": resolver, "commit": commit, **row})
+
+
+def _kept(plugin: str, name: str, source: str, resolver: str) -> Entry | None:
+    """Return the entry in the receipt of a name, if `resolver` resolved it from `source` and its row is valid."""
+    from zoo.store import kept_rows
+
+    receipt = kept_rows.find(name, source, resolver)
+    if receipt is None or receipt.row is None:
+        return None
+    row = {key: value for key, value in receipt.row.items() if key not in kept_rows.ORIGIN}
+    try:
+        entry = entry_from_row(name, {**row, "plugin": plugin, "source": source}, catalogue="")
+    except CatalogueError:  # damaged: the plugin resolves it again
+        return None
+    return replace(entry, files=receipt.files, resolved=receipt.row)
 
 
 def _at_revision(entry: Entry, revision: str) -> Entry:

@@ -64,7 +64,7 @@ def entry_from_row(name: str, row: Row, *, catalogue: str | Path) -> Entry:
 
 def row_from_entry(entry: Entry) -> dict[str, Any]:
     """Convert an entry to a JSON-serialisable row, including `name` and `plugin`; the inverse of entry_from_row."""
-    row = {key: value for key, value in asdict(entry).items() if value not in (None, (), {}) and key != "catalogue"}
+    row = {key: value for key, value in asdict(entry).items() if value not in (None, (), {}) and key in FIELDS}
     if entry.files:
         row["files"] = [{k: v for k, v in asdict(file).items() if v is not None} for file in entry.files]
     plain: dict[str, Any] = json.loads(json.dumps(row))  # tuples become lists, as in a row read from a file

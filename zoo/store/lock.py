@@ -22,12 +22,16 @@ WAIT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Record of a pulled backbone; every file has its sha256 and bytes, `when` is a time in UTC (ISO 8601)."""
+    """Record of a pulled backbone; every file has its sha256 and bytes, `when` is a time in UTC (ISO 8601).
+
+    `row` is the catalogue row that a plugin resolved from these files, without name, source and files.
+    """
 
     source: str
     commit: str | None
     files: tuple[File, ...]
     when: str
+    row: Mapping[str, Any] | None = None
 
 
 def read(path: Path) -> Mapping[str, Receipt]:
@@ -85,7 +89,29 @@ def _table(name: str, receipt: Receipt) -> str:
         f"  {{ path = {quote(file.path)}, sha256 = {quote(str(file.sha256))}, bytes = {file.bytes} }},"
         for file in receipt.files
     ]
-    return "\n".join([*lines, "files = [", *files, "]"]) + "\n"
+    row = [f"row = {_inline(receipt.row)}"] if receipt.row else []
+    return "\n".join([*lines, "files = [", *files, "]", *row]) + "\n"
+
+
+def _inline(value: object) -> str:
+    """Return a JSON value as TOML on one line; null is not valid TOML."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{quote(key)} = {_inline(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_inline, value))}]"
+    return quote(value) if isinstance(value, str) else json.dumps(value)
+
+
+def is_valid_row(row: object, commit: str | None) -> bool:
+    """Return whether a row was resolved from `commit`, and TOML can hold it: it has no null."""
+    import tomllib
+
+    if commit is None or not isinstance(row, Mapping) or row.get("commit") != commit or "resolved_by" not in row:
+        return False
+    try:
+        return tomllib.loads(f"row = {_inline(row)}".encode().decode()) == {"row": row}
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def quote(text: str) -> str:
@@ -135,7 +161,9 @@ def _validated(table: Any) -> Receipt:
     source, commit, when = table["source"], table.get("commit"), table["when"]
     if not all(isinstance(text, str) for text in (source, commit or "", when)):
         raise TypeError("source, commit and when must be strings")
-    return Receipt(source, commit, tuple(_file(item) for item in table["files"]), when)
+    row = table.get("row")  # a damaged row is ignored: its plugin resolves it again
+    kept = row if is_valid_row(row, commit) else None
+    return Receipt(source, commit, tuple(_file(item) for item in table["files"]), when, kept)
 
 
 def _file(item: Any) -> File:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.plugin import Entry, File, TextInput
-from zoo.store import lock, receipts
+from zoo.store import kept_rows, lock, receipts
 from zoo.store.paths import blob, is_here
 from zoo.store.pull_plan import disk_errors, paths, plan
 
@@ -34,9 +34,12 @@ def pull_all(entries: Iterable[Entry]) -> dict[str, dict[str, Path]]:
 
         files |= transfer.fetch_all([each for each in plans if each.missing])
     for each in plans:
-        if each.known and each.known.path == receipts.own() and (team := receipts.shared()):
+        if each.known is None or each.missing:
+            continue
+        recorded = kept_rows.keep(each.entry, each.known.receipt)
+        if each.known.path == receipts.own() and (team := receipts.shared()):
             with disk_errors(each.entry):
-                lock.record(team, each.entry.name, each.known.receipt)
+                lock.record(team, each.entry.name, recorded)
     receipts.remember_shared()
     return {name: {file.path: blob(file) for file in each} for name, each in files.items()}
 
@@ -104,4 +107,7 @@ def _pulled_files(entry: Entry, receipt: lock.Receipt) -> list[File]:
 def receipt(name: str) -> dict[str, Any] | None:
     """Return the receipt of a name as a dict: source, commit, files (path, sha256, bytes), when; None if not pulled."""
     found = receipts.read().get(name)
-    return None if found is None else {**asdict(found.receipt), "files": [asdict(f) for f in found.receipt.files]}
+    if found is None:
+        return None
+    facts = {key: value for key, value in asdict(found.receipt).items() if key != "row"}
+    return {**facts, "files": [asdict(file) for file in found.receipt.files]}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.errors import StoreError
@@ -68,12 +68,17 @@ def read() -> Mapping[str, Known]:
     return found
 
 
+def updating() -> bool:
+    """Return whether receipts are ignored, to pull current revisions."""
+    return _options.get().update
+
+
 def find(entry: Entry, among: Mapping[str, Known] | None = None) -> Known | None:
     """Return the receipt of an entry, None if not pulled; one in the user's lock with another source is ignored.
 
     Raises StoreError if the shared lock records another source.
     """
-    if entry.source is None or _options.get().update:
+    if entry.source is None or updating():
         return None
     known = (read() if among is None else among).get(entry.name)
     if known is None or known.receipt.source == entry.source:
@@ -96,14 +101,21 @@ def moved(name: str, receipt: lock.Receipt) -> str | None:
 
 
 def record(name: str, receipt: lock.Receipt, known: Known | None) -> None:
-    """Write a receipt to the shared lock and the user's lock where it differs. Raises OSError."""
+    """Write a receipt to the shared lock and the user's lock where it differs. Raises OSError.
+
+    A shared lock that differs in the row alone is left as it is: colleagues may use another version.
+    """
     team = shared()
-    if team is not None and lock.read(team).get(name) != receipt:
+    if team is not None and ((theirs := lock.read(team).get(name)) is None or _bare(theirs) != _bare(receipt)):
         lock.record(team, name, receipt)
     mine = lock.read(own()).get(name)
     by_team = known is not None and known.path != own()
     if mine != receipt and not (mine and by_team):
         lock.record(own(), name, receipt)
+
+
+def _bare(receipt: lock.Receipt) -> lock.Receipt:
+    return replace(receipt, row=None)
 
 
 def remember_shared() -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from zoo.console import MEGABYTES, Bar, say
 from zoo.errors import StoreError
 from zoo.plugin import Entry, File
-from zoo.store import lock, receipts, sources
+from zoo.store import file_locks, kept_rows, lock, receipts, sources
 from zoo.store.fetch import Arrived, Claim, Remote, fetch
-from zoo.store.paths import home, is_here
+from zoo.store.paths import home, is_here, pulling
 from zoo.store.pull_plan import Plan, disk_errors
 
 FILES = 2
@@ -53,6 +53,7 @@ def fetch_all(plans: Sequence[Plan]) -> dict[str, tuple[File, ...]]:
     errors: list[StoreError] = []
     files: dict[str, tuple[File, ...]] = {}
     with (
+        file_locks.shared(pulling()),
         Bar("pull", sum(job.remote.size or 0 for job in jobs), MEGABYTES) as bar,
         _Downloads(jobs, bar.advance) as downloads,
     ):
@@ -85,7 +86,8 @@ def _record(plan: Plan, commit: str | None, files: tuple[File, ...]) -> None:
     before = plan.known.receipt if plan.known else None
     others = [file for file in before.files if file.path not in {f.path for f in files}] if before else []
     when = before.when if before and {*before.files} == {*files, *others} else _now()
-    receipt = lock.Receipt(str(plan.entry.source), commit, (*files, *others), when)
+    kept = (*files, *others)
+    receipt = lock.Receipt(str(plan.entry.source), commit, kept, when, kept_rows.row(plan.entry, commit, kept))
     if change := receipts.moved(plan.entry.name, receipt):
         say("moved", f"{plan.entry.name}: {change}")
     receipts.record(plan.entry.name, receipt, plan.known)
