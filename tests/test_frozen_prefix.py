@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pictures
 import pytest
 import test_families as families
@@ -135,15 +137,27 @@ def test_frozen_modules_run_once_and_are_restored(pretrained):
     assert not backbone.module._forward_pre_hooks
 
 
-def test_large_activations_are_memory_mapped_and_removed(pretrained, monkeypatch, tmp_path):
+def test_large_activations_are_memory_mapped_and_leave_no_file(pretrained, monkeypatch, tmp_path):
     monkeypatch.setattr("zoo.finetune.features.prefix_activations.IN_MEMORY", 0)
     backbone = zoo.load(pretrained, "cpu").backbone
     data = data_for(backbone)
     expected = backbone.module(data.batch(torch.arange(4)).inputs).pooled
     with frozen_prefix(backbone, (data,), 2, precision="fp32") as replay:
-        assert list((tmp_path / "store" / "cache" / "activations").iterdir())
         torch.testing.assert_close(backbone.module(replay.datasets[0].batch(torch.arange(4)).inputs).pooled, expected)
-    assert not list((tmp_path / "store" / "cache" / "activations").iterdir())
+        assert list((tmp_path / "store" / "cache" / "activations").iterdir()) == []
+
+
+def test_every_stage_runs_if_the_disk_has_no_room_for_activations(pretrained, monkeypatch):
+    def fail(cache, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("zoo.finetune.features.prefix_activations.IN_MEMORY", 0)
+    monkeypatch.setattr("zoo.store.cache_file.scratch", fail)
+    backbone = zoo.load(pretrained, "cpu").backbone
+    data = data_for(backbone)
+    with frozen_prefix(backbone, (data,), 2, precision="fp32") as replay:
+        assert replay.datasets == (data,)
+        assert "cannot be written: No space left on device" in replay.description
 
 
 def test_activations_above_the_limit_are_not_cached(pretrained):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,23 @@ def test_gc_keeps_a_locked_partial_download(hub):
     with filelock.FileLock(parts / "a.lock"):
         assert maintenance.collect() == 0
     assert maintenance.collect() == 4
+
+
+def test_gc_keeps_the_files_of_a_pull_that_is_running(hub):
+    blobs = store.home() / "blobs"
+    freed = []
+
+    def collect_between(handler, content):
+        if content == FILES["config.json"] and not freed:
+            while not (blobs / sha256(WEIGHTS)).exists():
+                time.sleep(0.01)
+            freed.append(maintenance.collect())
+        return False
+
+    hub.always = collect_between
+    found = store.pull(entry("hf://org/net"))
+    assert freed == [0]
+    assert {path: local.read_bytes() for path, local in found.items()} == FILES
 
 
 def test_gc_keeps_files_referenced_by_the_shared_lock_of_another_folder(hub, monkeypatch, tmp_path):

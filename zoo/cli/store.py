@@ -117,11 +117,21 @@ def rm(names: tuple[str, ...]) -> None:
 
 
 @click.command()
-def gc() -> None:
-    """Remove files not listed in any lock, and partial downloads older than a day."""
+@click.option("--caches", is_flag=True, help="Also empty the caches: decoded images, features, Hub datasets.")
+def gc(caches: bool) -> None:
+    """Remove files not listed in any lock, and partial downloads older than a day.
+
+    Cached data that a process is using is kept.
+    """
+    from zoo.store import caches as cached
     from zoo.store import maintenance
 
-    click.echo(f"freed {size_text(maintenance.collect())}")
+    freed = maintenance.collect()
+    if caches:
+        freed += cached.clear()
+    click.echo(f"freed {size_text(freed)}")
+    if caches and (kept := cached.entries()):
+        click.echo(f"kept {size_text(sum(each.bytes for each in kept))} of cached data in use")
 
 
 @click.command()

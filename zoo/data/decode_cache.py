@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,14 @@ from zoo.data.fingerprint import identity
 from zoo.data.images import pixels
 from zoo.errors import DataError
 from zoo.plugin import ImageInput
+from zoo.store import cache_file, caches
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK = 64
+SKIPPED = (0, 0, 0)
+"""Shape of a skipped image in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,14 @@ def decode(
     """
     if cache is None or not _from_files(examples):
         return _in_memory(_prepare(examples, spec, skip_bad, advance))
-    key = _key(examples, spec, skip_bad)
-    data, index = cache / f"{key}.u8", cache / f"{key}.json"
-    if not index.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        _write(_prepare(examples, spec, skip_bad, advance), data, index)
-    return _map(data, index)
+    path = cache / f"{_key(examples, spec, skip_bad)}.safetensors"
+    found = cache_file.read(path)
+    if found is None:
+        caches.make_room(len(examples) * spec.channels * spec.size**2)
+        found = _write(_prepare(examples, spec, skip_bad, advance), path)
+    shapes = [(c, h, w) for c, h, w in found["shapes"].tolist()]
+    kept = tuple(shape for shape in shapes if shape != SKIPPED)
+    return Decoded(found["pixels"], kept, tuple(i for i, shape in enumerate(shapes) if shape == SKIPPED))
 
 
 def _from_files(examples: Examples) -> bool:
@@ -109,45 +113,26 @@ def _in_memory(images: Iterator[Tensor | None]) -> Decoded:
     return Decoded(
         torch.cat([image.reshape(-1) for image in kept]) if kept else torch.empty(0, dtype=torch.uint8),
         tuple(_shape(image) for image in kept),
-        _missing(found),
+        tuple(i for i, image in enumerate(found) if image is None),
     )
 
 
-def _write(images: Iterator[Tensor | None], data: Path, index: Path) -> None:
-    """Write the pixels, then their index, each to a temporary file first: a killed run leaves no partial cache."""
-    shapes: list[tuple[int, int, int] | None] = []
-    part = data.with_suffix(f".{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            for image in images:
-                shapes.append(None if image is None else _shape(image))
-                if image is not None:
-                    file.write(image.numpy().tobytes())
-        part.replace(data)
-        part.write_text(json.dumps(shapes))
-        part.replace(index)
-    except OSError as error:
-        raise DataError(
-            f"cannot write decoded images to {data.parent}: {error}",
-            fix="free disk space, or set ZOO_HOME to a folder on another disk",
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _map(data: Path, index: Path) -> Decoded:
+def _write(images: Iterator[Tensor | None], path: Path) -> dict[str, Tensor]:
+    """Write the pixels, then one shape for each image, and return them mapped."""
     import torch
 
-    found: Sequence[Any] = json.loads(index.read_text())
-    size = data.stat().st_size
-    flat = torch.from_file(str(data), size=size, dtype=torch.uint8) if size else torch.empty(0, dtype=torch.uint8)
-    return Decoded(flat, tuple((c, h, w) for c, h, w in (s for s in found if s is not None)), _missing(found))
+    shapes: list[tuple[int, int, int]] = []
+    with cache_file.Writer(path) as writer:
+        for image in images:
+            shapes.append(SKIPPED if image is None else _shape(image))
+            if image is not None:
+                writer.append(image)
+        table = torch.tensor(shapes, dtype=torch.int64).reshape(-1, 3)  # (N, 3)
+        size = sum(c * h * w for c, h, w in shapes)
+        writer.append(table)
+        return writer.finish({"pixels": (torch.uint8, (size,)), "shapes": (torch.int64, table.shape)})
 
 
 def _shape(image: Tensor) -> tuple[int, int, int]:
     channels, height, width = image.shape
     return channels, height, width
-
-
-def _missing(found: Sequence[object | None]) -> tuple[int, ...]:
-    return tuple(i for i, image in enumerate(found) if image is None)

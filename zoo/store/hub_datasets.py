@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from zoo.errors import DataError
-from zoo.store import web
-from zoo.store.paths import home
+from zoo.errors import DataError, ZooError
+from zoo.store import caches, web
 
 NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(/(?P<config>[^@]+))?(@(?P<revision>.+))?")
 
@@ -32,14 +31,16 @@ def load(name: str) -> Mapping[str, Any]:
     repo, config, revision = parse(name)
     import datasets
 
-    folder = home() / "cache" / "datasets"
+    folder = caches.folder("datasets") / repo.replace("/", "--")
+    caches.hold(folder)
     with _configured():
         try:
             builder = datasets.load_dataset_builder(repo, config, revision=revision, cache_dir=str(folder))
             _check_revision(name, revision, builder)
             builder.download_and_prepare()
             found: Mapping[str, Any] = builder.as_dataset()
-        except DataError:
+            caches.make_room(0)
+        except ZooError:
             raise
         except Exception as error:  # datasets and its dependencies raise many unrelated types
             raise _explain(name, repo, error) from error

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoo.console import say
 from zoo.errors import StoreError
 from zoo.plugin import File
-from zoo.store import lock
+from zoo.store import file_locks, lock
 from zoo.store import receipts as known
 from zoo.store.fetch import hashed
-from zoo.store.paths import blob, home
+from zoo.store.paths import blob, home, pulling
 
 STALE = 24 * 3600.0
 """Seconds after which an unlocked partial download is removed."""
@@ -70,15 +71,22 @@ def remove(names: Sequence[str]) -> int:
         _check_pulled(name, mine)
     candidates = {file for name in names for file in mine[name].files}
     lock.forget(known.own(), names)
-    referenced = {file.sha256 for receipt in known.everywhere() for file in receipt.files}
-    return sum(_remove(blob(file)) for file in candidates if file.sha256 not in referenced)
+    return _remove_unreferenced(map(blob, candidates))
 
 
 def collect() -> int:
     """Delete files that no lock references and partial downloads older than a day; returns the bytes freed."""
-    referenced = {file.sha256 for receipt in known.everywhere() for file in receipt.files}
-    blobs = [path for path in _files_in("blobs") if path.name not in referenced]
-    return sum(map(_remove, blobs)) + sum(map(_remove_stale, _files_in("tmp")))
+    return _remove_unreferenced(_files_in("blobs")) + sum(map(_remove_stale, _files_in("tmp")))
+
+
+def _remove_unreferenced(blobs: Iterable[Path]) -> int:
+    """Remove blobs that no lock references; none during a pull, which may be about to. Returns the bytes freed."""
+    with file_locks.exclusive(pulling()) as alone:
+        if not alone:
+            say("kept", "a pull is running: files that no backbone uses are removed by the next zoo gc")
+            return 0
+        referenced = {file.sha256 for receipt in known.everywhere() for file in receipt.files}
+        return sum(_remove(path) for path in blobs if path.name not in referenced)
 
 
 def _files_in(folder: str) -> Iterator[Path]:

@@ -20,6 +20,11 @@ def blob(file: File) -> Path:
     return home() / "blobs" / str(file.sha256)
 
 
+def pulling() -> Path:
+    """Return the path of the file that pulls lock while they add blobs and record them."""
+    return home() / "pulling.lock"
+
+
 def is_here(file: File) -> bool:
     """Return whether the blob of a file exists with the right size; its hash was verified when it was created."""
     try:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from zoo.data.datasets import AugmentedViews, Dataset, LabelledDataset, TaggedTexts
 from zoo.data.texts import Texts
-from zoo.errors import WeightsError
 from zoo.finetune.inference import Outputs, extract_features
 from zoo.finetune.runtime import distributed
-from zoo.store import home
-from zoo.weights import safetensors_file
+from zoo.store import cache_file, caches
 
 WORTH = 2.0
 """Seconds of computation from which features are stored."""
@@ -24,42 +21,30 @@ WORTH = 2.0
 
 def cached_features(module: nn.Module, data: Dataset, *, reads: str, precision: str) -> tuple[Outputs, bool]:
     """Return the features of a dataset, and whether they were read from the cache (memory-mapped)."""
-    path = home() / "cache" / "features" / f"{_key(module, data, reads, precision)}.safetensors"
-    if all(distributed.all_gather(path.exists())):
-        found = _read(path, data)
-        if found is not None:
-            return found, True
+    path = caches.folder("features") / f"{_key(module, data, reads, precision)}.safetensors"
+    found = cache_file.read(path)
+    if all(distributed.all_gather(found is not None)) and found is not None:
+        return _outputs(found, data), True
     start = time.monotonic()
     features = extract_features(module, data, reads=reads, precision=precision)
     if time.monotonic() - start > WORTH and distributed.rank() == 0:
-        _write(path, features)
+        cache_file.write(path, _tensors(features))
     return features, False
 
 
-def _read(path: Path, data: Dataset) -> Outputs | None:
-    """Return stored features with the targets of the dataset; None, and remove the file, if it is damaged."""
-    try:
-        tensors, _ = safetensors_file.read_state(path)
-    except WeightsError:
-        path.unlink(missing_ok=True)
-        return None
+def _outputs(tensors: Mapping[str, Tensor], data: Dataset) -> Outputs:
+    """Return stored features; pooled ones have the targets of the dataset, those of tokens their own."""
     if "counts" not in tensors:
         return Outputs(tensors["values"], data.targets)
     counts = tensors["counts"].tolist()
     return Outputs(list(tensors["values"].split(counts)), list(tensors["targets"].split(counts)))
 
 
-def _write(path: Path, features: Outputs) -> None:
+def _tensors(features: Outputs) -> dict[str, Tensor]:
     if isinstance(features.values, Tensor):
-        tensors = {"values": features.values}
-    else:
-        counts = torch.tensor([len(part) for part in features.values])
-        tensors = {"values": torch.cat(features.values), "targets": torch.cat(features.targets), "counts": counts}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors_file.write_state(path, tensors, {})
-    except (OSError, WeightsError):  # a full disk or a read-only store: the run has its features anyway
-        return
+        return {"values": features.values}
+    counts = torch.tensor([len(part) for part in features.values])
+    return {"counts": counts, "targets": torch.cat(features.targets), "values": torch.cat(features.values)}
 
 
 def _key(module: nn.Module, data: Dataset, reads: str, precision: str) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,10 @@ class Replay:
     description: str
 
 
-@dataclass(slots=True)
-class CurrentBatch:
-    """Cached activations of the current batch."""
+class CurrentBatch(threading.local):
+    """Cached activations of the current batch of a thread."""
 
-    activations: list[Tensor] = field(default_factory=list)
+    activations: Sequence[Tensor] = ()
     count: int = 0
     length: int = 0
 
@@ -67,19 +67,25 @@ def frozen_prefix(
     size = sum(size_of(units[-1], one) for one in whole if one is not None) if units else 0
     if not why_not and size > min(max_bytes, shutil.disk_usage(_existing(home())).free // 2):
         why_not = f"their activations would take {size / 1e9:,.1f} GB"
+    served: tuple[Dataset | None, ...] = ()
+    if not why_not:
+        try:
+            served = cached(backbone, units[-1], whole, size, precision)
+        except OSError as error:
+            why_not = f"their activations cannot be written: {error.strerror}"
     if why_not:
         yield Replay(whole, f"the {frozen} frozen stages run each time: {why_not}")
         return
-    with cached(backbone, units[-1], whole, size, precision) as served:
-        expected = _features(backbone.module, data, precision)
-        with _stubs(backbone.module, units):
-            error = _replay_error(expected, backbone.module, _first(served), precision)
-            if error <= TOLERANCE[precision]:
-                count = sum(len(one) for one in whole if one is not None)
-                share = f"{frozen} of {len(backbone.stages)} stages run once"
-                yield Replay(served, f"{share}: {count:,} activations, {size / 1e6:,.0f} MB")
-                return
-    why_not = f"their activations do not replay (largest difference {error:.2g})"
+    expected = _features(backbone.module, data, precision)
+    with _stubs(backbone.module, units):
+        difference = _replay_error(expected, backbone.module, _first(served), precision)
+        if difference <= TOLERANCE[precision]:
+            count = sum(len(one) for one in whole if one is not None)
+            share = f"{frozen} of {len(backbone.stages)} stages run once"
+            yield Replay(served, f"{share}: {count:,} activations, {size / 1e6:,.0f} MB")
+            return
+    del served
+    why_not = f"their activations do not replay (largest difference {difference:.2g})"
     yield Replay(whole, f"the {frozen} frozen stages run each time: {why_not}")
 
 

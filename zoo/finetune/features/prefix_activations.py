@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,16 +15,19 @@ from zoo.console import Bar
 from zoo.data.batch_options import EVALUATION, BatchOptions
 from zoo.data.datasets import Batch, Dataset
 from zoo.data.sampler import sequential_batches
-from zoo.finetune.features.prefix_units import Leaf, Unit, forward, text_length
+from zoo.finetune.features.prefix_units import Leaf, Unit, text_length
+from zoo.finetune.freezing import eval_mode
+from zoo.finetune.inference import BATCH_SIZE
+from zoo.finetune.network import autocast
 from zoo.finetune.runtime.torch_internals import tree_flatten
+from zoo.finetune.runtime.workers import parallel
 from zoo.plugin import Backbone
-from zoo.store import home
+from zoo.store import cache_file
 
 IN_MEMORY = 256 << 20
 """Bytes of activations that are kept in memory; more goes to a memory-mapped file."""
 KEY = "prefix."
 """Prefix of the activations among the inputs of a batch: prefix.0, …"""
-BATCH_SIZE = 64
 
 
 def size_of(unit: Unit, data: Dataset) -> int:
@@ -42,48 +42,45 @@ def _rows(leaf: Leaf, data: Dataset, tokens: int) -> int:
     return tokens if leaf.ragged else len(data)
 
 
-@contextmanager
 def cached(
     backbone: Backbone, unit: Unit, datasets: Sequence[Dataset | None], size: int, precision: str
-) -> Iterator[tuple[Dataset | None, ...]]:
-    """Run the backbone over the datasets and cache the outputs of a unit; a file is removed on exit."""
-    folder: Path | None = None
-    try:
-        if size > IN_MEMORY:
-            cache = home() / "cache" / "activations"
-            cache.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(dir=cache))
-        with Bar("prefix", sum(len(data) for data in datasets if data is not None)) as bar:
-            yield tuple(data and _fill(backbone, unit, data, folder, precision, bar) for data in datasets)
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+) -> tuple[Dataset | None, ...]:
+    """Run the backbone over the datasets and cache the outputs of a unit. Raises OSError if the disk has no room."""
+    on_disk = size > IN_MEMORY
+    with Bar("prefix", sum(len(data) for data in datasets if data is not None)) as bar:
+        return tuple(data and _fill(backbone, unit, data, on_disk, precision, bar) for data in datasets)
 
 
-def _fill(backbone: Backbone, unit: Unit, data: Dataset, folder: Path | None, precision: str, bar: Bar) -> CachedPrefix:
+def _fill(backbone: Backbone, unit: Unit, data: Dataset, on_disk: bool, precision: str, bar: Bar) -> CachedPrefix:
     lengths = data.lengths if data.lengths is not None else torch.zeros(len(data), dtype=torch.long)
     begins = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
-    buffers = [_buffer(leaf, _rows(leaf, data, int(begins[-1])), folder) for leaf in unit.leaves]
-    outputs: list[Any] = []
-    hook = unit.module.register_forward_hook(lambda _, __, output: outputs.append(tree_flatten(output)[0]))
+    buffers = [_buffer(leaf, _rows(leaf, data, int(begins[-1])), on_disk) for leaf in unit.leaves]
+    recorded = threading.local()
+    device = next(backbone.module.parameters()).device
+    hook = unit.module.register_forward_hook(lambda _, __, output: setattr(recorded, "leaves", tree_flatten(output)[0]))
+
+    def compute(indices: Tensor) -> tuple[Tensor, list[Tensor]]:
+        with torch.inference_mode(), autocast(device, precision):
+            backbone.module(data.batch(indices).to(device).inputs)
+            return indices, [leaf.cpu() for leaf in recorded.leaves if isinstance(leaf, Tensor)]
+
+    run = parallel if device.type == "cpu" else map
     try:
-        for indices in sequential_batches(len(data), BATCH_SIZE, data.lengths):
-            forward(backbone.module, data.batch(indices), precision)
-            tensors = [leaf for leaf in outputs.pop() if isinstance(leaf, Tensor)]
-            for leaf, buffer, tensor in zip(unit.leaves, buffers, tensors, strict=True):
-                _write(leaf, buffer, tensor.detach().cpu(), indices, begins)
-            bar.advance(len(indices))
+        with eval_mode(backbone.module):
+            for indices, tensors in run(compute, sequential_batches(len(data), BATCH_SIZE, data.lengths)):
+                for leaf, buffer, tensor in zip(unit.leaves, buffers, tensors, strict=True):
+                    _write(leaf, buffer, tensor, indices, begins)
+                bar.advance(len(indices))
     finally:
         hook.remove()
     return CachedPrefix(data, tuple(unit.leaves), tuple(buffers), begins, backbone)
 
 
-def _buffer(leaf: Leaf, rows: int, folder: Path | None) -> Tensor:
+def _buffer(leaf: Leaf, rows: int, on_disk: bool) -> Tensor:
     shape = (rows, *leaf.shape[1 + leaf.ragged :])
-    if folder is None:
+    if not on_disk:
         return torch.empty(shape, dtype=leaf.dtype)
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        return torch.from_file(file.name, shared=True, size=prod(shape), dtype=leaf.dtype).view(shape)
+    return cache_file.scratch("activations", prod(shape) * leaf.dtype.itemsize).view(leaf.dtype).view(shape)
 
 
 def _write(leaf: Leaf, buffer: Tensor, tensor: Tensor, indices: Tensor, begins: Tensor) -> None:
