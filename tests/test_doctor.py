@@ -59,6 +59,18 @@ def test_low_disk_space_warns(findings, monkeypatch):
     assert (finding.state, finding.fix) == ("warn", "zoo gc   (or: ZOO_HOME=/another/folder)")
 
 
+def test_sizes_of_the_caches_and_their_limit_are_shown(findings, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE_GB", "5")
+    for name in ("decoded/a", "features/b", "features/c"):
+        path = store.home() / "cache" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(10**7))
+    [finding] = findings("caches")
+    assert finding.seen == "decoded 0.01 GB, features 0.02 GB; at most 5.0 GB (ZOO_CACHE_GB)"
+    monkeypatch.setenv("ZOO_CACHE_GB", "much")
+    assert [finding.state for finding in findings("caches")] == ["fail"]
+
+
 def test_missing_library_fails(findings, monkeypatch):
     monkeypatch.setattr(doctor, "LIBRARIES", ("no-such-library",))
     [finding] = findings("no-such-library")

@@ -58,7 +58,7 @@ def doctor(as_json: bool) -> None:
 
 def examine() -> Iterator[Finding]:
     """Yield the findings of all checks; a check that raises is a failed finding."""
-    for check in (_versions, _machine, _store, _plugins, _endpoint, _inference):
+    for check in (_versions, _machine, _store, _caches, _plugins, _endpoint, _inference):
         try:
             yield from check()
         except ZooError as error:
@@ -84,7 +84,9 @@ def _machine() -> Iterator[Finding]:
     import torch
 
     threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in use"
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    kinds = (torch.cuda, torch.xpu)
+    gpus = [kind.get_device_name(index) for kind in kinds for index in range(kind.device_count())]
+    gpus += ["Apple GPU (mps)"] if torch.backends.mps.is_available() else []
     yield Finding("device", "ok", f"{threads}; {', '.join(gpus) or 'no GPU'}")
 
 
@@ -108,6 +110,17 @@ def _store() -> Iterator[Finding]:
         yield Finding("store", "ok", seen)
     if lock := receipts.shared():
         yield Finding("lock", "ok", str(lock))
+
+
+def _caches() -> Iterator[Finding]:
+    from zoo.store import caches
+
+    sizes: dict[str, int] = {}
+    for each in caches.entries():
+        sizes[each.path.parent.name] = sizes.get(each.path.parent.name, 0) + each.bytes
+    most = caches.limit(sum(sizes.values()))
+    parts = ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in sorted(sizes.items())) or "empty"
+    yield Finding("caches", "ok", f"{parts}; at most {most / 1e9:.1f} GB ({caches.VARIABLE})")
 
 
 def _plugins() -> Iterator[Finding]:
