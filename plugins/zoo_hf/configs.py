@@ -10,17 +10,6 @@ from typing import Any
 
 from zoo.errors import PluginError
 
-NO_LIMIT = 1_000_000
-"""Lengths from here on mean no limit: tokenizer_config.json has 10^30."""
-MAX_LENGTH = 8_192
-"""Maximum input length in tokens, even if the model supports more."""
-DEFAULT_LENGTH = 512
-"""Maximum input length of models without a limit (relative positions), in tokens: the pretraining length of T5."""
-POSITIONS_AFTER_PADDING = (
-    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert", "data2vec-text"),
-    *("longformer", "luke", "ibert", "esm", "mpnet"),
-)
-"""Families whose positions start after the padding token id, so that fewer than max_position_embeddings are usable."""
 MODALITIES = {"pixel_values": "image", "input_ids": "text"}
 """Main input name of a model -> modality."""
 ANOTHER = "choose another backbone: zoo list hf/"
@@ -115,14 +104,8 @@ def decodes(config: Any) -> bool:
     return known and not config.is_encoder_decoder
 
 
-def length(config: Any, tokenizer: Mapping[str, Any], sentence: Mapping[str, Any]) -> int:
-    """Return the maximum input length in tokens, special tokens included: the minimum over all configured limits."""
-    limits = [MAX_LENGTH]
-    positions = getattr(config, "max_position_embeddings", None) or DEFAULT_LENGTH
-    padding = 1 if config.model_type == "mpnet" else getattr(config, "pad_token_id", 0)  # hard-coded in MPNet
-    offset = (padding or 0) + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
-    limits.append(positions - offset if positions > offset else DEFAULT_LENGTH)  # XLNet writes -1
-    for value in (tokenizer.get("model_max_length"), sentence.get("max_seq_length")):
-        if isinstance(value, int | float) and 0 < value < NO_LIMIT:
-            limits.append(int(value))
-    return min(limits)
+def is_masked(config: Any) -> bool:
+    """Return whether a text model has a masked language modelling head, such as BERT."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_encoder_decoder

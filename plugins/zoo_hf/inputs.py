@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import tempfile
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ TOKENIZER = (*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_toke
 """All files used by tokenizers."""
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """PIL resampling filter in preprocessor_config.json -> interpolation."""
+FIELDS = (
+    *("size", "crop_size", "do_center_crop", "crop_pct", "resize_short", "resample", "do_rescale", "rescale_factor"),
+    *("rescale_offset", "do_normalize", "image_mean", "image_std", "include_top"),
+)
+"""Fields of an image processor that an ImageInput depends on."""
 CONVNEXT_NO_CROP = 384
 """Size in pixels from which ConvNextImageProcessor resizes without cropping."""
 
@@ -28,8 +34,7 @@ def preprocessor(name: str, config: Any, values: Mapping[str, Any]) -> Any:
     """Return the transformers image processor of a preprocessor_config.json, which adds the defaults of its family."""
     from transformers.models.auto import image_processing_auto as auto
 
-    said = str(values.get("image_processor_type") or values.get("feature_extractor_type") or "")
-    said = said.removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
+    said = processor_name(values)
     kind = auto.get_image_processor_class_from_name(said) if said else None
     if kind is None:
         names = vars(auto)["IMAGE_PROCESSOR_MAPPING_NAMES"]
@@ -41,15 +46,38 @@ def preprocessor(name: str, config: Any, values: Mapping[str, Any]) -> Any:
         raise PluginError(f"{name}: preprocessor_config.json is invalid: {error}", fix=configs.ANOTHER) from error
 
 
-def image_input(name: str, config: Any, values: Mapping[str, Any]) -> ImageInput:
-    """Return the image preprocessing: preprocessor_config.json, else family defaults at the image size of the model."""
-    native = _side(getattr(config, "image_size", None))
-    if native and not values.get("size"):
-        values = {"crop_size": native, **values, "size": native}
-    image_processor = preprocessor(name, config, values)
-    size, crop = _size_and_crop(image_processor)
-    mean, std = _scale(image_processor, int(getattr(config, "num_channels", 3) or 3))
-    return ImageInput(size, mean, std, RESAMPLE.get(image_processor.resample, "bilinear"), crop)
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """Class name and FIELDS of an image processor."""
+
+    kind: str
+    fields: Mapping[str, Any]
+
+
+def processor_name(values: Mapping[str, Any]) -> str:
+    """Return the class name of the image processor in a preprocessor_config.json, "" if it has none."""
+    said = str(values.get("image_processor_type") or values.get("feature_extractor_type") or "")
+    return said.removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
+
+
+def processor(name: str, config: Any, values: Mapping[str, Any]) -> Processor:
+    """Return class name and fields of an image processor according to transformers."""
+    made = preprocessor(name, config, values)
+    return Processor(type(made).__name__, {field: getattr(made, field, None) for field in FIELDS})
+
+
+def with_size(image_size: int | None, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a preprocessor_config.json with the image size of the model unless it has a size."""
+    if not image_size or values.get("size"):
+        return values
+    return {"crop_size": image_size, **values, "size": image_size}
+
+
+def image_input(processor: Processor, channels: int) -> ImageInput:
+    """Return the image preprocessing of an image processor."""
+    size, crop = _size_and_crop(processor.kind, processor.fields)
+    mean, std = _scale(processor.fields, channels)
+    return ImageInput(size, mean, std, RESAMPLE.get(processor.fields["resample"], "bilinear"), crop)
 
 
 def is_blue_first(image_processor: Any) -> bool:
@@ -60,39 +88,37 @@ def is_blue_first(image_processor: Any) -> bool:
     )
 
 
-def _size_and_crop(image_processor: Any) -> tuple[int, float]:
+def _size_and_crop(kind: str, fields: Mapping[str, Any]) -> tuple[int, float]:
     """Return the image size in pixels and the crop ratio: size / resized short side."""
-    kind, short = type(image_processor).__name__, _side(image_processor.size) or 224
-    size = (_side(image_processor.crop_size) if image_processor.do_center_crop else None) or short
+    short = side(fields["size"]) or 224
+    size = (side(fields["crop_size"]) if fields["do_center_crop"] else None) or short
     if kind == "ConvNextImageProcessor":
-        return short, 1.0 if short >= CONVNEXT_NO_CROP else float(image_processor.crop_pct)
-    if kind == "PoolFormerImageProcessor" and image_processor.crop_pct:
-        short = int(short / image_processor.crop_pct)
+        return short, 1.0 if short >= CONVNEXT_NO_CROP else float(fields["crop_pct"])
+    if kind == "PoolFormerImageProcessor" and fields["crop_pct"]:
+        short = int(short / fields["crop_pct"])
     elif kind == "LevitImageProcessor":
         short = int(short * 256 / 224)
     elif kind == "PPLCNetImageProcessor":
-        short = image_processor.resize_short
+        short = fields["resize_short"]
     return size, min(1.0, size / short)
 
 
-def _scale(image_processor: Any, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _scale(fields: Mapping[str, Any], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and std for x in [0, 1] such that (x - mean) / std equals the output of an image processor."""
-    mean = _channels(image_processor.image_mean if image_processor.do_normalize else 0.0, channels)
-    std = _channels(image_processor.image_std if image_processor.do_normalize else 1.0, channels)
-    factor = 255.0 * (image_processor.rescale_factor if image_processor.do_rescale else 1.0)
-    shift = 1.0 if getattr(image_processor, "rescale_offset", False) else 0.0
-    again = _channels(
-        image_processor.image_std if getattr(image_processor, "include_top", False) else 1.0, channels
-    )  # EfficientNet divides by std twice
+    mean = _channels(fields["image_mean"] if fields["do_normalize"] else 0.0, channels)
+    std = _channels(fields["image_std"] if fields["do_normalize"] else 1.0, channels)
+    factor = 255.0 * (fields["rescale_factor"] if fields["do_rescale"] else 1.0)
+    shift = 1.0 if fields["rescale_offset"] else 0.0
+    again = _channels(fields["image_std"] if fields["include_top"] else 1.0, channels)  # EfficientNet: std twice
     # ((x factor - shift) - mean) / std / again
     means = tuple((m + shift) / factor for m in mean)
     return means, tuple(s * t / factor for s, t in zip(std, again, strict=True))
 
 
-def _side(size: Any) -> int | None:
-    """Return one side of a size given as a number, a pair or a SizeDict."""
+def side(size: Any) -> int | None:
+    """Return one side of a size given as a number, a pair, a dict or a SizeDict."""
     if size is not None and not isinstance(size, int | list | tuple):
-        size = size.shortest_edge or size.height or size.longest_edge
+        size = size.get("shortest_edge") or size.get("height") or size.get("longest_edge")
     if isinstance(size, list | tuple):
         size = size[0] if size else None
     return int(size) if size else None

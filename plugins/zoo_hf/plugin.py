@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import PluginError
 from zoo.plugin import Backbone, Classifier, Entry, File, ImageInput, Plugin, Repository, TextInput
-from zoo_hf import configs, inputs
+from zoo_hf import configs, facts, inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from zoo_hf.facts import Facts
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PREPROCESSOR, POOLING = "preprocessor_config.json", "1_Pooling/config.json"
@@ -85,14 +87,15 @@ class HuggingFace(Plugin):
         small = (CONFIG, PREPROCESSOR, POOLING, SENTENCE, "tokenizer_config.json", INDEX)
         read = found.fetch(*(path for path in small if path in found.files))
         values = configs.read(read[CONFIG], f"{CONFIG} of hf/{name}")
-        modality = configs.modality(f"hf/{name}", values)
-        others = (CONFIG, PREPROCESSOR) if modality == "image" else (CONFIG, POOLING, SENTENCE, *inputs.TOKENIZER)
+        known = facts.read(f"hf/{name}", values)
+        image = known.modality == "image"
+        others = (CONFIG, PREPROCESSOR) if image else (CONFIG, POOLING, SENTENCE, *inputs.TOKENIZER)
         weights = _weights(name, found.files, read)
         files = tuple(found.files[path] for path in (*weights, *others) if path in found.files)
-        config = configs.make(f"hf/{name}", values, modality)
-        spec = _input(f"hf/{name}", config, modality, files, read)
-        tasks = TASKS if modality == "image" else (*TASKS, "tag", *_language_tasks(config, POOLING in found.files))
-        return Entry(f"hf/{name}", "hf", modality, spec, source=source, files=files, tasks=tasks)
+        spec = _image_input(f"hf/{name}", known, read) if image else _text_input(f"hf/{name}", known, files, read)
+        saved = [str(architecture) for architecture in values.get("architectures") or ()]
+        tasks = TASKS if image else (*TASKS, "tag", *_language_tasks(known, saved, POOLING in found.files))
+        return Entry(f"hf/{name}", "hf", known.modality, spec, source=source, files=files, tasks=tasks)
 
 
 def _weights(name: str, files: Mapping[str, File], read: Mapping[str, Path]) -> list[str]:
@@ -110,15 +113,20 @@ def _weights(name: str, files: Mapping[str, File], read: Mapping[str, Path]) -> 
     )
 
 
-def _input(
-    name: str, config: Any, modality: str, files: tuple[File, ...], read: Mapping[str, Path]
-) -> ImageInput | TextInput:
-    if modality == "image":
-        return inputs.image_input(name, config, configs.read(read.get(PREPROCESSOR)))
+def _image_input(name: str, known: Facts, read: Mapping[str, Path]) -> ImageInput:
+    values = inputs.with_size(known.image_size, configs.read(read.get(PREPROCESSOR)))
+    processor = facts.processor(known, values)
+    if processor is None:
+        config = configs.make(name, configs.read(read[CONFIG]), "image")
+        processor = inputs.processor(name, config, values)
+    return inputs.image_input(processor, known.channels)
+
+
+def _text_input(name: str, known: Facts, files: tuple[File, ...], read: Mapping[str, Path]) -> TextInput:
     inputs.check_vocabulary(name, [file.path for file in files])
     sentence, tokenizer = configs.read(read.get(SENTENCE)), configs.read(read.get("tokenizer_config.json"))
     paths = tuple(file.path for file in files if file.path in inputs.TOKENIZER)
-    return TextInput(paths, configs.length(config, tokenizer, sentence), pairs=not configs.decodes(config))
+    return TextInput(paths, facts.length(known, tokenizer, sentence), pairs=not known.causal)
 
 
 def _config(entry: Entry, files: Mapping[str, Path]) -> Any:
@@ -193,19 +201,16 @@ def _has_lm_head(entry: Entry) -> bool:
     return bool(entry.options.get("lm_head"))
 
 
-def _language_tasks(config: Any, embeds: bool) -> tuple[str, ...]:
+def _language_tasks(known: Facts, saved: list[str], embeds: bool) -> tuple[str, ...]:
     """Return the language modelling task of a repository, from the architecture it was saved with.
 
     A base model (BertModel) may include the head; sentence embedding and fine-tuned models do not.
     """
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
-
-    saved = [str(name) for name in config.architectures or ()]
     if embeds or (saved and not any(name.endswith(("LM", "Model", "ForPreTraining")) for name in saved)):
         return ()
-    if configs.decodes(config):
+    if known.causal:
         return ("causal-lm",)
-    return ("masked-lm",) if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_encoder_decoder else ()
+    return ("masked-lm",) if known.masked else ()
 
 
 def _language_model(config: Any, entry: Entry) -> Any:
