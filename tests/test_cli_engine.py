@@ -20,8 +20,6 @@ BASE = [
     "evals=2",
     "--set",
     "batch_size=8",
-    "--set",
-    "autotune=false",
 ]
 LABELS = (("red", "warm|bright"), ("green", "bright"), ("blue", "cold"))
 
@@ -57,7 +55,7 @@ def test_resume_without_a_checkpoint_starts_a_new_run(pretrained, isolated):
 
 def test_lr_epochs_and_batch_size_are_options(pretrained, isolated):
     pictures.folder(isolated / "colours", 8)
-    options = ["--strategy", "full", "--lr", "0.001", "--epochs", "2", "--batch-size", "6", "--set", "autotune=false"]
+    options = ["--strategy", "full", "--lr", "0.001", "--epochs", "2", "--batch-size", "6"]
     done = CliRunner().invoke(main, ["finetune", str(pretrained), "colours", *options, "--out", "m"])
     assert done.exit_code == 0, done.output
     recipe = json.loads((isolated / "m" / "zoo.json").read_text())["recipe"]

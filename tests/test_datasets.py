@@ -12,7 +12,7 @@ import zoo
 from zoo.data.datasets import Batch
 from zoo.data.seeding import derive_seed, generator
 from zoo.finetune.runtime import memory
-from zoo.finetune.training import train_step
+from zoo.finetune.training import gradients
 
 META = torch.device("meta")
 FULL = Batch(
@@ -50,14 +50,14 @@ def test_micro_batches_add_up_to_the_batch(size):
 def test_training_moves_batches_in_one_place(pretrained, monkeypatch):
     """Mixed images reach the loss with both targets and their weights, on whatever device."""
     seen = []
-    real = train_step.TrainStep._loss
+    real = gradients.mean_loss
 
-    def loss(step, batch):
+    def loss(network, job, batch):
         seen.append(batch)
-        return real(step, batch)
+        return real(network, job, batch)
 
-    monkeypatch.setattr(train_step.TrainStep, "_loss", loss)
-    settings = {"strategy": "full", "mixup": "mixup", "steps": 2, "evals": 1, "batch_size": 8, "autotune": False}
+    monkeypatch.setattr(gradients, "mean_loss", loss)
+    settings = {"strategy": "full", "mixup": "mixup", "steps": 2, "evals": 1, "batch_size": 8}
     zoo.load(pretrained, "cpu").finetune(pictures.pairs(4), valid=0, **settings)
     assert len(seen) == 2
     assert all(batch.mixed_targets is not None and 0 <= batch.mix_weight <= 1 for batch in seen)

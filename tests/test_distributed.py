@@ -14,7 +14,7 @@ import pytest
 import words
 
 HERE = Path(__file__).parent
-SETTINGS = {"steps": 6, "evals": 2, "batch_size": 7, "autotune": False}
+SETTINGS = {"steps": 6, "evals": 2, "batch_size": 7}
 RUNS = {
     "lp-ft with a test set": {"strategy": "lp-ft", "test": 0.2},
     "lora with class balancing": {"strategy": "lora", "class_balance": "sampler"},

@@ -60,7 +60,7 @@ def test_finetune_has_typed_keywords():
 
 
 def test_fields_override_the_recipe_argument(colours, pretrained):
-    recipe = zoo.Recipe(strategy="full", steps=4, evals=1, batch_size=8, autotune=False)
+    recipe = zoo.Recipe(strategy="full", steps=4, evals=1, batch_size=8)
     model = zoo.load(pretrained, "cpu").finetune(DATA, recipe, steps=2)
     assert (model.recipe.strategy, model.recipe.steps) == ("full", 2)
 
@@ -109,7 +109,7 @@ def test_bad_arguments_raise_with_a_fix(colours):
     with pytest.raises(DataError, match="inputs of type dict are not understood"):
         colours.predict({"picture": PIXELS[0]})
     for call in (colours.predict, colours.logits, colours.embed, colours.evaluate):
-        with pytest.raises(RecipeError, match=r"batch_size=0 is not a whole number above 0\nfix: batch_size=64"):
+        with pytest.raises(RecipeError, match=r"batch_size=0 is not a whole number above 0\nfix: batch_size=32"):
             call(DATA if call == colours.evaluate else PIXELS, batch_size=0)
     with pytest.raises(RecipeError, match=r"recipe='classify' is not a Recipe\nfix: recipe=zoo.Recipe"):
         colours.finetune(DATA, "classify")

@@ -17,7 +17,7 @@ from zoo.cli import main
 from zoo.errors import ArtefactError, RecipeError, WeightsError
 
 DATA = pictures.pairs(8)
-SETTINGS = {"steps": 12, "evals": 3, "batch_size": 4, "save_every": 0, "autotune": False}
+SETTINGS = {"steps": 12, "evals": 3, "batch_size": 4, "save_every": 0}
 STRATEGIES = {
     "full": {"strategy": "full"},
     "lp-ft": {"strategy": "lp-ft", "soup": 2},
@@ -157,7 +157,7 @@ def test_resume_of_a_finished_run_of_another_request_raises(pretrained, tmp_path
 
 def test_resume_of_a_finished_run_compares_the_weights_of_the_base(pretrained, tmp_path):
     zoo.load(pretrained, "cpu").finetune(DATA, strategy="probe", out=tmp_path / "m")
-    other = zoo.load(pretrained, "cpu").finetune(DATA, strategy="full", steps=2, evals=1, autotune=False)
+    other = zoo.load(pretrained, "cpu").finetune(DATA, strategy="full", steps=2, evals=1)
     with pytest.raises(RecipeError, match="holds a run with weights="):
         other.finetune(DATA, strategy="probe", out=tmp_path / "m", resume=True)
 

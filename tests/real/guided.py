@@ -173,7 +173,7 @@ def prepare() -> None:
         (FOLDER / name).mkdir(parents=True)
     os.chdir(FOLDER)
     model = zoo.load(pictures.catalogue(FOLDER), "cpu")
-    model.finetune(pictures.pairs(2), strategy="scratch", steps=1, batch_size=4, autotune=False)
+    model.finetune(pictures.pairs(2), strategy="scratch", steps=1, batch_size=4)
     shutil.copy(model.save(SAVED) / artefact.WEIGHTS, FOLDER / "near")
 
 

@@ -24,7 +24,7 @@ import zoo.model.load  # imported before the fork
 from zoo.console import quiet
 from zoo.model.demo import digits
 
-OPTIONS = {"steps": 18, "evals": 3, "save_every": 0, "batch_size": 16, "autotune": False}
+OPTIONS = {"steps": 18, "evals": 3, "save_every": 0, "batch_size": 16}
 
 
 def finetune(settings: dict[str, object], out: Path, resume: bool) -> int:

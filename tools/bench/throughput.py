@@ -36,7 +36,7 @@ def ours(given: Given, name: str, precision: str) -> Mapping[str, float]:
 
     inputs = texts() if name == peers.MINILM else images()
     pairs = [(item, f"class {i % CLASSES}") for i, item in enumerate(inputs)]
-    fields: dict[str, Any] = {"precision": precision, "batchnorm": "frozen", "dropout": True, "autotune": False}
+    fields: dict[str, Any] = {"precision": precision, "batchnorm": "frozen", "dropout": True}
     fields |= {"max_length": TOKENS, "truncation": "head"} if name == peers.MINILM else {"augment": "none"}
 
     def train(steps: int) -> float:

@@ -26,7 +26,7 @@ PHOTO = 64
 class Hyperparameters:
     """A recipe with every field resolved; the fields mean what they mean in Recipe.
 
-    Three may be None: max_time (no limit, else seconds), l2 (cross-validated) and max_length (images).
+    Four may be None: max_time (no limit, else seconds), stop_after (never), l2 (cross-validated), max_length (images).
     """
 
     strategy: str
@@ -54,11 +54,11 @@ class Hyperparameters:
     lora_rank: int
     truncation: str
     precision: str
-    autotune: bool
     patience: int
     skip_bad: bool
     seed: int
     max_time: float | None
+    stop_after: int | None
     l2: float | None
     max_length: int | None
 
@@ -98,8 +98,8 @@ class Setting:
 def resolve(recipe: Recipe, setting: Setting) -> Hyperparameters:
     """Return the hyperparameters of a recipe for a backbone and a number of examples.
 
-    Precision "auto" becomes fp32 here, and what was measured in zoo.finetune.training.autotune. Raises RecipeError
-    where the strategy does not suit the backbone or the task.
+    Precision "auto" becomes fp32 here, and what suits the machine in zoo.finetune.training.execution. Raises
+    RecipeError where the strategy does not suit the backbone or the task.
     """
     strategy = _strategy(setting) if recipe.strategy == "auto" else recipe.strategy
     _check(recipe, strategy, setting)
@@ -131,7 +131,7 @@ def resolve(recipe: Recipe, setting: Setting) -> Hyperparameters:
 def restore(saved: Mapping[str, Any]) -> Hyperparameters:
     """Return the hyperparameters of a saved model; RecipeError or TypeError for invalid ones."""
     recipes.make(saved)
-    optional = {"max_time", "l2", "max_length"}
+    optional = {"max_time", "stop_after", "l2", "max_length"}
     if open_fields := [name for name, value in saved.items() if value in (None, "auto") and name not in optional]:
         raise TypeError(f"{', '.join(open_fields)} not resolved")
     return Hyperparameters(**saved)

@@ -15,9 +15,10 @@ from zoo.finetune.freezing import eval_mode
 from zoo.finetune.network import Network, autocast, read_features
 from zoo.finetune.runtime import distributed
 from zoo.finetune.runtime.memory import is_out_of_memory, release
+from zoo.finetune.runtime.workers import parallel
 from zoo.tasks.task import Task
 
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 Forward = Callable[[Batch], Tensor]
 
 
@@ -86,23 +87,32 @@ def _run(module: nn.Module, forward: Forward, data: Dataset, precision: str, bat
 
 
 def _pass(module: nn.Module, forward: Forward, data: Dataset, precision: str, batch_size: int) -> Outputs:
+    """Compute batch by batch; on a CPU several batches in parallel."""
     device = next(module.parameters()).device
+
+    def compute(indices: Tensor) -> tuple[Tensor, Tensor, Tensor | None, list[int] | None]:
+        with torch.inference_mode(), autocast(device, precision):
+            batch = data.batch(indices).to(device)
+            counts = None if batch.selected is None else batch.selected.sum(1).tolist()
+            targets = None if batch.targets is None else batch.targets.cpu()
+            return indices, forward(batch).float().cpu(), targets, counts
+
     values: list[Tensor] = [torch.empty(0)] * len(data)
     targets: list[Tensor] = [torch.empty(0)] * len(data)
     one_each, seen = True, []
-    with eval_mode(module), autocast(device, precision):
-        for indices in distributed.shard_batches(sequential_batches(len(data), batch_size, data.lengths)):
-            batch = data.batch(indices).to(device)
-            one_each = batch.selected is None
-            counts = [1] * len(indices) if batch.selected is None else batch.selected.sum(1).tolist()
-            _scatter(values, indices, forward(batch).float().cpu(), counts)
-            if batch.targets is not None:
-                _scatter(targets, indices, batch.targets.cpu(), counts)
+    batches = distributed.shard_batches(sequential_batches(len(data), batch_size, data.lengths))
+    run = parallel if device.type == "cpu" else map
+    with eval_mode(module):
+        for indices, outputs, known, counts in run(compute, batches):
+            one_each = counts is None
+            counts = counts or [1] * len(indices)
+            _scatter(values, indices, outputs, counts)
+            if known is not None:
+                _scatter(targets, indices, known, counts)
             seen.append(indices)
     _gather(values, targets, seen)
     if one_each:
-        known = data.targets is not None
-        return Outputs(torch.cat(values).clone(), torch.cat(targets).clone() if known else None)
+        return Outputs(torch.cat(values).clone(), None if data.targets is None else torch.cat(targets).clone())
     return Outputs([value.clone() for value in values], [target.clone() for target in targets])
 
 

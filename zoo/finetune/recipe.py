@@ -55,6 +55,7 @@ class Recipe:
     steps            optimizer steps
     epochs           the same in passes over the data; give at most one of the two
     max_time         longest training time: seconds, or "90s", "5m", "1h"; fewer steps are taken to fit
+    stop_after       last step of the run, whose schedule stays that of `steps`: repeats a run that max_time cut short
     batch_size       examples of an optimizer step
     lr               peak learning rate of the head
     backbone_lr      peak learning rate of the last stage (from scratch: lr)
@@ -78,10 +79,9 @@ class Recipe:
     lora_rank        rank of the adapters
     max_length       tokens a text is truncated to
     truncation       which tokens stay: head, tail, or head-tail (a quarter from the beginning, the rest from the end)
-    precision        fp32 or bf16 (autocast)
-    autotune         choose precision, memory format, attention and compilation by timing, once a machine
+    precision        fp32 or bf16 (autocast); auto: what suits backbone and machine (`zoo doctor`)
     evals            evaluations on the validation data, evenly spaced; the best weights are kept
-    patience         evaluations without improvement until early stopping (0: never)
+    patience         evaluations after the warm-up without a better metric or loss until early stopping (0: never)
     save_every       seconds between checkpoints, for resume
     skip_bad         leave out unreadable images instead of raising at the first
     seed             of everything random
@@ -91,6 +91,7 @@ class Recipe:
     steps: int | None = None
     epochs: float | None = None
     max_time: float | str | None = None
+    stop_after: int | None = None
     batch_size: int = 32
     lr: float | None = None
     backbone_lr: float | None = None
@@ -115,7 +116,6 @@ class Recipe:
     max_length: int | None = None
     truncation: str = "head-tail"
     precision: str = "auto"
-    autotune: bool = True
     evals: int | None = None
     patience: int = 5
     save_every: float = 60
@@ -142,6 +142,7 @@ class RecipeFields(TypedDict, total=False):
     steps: int | None
     epochs: float | None
     max_time: float | str | None
+    stop_after: int | None
     batch_size: int
     lr: float | None
     backbone_lr: float | None
@@ -166,7 +167,6 @@ class RecipeFields(TypedDict, total=False):
     max_length: int | None
     truncation: str
     precision: str
-    autotune: bool
     evals: int | None
     patience: int
     save_every: float
@@ -176,6 +176,7 @@ class RecipeFields(TypedDict, total=False):
 
 RULES: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     "steps": (int, "a whole number above 0", lambda v: v > 0),
+    "stop_after": (int, "a whole number above 0", lambda v: v > 0),
     "epochs": ((int, float), "a number above 0", lambda v: v > 0),
     "batch_size": (int, "a whole number above 0", lambda v: v > 0),
     "lr": ((int, float), "a number above 0", lambda v: v > 0),
@@ -193,7 +194,6 @@ RULES: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     "calibrate": (bool, "true or false", lambda v: True),
     "lora_rank": (int, "a whole number above 0", lambda v: v > 0),
     "max_length": (int, "a whole number of 8 or more", lambda v: v >= 8),
-    "autotune": (bool, "true or false", lambda v: True),
     "evals": (int, "a whole number above 0", lambda v: v > 0),
     "patience": (int, "a whole number of 0 or more", lambda v: v >= 0),
     "save_every": ((int, float), "a number of 0 or more", lambda v: v >= 0),

@@ -24,30 +24,33 @@ from zoo.finetune.heads import empty_linear, new_head
 from zoo.finetune.inference import Measurement, Outputs, measure
 from zoo.finetune.job import Job
 from zoo.finetune.network import Network
-from zoo.finetune.runtime import distributed
-from zoo.finetune.training import autotune, best_weights, lora, lr_finder
-from zoo.finetune.training.autotune import Execution, StepTimer
+from zoo.finetune.training import best_weights, execution, lora, lr_finder, time_budget
 from zoo.finetune.training.best_weights import BestWeights, Candidate, Metrics, headline
 from zoo.finetune.training.calibration import Calibration
 from zoo.finetune.training.checkpoint import Checkpointer
+from zoo.finetune.training.execution import Execution
 from zoo.finetune.training.loop import Phase, train
 from zoo.finetune.training.lr_finder import LearningRates
 from zoo.plugin import Backbone
 
-PLANNED = 0.9
-"""Share of max_time that steps are planned for: they vary in length."""
+CONSTANT = "no features: no penalty does better than the mean, or the class frequencies"
+"""What the report calls the head of linear_probe.CONSTANT."""
 GRADUAL_PHASES = 3
 """Phases of gradual unfreezing: the last third of the stages, two thirds, all (Howard and Ruder 2018, 1801.06146)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The trained head, the measurements, the metrics on the validation data ({} without any), and the settings."""
+    """The trained head, the measurements, the metrics on the validation data ({} without any), and the settings.
+
+    `hp` repeat the run, with what a time limit chose; `execution` is how the network ran.
+    """
 
     head: nn.Module
     history: tuple[Metrics, ...]
     metrics: Metrics
     hp: Hyperparameters
+    execution: Execution
     calibration: Calibration | None = None
 
 
@@ -67,17 +70,17 @@ def run(backbone: Backbone, job: Job, checkpoints: Checkpointer | None = None) -
     checkpoints = checkpoints or Checkpointer()
     start = time.monotonic()
     backbone.module.requires_grad_(job.hp.strategy != "probe")
-    execution = autotune.choose(backbone, job, checkpoints)
-    job = replace(job, hp=replace(job.hp, precision=execution.precision))
-    with autotune.applied(backbone, execution):
+    chosen = execution.choose(backbone, job, checkpoints)
+    job = replace(job, hp=replace(job.hp, precision=chosen.precision))
+    with execution.applied(backbone, chosen):
         probe = _probe(backbone, job, checkpoints) if job.hp.has_probe else None
         if probe is not None:
             job = replace(job, head=probe.head)
         if probe is not None and job.hp.strategy == "probe":
             metrics = probe.best.first.metrics if probe.best.first else {}
-            return Outcome(probe.head, tuple(checkpoints.history), metrics, job.hp)
+            return Outcome(probe.head, tuple(checkpoints.history), metrics, job.hp, chosen)
         left = (job.hp.max_time or math.inf) - (time.monotonic() - start)
-        job = _fit_into_time(backbone, job, execution, left, checkpoints)
+        job = time_budget.fit(backbone, job, left, checkpoints)
         return _tune(backbone, job, probe, checkpoints, left)
 
 
@@ -107,7 +110,7 @@ def _probe(backbone: Backbone, job: Job, checkpoints: Checkpointer) -> Probe:
     features, cached = cached_features(backbone.module, data, reads=task.reads, precision=hp.precision)
     rows = _probe_data(features, data, hp.views)
     head, l2 = linear_probe.fit(task, rows, hp.l2, hp.seed)
-    how = f"L2 {l2:g}"
+    how = f"L2 {l2:g}" if l2 != linear_probe.CONSTANT else CONSTANT
     if job.head is not None and _pretrained_head_wins(job, rows, l2):
         assert isinstance(job.head, nn.Linear)
         head, how = job.head.cpu(), "the pretrained head unchanged"
@@ -143,25 +146,6 @@ def _pretrained_head_wins(job: Job, rows: ProbeData, l2: float) -> bool:
     return linear_probe.loss(job.task, job.head.cpu(), rows) < solved
 
 
-def _fit_into_time(backbone: Backbone, job: Job, execution: Execution, left: float, checkpoints: Checkpointer) -> Job:
-    """Reduce steps and evaluations to what fits into `left` seconds, by timing a step."""
-    known: dict[str, int] = checkpoints.decisions.get("length", {})
-    hp = job.hp
-    steps, evals = known.get("steps", hp.steps), known.get("evals", hp.evals)
-    if math.isfinite(left) and not known:
-        timer = StepTimer(backbone, job, hp.batch_size)
-        step = timer.seconds(execution) * hp.batch_size / len(timer)
-        evaluation = (len(job.valid) if job.valid else 0) / hp.batch_size * step / 3  # forward alone
-        while evals > 1 and evals * evaluation > left / 3:
-            evals -= 1
-        steps = min(steps, max(1, int((PLANNED * left - evals * evaluation) / step)))
-        steps, evals = distributed.broadcast((steps, evals))
-        say("max time", f"{steps} steps fit into {duration(left)}")
-    evals = min(evals, steps)
-    checkpoints.decisions["length"] = {"steps": steps, "evals": evals}
-    return replace(job, hp=replace(hp, steps=steps, evals=evals))
-
-
 def _tune(backbone: Backbone, job: Job, probe: Probe | None, checkpoints: Checkpointer, left: float) -> Outcome:
     """Train phase after phase, each from the best weights of the one before."""
     start = time.monotonic()
@@ -179,9 +163,22 @@ def _tune(backbone: Backbone, job: Job, probe: Probe | None, checkpoints: Checkp
                 progress = train(network, ready, checkpoints, phase, best)
             best = progress.best
             checkpoints.finish(name, progress.history)
+            if progress.is_cut:
+                job = _cut(job, before + progress.step)
+                break
         metrics, calibration = best_weights.select(network, job, best)
     say("tune", _summary(job, best, checkpoints, duration(time.monotonic() - start)))
-    return Outcome(network.head, tuple(checkpoints.history), metrics, job.hp, calibration)
+    chosen = Execution(**checkpoints.decisions["execution"])
+    return Outcome(network.head, tuple(checkpoints.history), metrics, job.hp, chosen, calibration)
+
+
+def _cut(job: Job, step: int) -> Job:
+    """Record the last step of a run that ran out of time, and say how to repeat it."""
+    if step >= job.hp.steps:
+        return job
+    if job.hp.stop_after is None:
+        say("max time", f"over at step {step}; the same run again: {time_budget.repeat(job.hp, step)}")
+    return replace(job, hp=replace(job.hp, stop_after=step))
 
 
 def _network(backbone: Backbone, job: Job) -> Network:
@@ -245,7 +242,7 @@ def _stages_frozen(backbone: Backbone, job: Job) -> Iterator[Job]:
 def _summary(job: Job, best: BestWeights, checkpoints: Checkpointer, spent: str) -> str:
     """Describe the steps taken, the metric reached, and which weights were kept."""
     done = int(checkpoints.history[-1]["step"]) if checkpoints.history else 0
-    early = "" if done >= job.hp.steps else f" (of {job.hp.steps}: stopped early)"
+    early = "" if done >= job.hp.steps else f" (of {job.hp.steps}: {'cut' if job.hp.stop_after else 'stopped early'})"
     kept = f"best at {best.first.step}  " if best.first else ""
     if job.recipe.strategy == "auto" and best.start is not None and best.first is best.start:
         kept = "no better than the probe beyond chance: the probe is kept  "

@@ -21,9 +21,11 @@ from zoo.finetune import messages, setup, strategies
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.job import Job
 from zoo.finetune.runtime import distributed
+from zoo.finetune.runtime.workers import one_thread_each
 from zoo.finetune.setup import Request
 from zoo.finetune.strategies import Outcome
 from zoo.finetune.training.checkpoint import Checkpointer, check_same_request, unfinished
+from zoo.finetune.training.execution import provenance
 from zoo.finetune.training.lr_finder import LearningRates
 from zoo.model.restore import Restored, restore
 from zoo.plugin import Backbone, Classifier, Entry
@@ -64,7 +66,7 @@ class Trainable(Protocol):
 
 def finetune(model: Trainable, request: Request, folder: Path | None, checkpoints: Checkpointer) -> None:
     """Carry out a request, save to `folder`, and report on the way."""
-    with distributed.process_group():
+    with distributed.process_group(), one_thread_each():
         start = time.monotonic()
         data = setup.read_data(request, model.entry)
         identity = _identity(model, request, data)
@@ -80,9 +82,12 @@ def finetune(model: Trainable, request: Request, folder: Path | None, checkpoint
         if job.valid is not None:
             found, tested = model.metrics, data.test is not None
             say("result", messages.result(found, job.task, job.valid_labels, model.history, tested=tested))
+            unbalanced = job.hp.class_balance == "none"  # otherwise rare classes count more than the score says
+            if unbalanced and job.task.is_worse_than_baseline(found, job.valid_labels):
+                say("warning", messages.worse_than_baseline(job.task, job.valid_labels, job.hp.strategy))
         if data.test is not None:
             model.tested = model.evaluate(data.test)
-            say("test", messages.tested(model.tested, len(data.test)))
+            say("test", messages.tested(model.tested, len(data.test), job.summary.test_duplicates or 0))
         model.weights_id = digest([model.weights_id, identity])
         model.training |= {"seconds": round(time.monotonic() - start, 2), "request": identity}
         if folder is not None and distributed.rank() == 0:
@@ -98,7 +103,8 @@ def find_lr(model: Trainable, request: Request) -> LearningRates:
         job = _make_job(model, request, setup.read_data(request, model.entry))
         if job.hp.strategy == "scratch":
             _reinitialise(model, job.hp.seed)
-        return strategies.find_lr(model.backbone, job)
+        with one_thread_each():
+            return strategies.find_lr(model.backbone, job)
     finally:
         model.entry, model.backbone = before
 
@@ -153,7 +159,10 @@ def _adopt(model: Trainable, outcome: Outcome, job: Job) -> None:
     """Give the model what a run has learnt."""
     model.head, model.task, model.recipe, model.summary = outcome.head, job.task, outcome.hp, job.summary
     model.history, model.metrics, model.tested = list(outcome.history), outcome.metrics, {}
-    model.training = {"calibration": outcome.calibration and asdict(outcome.calibration)}
+    model.training = {
+        "calibration": outcome.calibration and asdict(outcome.calibration),
+        "execution": provenance(outcome.execution),
+    }
     model.pretrained = True  # what the next fine-tuning starts from
 
 

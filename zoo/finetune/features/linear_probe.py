@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,18 @@ from zoo.finetune.inference import Outputs
 from zoo.tasks.task import Task
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Tried first; where the best is the first or last, the range is extended on that side up to LIMITS."""
+LIMITS = (1e-6, 1e3)
+CONSTANT = math.inf
+"""Penalty of a head without weights: it predicts the mean, or the class frequencies."""
 DEFAULT_PENALTY = 1e-2
 """Used where a class has too few examples for cross-validation."""
+FLOOR = 0.3
+"""Smallest scale of a feature, as a share of the median standard deviation of all.
+
+Dividing a nearly constant feature by its own deviation makes its noise as large as the other features, and a new input
+that is far from constant in it moves the prediction without bound (docs/log.md).
+"""
 FOLDS = 5
 MAX_ITERATIONS = 200
 
@@ -42,11 +52,12 @@ def fit(task: Task, data: ProbeData, l2: float | None, seed: int) -> tuple[nn.Li
     """Return the head that minimises mean loss + l2 / 2 * |W|² on standardised features, and the l2 used.
 
     With l2=None it is chosen by cross-validated loss on these examples, which separates penalties where the accuracy of
-    a few dozen examples does not (docs/log.md). The standardisation is folded into the weights.
+    a few dozen examples does not (docs/log.md); CONSTANT where every other is worse than ignoring the features. The
+    standardisation is folded into the weights.
     """
     features = data.features
     mean, std = features.mean(0), features.std(0, correction=0)
-    scale = torch.where(std > 1e-6 * std.max().clamp(min=1e-12), 1 / std.clamp(min=1e-12), 0.0)
+    scale = 1 / std.clamp(min=max(FLOOR * float(std.median()), 1e-12))
     standardised = ProbeData((features - mean) * scale, data.targets, data.groups)
     penalty = l2 if l2 is not None else _cross_validate(task, standardised, seed)
     head = _solve(task, standardised, penalty)
@@ -78,11 +89,23 @@ def cross_validated_loss(task: Task, data: ProbeData, l2: float, seed: int) -> f
 
 
 def _cross_validate(task: Task, data: ProbeData, seed: int) -> float:
-    """Return the penalty with the lowest out-of-fold loss."""
+    """Return the penalty with the lowest out-of-fold loss, CONSTANT included."""
     folds = _folds(data, seed)
     if len(folds) < 2:
         return DEFAULT_PENALTY
-    return min(PENALTIES, key=lambda penalty: _out_of_fold_loss(task, data, folds, penalty))
+    losses = {penalty: _out_of_fold_loss(task, data, folds, penalty) for penalty in (*PENALTIES, CONSTANT)}
+    while (wider := _beyond(losses)) is not None:
+        losses[wider] = _out_of_fold_loss(task, data, folds, wider)
+    return min(losses, key=lambda penalty: losses[penalty])
+
+
+def _beyond(losses: Mapping[float, float]) -> float | None:
+    """Return the next penalty to try if the best finite one is at the edge of those tried; None within LIMITS."""
+    tried = sorted(penalty for penalty in losses if penalty != CONSTANT)
+    best = min(tried, key=lambda penalty: losses[penalty])
+    if best == tried[-1] and best < LIMITS[1]:
+        return 10 * best
+    return best / 10 if best == tried[0] and best > LIMITS[0] else None
 
 
 def _out_of_fold_loss(task: Task, data: ProbeData, folds: Sequence[Tensor], penalty: float) -> float:
@@ -115,6 +138,8 @@ def _folds(data: ProbeData, seed: int) -> list[Tensor]:
 
 def _solve(task: Task, data: ProbeData, penalty: float) -> nn.Linear:
     """Minimise by L-BFGS with a strong-Wolfe line search from zero weights; deterministic."""
+    if penalty == CONSTANT:  # without features the gradient of the weights is zero
+        data, penalty = ProbeData(torch.zeros_like(data.features), data.targets), 0.0
     head = empty_linear(data.features.shape[1], len(task.labels))
     for parameter in head.parameters():
         nn.init.zeros_(parameter)

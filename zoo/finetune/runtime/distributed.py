@@ -27,7 +27,7 @@ def process_group() -> Iterator[None]:
         if world_size() > 1 and not distributed.is_initialized():
             from accelerate import PartialState
 
-            PartialState(cpu=not torch.cuda.is_available())
+            PartialState(cpu=not (torch.cuda.is_available() or torch.xpu.is_available()))
             atexit.register(_leave)
         yield
     finally:

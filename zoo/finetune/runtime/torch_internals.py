@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from torch import nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-__all__ = ["tree_flatten", "tree_unflatten", "uncompile"]
-
-
-def uncompile(module: nn.Module) -> None:
-    """Undo nn.Module.compile."""
-    module._compiled_call_impl = None
+__all__ = ["tree_flatten", "tree_unflatten"]

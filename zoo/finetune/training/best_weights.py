@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,13 +20,19 @@ from zoo.finetune.training.checkpoint import Checkpointer
 from zoo.tasks import Task, score
 
 Metrics = dict[str, float]
+RESOLUTION = 0.5
+"""Difference of the main metric, times the root of the number of validation examples, that counts as a difference.
+
+The standard error of an accuracy of one half is 0.5 / sqrt(N). Smaller differences are ranked by the loss, which does
+not depend on which few examples are just right or just wrong (docs/log.md).
+"""
 
 
 @dataclass(slots=True)
 class Candidate:
     """An evaluation with its weights; `outputs` (N, K) are those on the validation data, where examples have one row.
 
-    Candidates are ranked by `score`: the main metric, then the negated loss.
+    Candidates are ranked by `score`: the main metric as far as the validation data resolves it, then the negated loss.
     """
 
     name: str
@@ -39,7 +46,7 @@ class Candidate:
     def of(cls, name: str, step: int, task: Task, found: Measurement) -> Candidate:
         """Return the candidate of a measurement, still without weights."""
         values, metrics = found.outputs.values, found.metrics
-        rank = (score(task, metrics), -metrics["loss"])
+        rank = (_resolved(score(task, metrics), len(values)), -metrics["loss"])
         return cls(name, step, rank, metrics, outputs=values if isinstance(values, Tensor) else None)
 
     def facts(self) -> dict[str, Any]:
@@ -47,19 +54,29 @@ class Candidate:
         return {"name": self.name, "step": self.step, "score": self.score, "metrics": self.metrics}
 
 
+def _resolved(value: float, examples: int) -> float:
+    """Return a metric rounded down to a multiple of what this number of examples resolves."""
+    if not math.isfinite(value):
+        return value
+    width = RESOLUTION / math.sqrt(max(1, examples))
+    return width * math.floor(value / width + 1e-6)
+
+
 @dataclass(slots=True)
 class BestWeights:
     """The best few candidates, best first.
 
-    limit       how many are kept
-    start       the candidate before training, where the network knew the task already
-    since_best  evaluations since the best one
+    limit        how many are kept
+    start        the candidate before training, where the network knew the task already
+    since_best   evaluations since the best one, or the one with the lowest loss, whichever is later
+    lowest_loss  of all evaluations of the phase
     """
 
     limit: int = 1
     kept: list[Candidate] = field(default_factory=list)
     start: Candidate | None = None
     since_best: int = 0
+    lowest_loss: float = math.inf
 
     @property
     def first(self) -> Candidate | None:
@@ -72,7 +89,7 @@ class BestWeights:
         More parameters may train than before, so the candidates get their weights anew, under another name.
         """
         state = copy_state(network)
-        self.kept, self.since_best = self.kept[:1], 0
+        self.kept, self.since_best, self.lowest_loss = self.kept[:1], 0, math.inf
         for one in self.kept:
             one.state, one.name = state, f"{phase}-from-{one.step}"
         if self.start is not None:
@@ -80,7 +97,9 @@ class BestWeights:
 
     def offer(self, one: Candidate, network: nn.Module) -> None:
         """Keep a candidate, with the weights of the network, if it is better than the worst that is kept."""
-        self.since_best = 0 if not self.kept or one.score > self.kept[0].score else self.since_best + 1
+        better = not self.kept or one.score > self.kept[0].score or one.metrics["loss"] < self.lowest_loss
+        self.since_best = 0 if better else self.since_best + 1
+        self.lowest_loss = min(self.lowest_loss, one.metrics["loss"])
         if len(self.kept) == self.limit and one.score <= self.kept[-1].score:
             return
         one.state = copy_state(network)
@@ -101,11 +120,12 @@ class BestWeights:
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint stores beside the weights."""
         kept = [one.facts() for one in self.kept]
-        return {"since_best": self.since_best, "kept": kept, "start": self.start and self.start.facts()}
+        start = self.start and self.start.facts()
+        return {"since_best": self.since_best, "lowest_loss": self.lowest_loss, "kept": kept, "start": start}
 
     def load(self, facts: Mapping[str, Any], checkpoints: Checkpointer) -> None:
         """Restore what `save` and `facts` stored."""
-        self.since_best = facts["since_best"]
+        self.since_best, self.lowest_loss = facts["since_best"], facts["lowest_loss"]
         self.kept = [_restored(one, checkpoints) for one in facts["kept"]]
         self.start = _restored(facts["start"], checkpoints) if facts["start"] else None
 
@@ -189,8 +209,10 @@ def greedy_soup(best: BestWeights, network: nn.Module, task: Task, evaluate: Cal
 
 
 def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of several states; integer tensors are those of the first."""
+    """Return the mean of several states, on the device of the first; integer tensors are those of the first."""
     return {
-        name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
+        name: torch.stack([state[name].to(value.device) for state in states]).mean(0)
+        if value.is_floating_point()
+        else value
         for name, value in states[0].items()
     }

@@ -24,18 +24,23 @@ from zoo.finetune.network import Network, load_state
 from zoo.finetune.runtime import distributed
 from zoo.finetune.training.best_weights import BestWeights, Candidate, Metrics
 from zoo.finetune.training.checkpoint import Checkpointer, Saved, stop_on_signal
+from zoo.finetune.training.optimizer import warmup_steps
 from zoo.finetune.training.train_step import TrainStep
 
 
 @dataclass(slots=True)
 class Progress:
-    """State of a phase: steps taken, measurements, losses since the last one, best weights, seconds spent."""
+    """State of a phase: steps taken, measurements, losses since the last one, best weights, seconds spent.
+
+    `is_cut` says that it ended before its time: max_time was over, or stop_after reached.
+    """
 
     best: BestWeights
     step: int = 0
     history: list[Metrics] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +77,11 @@ def train(
         bar.advance(progress.step)
         for number, loss in _steps(progress, step, job, phase):
             bar.advance(note=f"loss {progress.history[-1]['loss']:.3f}" if progress.history else "")
-            late = math.isfinite(phase.max_seconds) and distributed.broadcast(progress.seconds >= phase.max_seconds)
-            _evaluate_when_due(progress, step, job, phase, late=late)
+            progress.is_cut = _must_stop(progress, job.hp, phase)
+            _evaluate_when_due(progress, step, job, phase)
             if checkpoints.due():
                 _save(progress, step, checkpoints, phase)
-            if late or _is_finished(progress, job.hp) or (on_step is not None and on_step(number, loss)):
+            if progress.is_cut or _is_finished(progress, job.hp) or (on_step is not None and on_step(number, loss)):
                 break
     if progress.best.first is not None:
         load_state(step.local, progress.best.first.state)
@@ -101,8 +106,14 @@ def _steps(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> Itera
 
 
 def _is_finished(progress: Progress, hp: Hyperparameters) -> bool:
-    """Return whether all steps are taken, or early stopping applies."""
+    """Return whether all steps are taken, or early stopping applies: no better evaluation since the warm-up."""
     return progress.step >= hp.steps or bool(hp.patience and progress.best.since_best >= hp.patience)
+
+
+def _must_stop(progress: Progress, hp: Hyperparameters, phase: Phase) -> bool:
+    """Return whether the time is over, or the last step reached."""
+    over = math.isfinite(phase.max_seconds) and distributed.broadcast(progress.seconds >= phase.max_seconds)
+    return bool(over) or phase.steps_before + progress.step == hp.stop_after
 
 
 def _batches(job: Job, before: int, done: int) -> Iterator[tuple[int, Tensor, Batch]]:
@@ -117,10 +128,10 @@ def _batches(job: Job, before: int, done: int) -> Iterator[tuple[int, Tensor, Ba
         yield number, indices, data.batch(indices, options)
 
 
-def _evaluate_when_due(progress: Progress, step: TrainStep, job: Job, phase: Phase, *, late: bool) -> None:
+def _evaluate_when_due(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> None:
     """At each of hp.evals evenly spaced steps, record the training loss, evaluate, and keep the best weights."""
     every = math.ceil(job.hp.steps / job.hp.evals)
-    if progress.step % every and progress.step != job.hp.steps and not late:
+    if progress.step % every and progress.step != job.hp.steps and not progress.is_cut:
         return
     number = phase.steps_before + progress.step
     row = {"step": number, "loss": step.mean_loss(progress.losses)}
@@ -128,6 +139,8 @@ def _evaluate_when_due(progress: Progress, step: TrainStep, job: Job, phase: Pha
     if job.valid is not None:
         found = measure(step.local, job.task, job.valid, precision=job.hp.precision)
         progress.best.offer(Candidate.of(f"{phase.name}-{number}", number, job.task, found), step.local)
+        if progress.step <= warmup_steps(job.hp):
+            progress.best.since_best = 0
         row |= {f"valid_{name}": value for name, value in found.metrics.items()}
     progress.history.append(row)
 

@@ -56,7 +56,7 @@ def find(network: Network, job: Job) -> LearningRates:
     Raises RecipeError if the loss never falls.
     """
     state = copy_state(network)
-    hp = replace(job.hp, steps=STEPS, evals=1, schedule="range-test", patience=0)
+    hp = replace(job.hp, steps=STEPS, evals=1, schedule="range-test", patience=0, stop_after=None)
     curve = _Curve()
     try:
         train(network, replace(job, hp=hp, valid=None), on_step=curve)

@@ -52,12 +52,17 @@ def _merged(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(merged.values())
 
 
+def warmup_steps(hp: Hyperparameters) -> int:
+    """Return the number of steps before the learning rate is at its peak."""
+    return max(1, round(hp.warmup_ratio * hp.steps))
+
+
 def lr_factor(step: int, hp: Hyperparameters) -> float:
     """Return the learning rate at a step as a share of its peak: linear warm-up, then cosine or linear decay to 0."""
     if hp.schedule == "range-test":
         low, high = RANGE_TEST
         return float(low * (high / low) ** (step / max(1, hp.steps - 1)) / hp.lr)
-    warmup = max(1, round(hp.warmup_ratio * hp.steps))
+    warmup = warmup_steps(hp)
     if step < warmup:
         return (step + 1) / warmup
     done = (step - warmup) / max(1, hp.steps - warmup)

@@ -17,10 +17,10 @@ from zoo.data.seeding import derive_seed, generator
 from zoo.errors import RecipeError
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.job import Job
-from zoo.finetune.network import Network, autocast, load_state, trained_tensors
+from zoo.finetune.network import Network, load_state, trained_tensors
 from zoo.finetune.runtime import distributed
 from zoo.finetune.runtime.memory import is_out_of_memory, release
-from zoo.finetune.training import fsdp, optimizer
+from zoo.finetune.training import fsdp, gradients, optimizer
 
 
 class TrainStep:
@@ -31,25 +31,27 @@ class TrainStep:
     """
 
     def __init__(self, network: Network, job: Job) -> None:
-        from accelerate import Accelerator, DistributedDataParallelKwargs
-
         self.job, self.hp = job, job.hp
         self.device = next(network.parameters()).device
-        self.micro_batch = job.hp.batch_size
+        self.micro_batch = gradients.micro_batch_size(network, job.hp)
         self.sharded = fsdp.is_requested()
-        self.local = fsdp.shard(network) if self.sharded else network
-        ddp = distributed.world_size() > 1
-        unused = ddp and not self.sharded and _has_unused_parameters(self.local, job, self.device)
-        self.accelerator = Accelerator(
-            cpu=self.device.type == "cpu",
-            device_placement=False,
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)] if ddp else [],
-        )
-        built = optimizer.build(self.local, job.hp)
-        both: Any = (self.local, built) if self.sharded else self.accelerator.prepare(self.local, built)
-        self.network, self.optimizer = both
+        self.local: Network = fsdp.shard(network) if self.sharded else network
+        self.optimizer = optimizer.build(self.local, job.hp)
+        self.network: Any = self.local
+        self.accelerator: Any = None
+        if distributed.world_size() > 1 and not self.sharded:
+            self._wrap_for_ddp()
         self.unchecked: list[tuple[int, Tensor, Tensor]] = []
         self.grad_norm = 0.0
+
+    def _wrap_for_ddp(self) -> None:
+        from accelerate import Accelerator, DistributedDataParallelKwargs
+
+        unused = DistributedDataParallelKwargs(
+            find_unused_parameters=_has_unused_parameters(self.local, self.job, self.device)
+        )
+        self.accelerator = Accelerator(cpu=self.device.type == "cpu", device_placement=False, kwargs_handlers=[unused])
+        self.network, self.optimizer = self.accelerator.prepare(self.local, self.optimizer)
 
     def __call__(self, number: int, in_phase: int, indices: Tensor, batch: Batch) -> Tensor:
         """Take a step on this process's shard of a batch; returns the loss, a scalar.
@@ -76,36 +78,18 @@ class TrainStep:
         return loss
 
     def _backward(self, batch: Batch) -> Tensor:
-        """Accumulate the gradients of the batch's mean loss over its micro-batches."""
-        starts = range(0, batch.size, self.micro_batch)
-        total = torch.zeros((), device=self.device)
-        for start in starts:
-            part = batch.rows(slice(start, start + self.micro_batch)) if len(starts) > 1 else batch
-            with self._gradient_sync(start == starts[-1]):
-                loss = self._loss(part) * part.weight
-                self.accelerator.backward(loss * distributed.world_size())  # DDP averages the gradients
-            total += loss.detach()
-        return total
-
-    def _loss(self, batch: Batch) -> Tensor:
-        """Return the mean loss of a micro-batch, a scalar."""
-        task, smoothing = self.job.task, self.hp.label_smoothing
-        assert batch.targets is not None
-        with autocast(self.device, self.hp.precision):
-            outputs = self.network(batch.inputs, batch.selected)
-            loss = task.loss(outputs, batch.targets, smoothing)
-            if batch.mixed_targets is not None:
-                mixed = task.loss(outputs, batch.mixed_targets, smoothing)
-                loss = batch.mix_weight * loss + (1 - batch.mix_weight) * mixed
-        return loss
+        """Compute the gradients of the batch's mean loss in micro-batches; returns the loss, a scalar."""
+        parts = gradients.micro_batches(batch, self.micro_batch)
+        return gradients.backward(self.network, self.job, parts, self._gradient_sync)
 
     def _gradient_sync(self, last: bool) -> AbstractContextManager[None]:
         """Synchronise gradients between processes at the last micro-batch only."""
         if self.sharded:
             self.network.set_requires_gradient_sync(last)
+        if last or self.accelerator is None:
             return nullcontext()
         no_sync: AbstractContextManager[None] = self.accelerator.no_sync(self.network)
-        return nullcontext() if last else no_sync
+        return no_sync
 
     def _clip(self) -> float:
         """Clip the gradient; returns its norm before, on the CPU only: on a GPU that would wait for the device."""
@@ -176,7 +160,7 @@ class TrainStep:
             for key in keys:
                 if (value := tensors.get(f"optimizer.{key}.{name}")) is not None:
                     same = value.shape == parameter.shape  # moments have the memory format of their parameter
-                    held[key] = torch.empty_like(parameter) if same else value.clone()
+                    held[key] = torch.empty_like(parameter) if same else value.to(parameter.device, copy=True)
                     distributed.copy_into(held[key], value)
 
 

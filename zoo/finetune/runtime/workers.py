@@ -1,0 +1,87 @@
+"""Workers: parts of a CPU computation in parallel threads, one thread an operation.
+
+PyTorch divides each operation between threads that wait for each other, hundreds of times a step: beside another busy
+process every operation takes as long as its slowest thread, and the result depends on the number of threads. Here the
+caller divides the work into parts that do not depend on the threads, and each thread computes whole parts: they wait
+once, and the bits are the same with one thread or two (docs/log.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+CGROUP = Path("/sys/fs/cgroup/cpu.max")
+_allotted: int | None = None
+"""Threads of the run, inside `one_thread_each`."""
+
+
+def threads() -> int:
+    """Return the threads that computations may use: PyTorch's number, at most the processors of a container's quota."""
+    return _allotted or min(torch.get_num_threads(), _quota(CGROUP))
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let each operation use one thread inside the block, and `parallel` all of `threads()`."""
+    global _allotted
+    before, count = _allotted, threads()
+    with _threads_per_operation(1):
+        _allotted = count
+        try:
+            yield
+        finally:
+            _allotted = before
+
+
+@contextmanager
+def all_threads_each() -> Iterator[None]:
+    """Let each operation use all of `threads()` inside the block, for work that has no parts."""
+    with _threads_per_operation(threads()):
+        yield
+
+
+def parallel(function: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Result]:
+    """Yield function(part) for each part, in order, computed in at most `threads()` threads.
+
+    Where there are fewer parts than threads, an operation uses several. Gradient mode and autocast are those of a new
+    thread: `function` sets its own.
+    """
+    workers = min(threads(), len(parts))
+    if workers < 2:
+        with all_threads_each():
+            yield from map(function, parts)
+        return
+    with _threads_per_operation(threads() // workers), ThreadPoolExecutor(workers, "zoo") as pool:
+        yield from pool.map(function, parts)
+
+
+@contextmanager
+def _threads_per_operation(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _quota(path: Path) -> int:
+    """Return the processors of a container's quota (cgroup v2), rounded up; a large number without one."""
+    try:
+        quota, period = path.read_text().split()
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):
+        return 1 << 16
