@@ -131,7 +131,7 @@ def gc(caches: bool) -> None:
         freed += cached.clear()
     click.echo(f"freed {size_text(freed)}")
     if caches and (kept := cached.entries()):
-        click.echo(f"kept {size_text(sum(each.bytes for each in kept))} of cached data in use")
+        click.echo(f"kept {size_text(sum(each.bytes for each in kept))} of cached data that is in use or read-only")
 
 
 @click.command()
