@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
+from zoo import console
 from zoo.cli.catalogue import JSON
 from zoo.errors import ZooError
 
@@ -41,9 +42,15 @@ class Finding:
 
 
 @click.command()
+@click.option("--tune", is_flag=True, help="Calibrate this machine first: time precisions and attention kernels.")
 @JSON
-def doctor(as_json: bool) -> None:
+def doctor(as_json: bool, tune: bool) -> None:
     """Check the installation and print the details for a bug report."""
+    if tune:
+        from zoo.finetune.runtime import tuning
+
+        with console.to(sys.stderr):
+            tuning.calibrate()
     findings = []
     for finding in examine():
         findings.append(finding)
@@ -58,7 +65,7 @@ def doctor(as_json: bool) -> None:
 
 def examine() -> Iterator[Finding]:
     """Yield the findings of all checks; a check that raises is a failed finding."""
-    for check in (_versions, _machine, _store, _caches, _plugins, _endpoint, _inference):
+    for check in (_versions, _machine, _execution, _store, _caches, _plugins, _endpoint, _inference):
         try:
             yield from check()
         except ZooError as error:
@@ -88,6 +95,20 @@ def _machine() -> Iterator[Finding]:
     gpus = [kind.get_device_name(index) for kind in kinds for index in range(kind.device_count())]
     gpus += ["Apple GPU (mps)"] if torch.backends.mps.is_available() else []
     yield Finding("device", "ok", f"{threads}; {', '.join(gpus) or 'no GPU'}")
+
+
+def _execution() -> Iterator[Finding]:
+    """Yield how a CPU trains networks of each kind, and why."""
+    from zoo.finetune.runtime import machine
+
+    calibrated = machine.calibration()
+    capabilities = machine.cpu_capabilities()
+    chosen = calibrated or {kind: machine.by_rule(kind, capabilities) for kind in machine.KINDS}
+    plain = " with plain attention" if chosen["attention"].precision in chosen["attention"].plain_attention else ""
+    parts = [f"{kind} {how.precision}{plain * (kind == 'attention')}" for kind, how in chosen.items()]
+    known = [name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)]
+    reason = "calibrated" if calibrated else f"by rule for a CPU with {' and '.join(known) or 'no bf16'}"
+    yield Finding("execution", "ok", f"{', '.join(parts)} ({reason}; zoo doctor --tune measures)")
 
 
 def _store() -> Iterator[Finding]:

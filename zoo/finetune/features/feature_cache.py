@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zoo.data.datasets import AugmentedViews, Dataset, LabelledDataset, TaggedTexts
 from zoo.data.texts import Texts
 from zoo.finetune.inference import Outputs, extract_features
-from zoo.finetune.runtime import distributed
+from zoo.finetune.runtime import distributed, machine
 from zoo.store import cache_file, caches
 
 WORTH = 2.0
@@ -49,7 +49,8 @@ def _tensors(features: Outputs) -> dict[str, Tensor]:
 
 def _key(module: nn.Module, data: Dataset, reads: str, precision: str) -> str:
     """Return the hash of everything that features depend on."""
-    digest = hashlib.sha256(repr((torch.__version__, reads, precision, type(data).__name__)).encode())
+    device = next(module.parameters()).device.type
+    digest = hashlib.sha256(repr((machine.identity(), device, reads, precision, type(data).__name__)).encode())
     for name, tensor in module.state_dict().items():
         digest.update(name.encode())
         digest.update(_bytes(tensor))
