@@ -24,6 +24,7 @@ DATA = {
     "skipped": 0,
     "fingerprint": "",
     "near_duplicates": None,
+    "test_duplicates": None,
 }
 MANIFEST = {
     "entry": {"name": "a/b"},

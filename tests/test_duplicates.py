@@ -93,7 +93,7 @@ def test_among_similar_images_only_a_copy_is_near(monkeypatch):
     valid = images([*(alike(200 + seed) for seed in range(5)), ImageEnhance.Brightness(alike(4)).enhance(0.9)])
     assert near(train, valid) == Duplicates((5,), (4,), 0)
     monkeypatch.setattr(duplicates, "MAX_RATIO", 1e9)
-    assert near(train, valid).valid == (0, 1, 2, 3, 4, 5)
+    assert near(train, valid).held == (0, 1, 2, 3, 4, 5)
 
 
 def test_blank_images_are_near_only_to_exact_copies():
@@ -178,7 +178,7 @@ def test_an_identical_image_is_always_found(shapes, channels, chance):
     train = images(made, channels)
     picked = [chance.randrange(len(made)) for _ in range(3)]
     found = near(train, images([made[i] for i in picked], channels))
-    assert found.valid == (0, 1, 2)
+    assert found.held == (0, 1, 2)
     assert found.exact == 3
     for i, j in zip(picked, found.train, strict=True):
         assert torch.equal(train.pixels[i], train.pixels[j])

@@ -194,6 +194,14 @@ def test_random_bytes_give_pixels_or_a_data_error(tmp_path_factory, noise, start
         return
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_float_images_with_undefined_pixels_raise(value):
+    values = np.full((8, 8), 0.5, dtype=np.float32)
+    values[0, 0] = value
+    with pytest.raises(DataError, match=r"scan\.tif has pixels that are NaN or infinite\nfix: replace or remove scan"):
+        pixels(Image.fromarray(values), RGB, "scan.tif")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 1.5])
 def test_float_tensors_outside_0_to_1_raise(value):
     image = torch.full((3, 8, 8), 0.5)

@@ -1,4 +1,4 @@
-"""Near-duplicate detection between training and validation data, whose overlap inflates validation scores.
+"""Near-duplicate detection between the parts of a dataset: overlap of training and validation data inflates scores.
 
 The search has two steps: candidates by the dot product of short codes, in blocks, then an exact comparison of these
 candidates. Images are compared by the differences of neighbouring cells of a small thumbnail (as in dHash, but without
@@ -58,15 +58,15 @@ SPLITMIX = (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Validation indices with a near-duplicate, one training index for each, and the number of exact copies."""
+    """Held-out indices with a near-duplicate, one training index for each, and the number of exact copies."""
 
-    valid: tuple[int, ...]
+    held: tuple[int, ...]
     train: tuple[int, ...]
     exact: int
 
 
 def near(train: Inputs, valid: Inputs) -> Duplicates:
-    """Find the validation examples with an exact or near-duplicate in the training data."""
+    """Find the held-out examples (of validation or test data) with an exact or near-duplicate in the training data."""
     if not len(train) or not len(valid):
         return Duplicates((), (), 0)
     if isinstance(train, Images) and isinstance(valid, Images):

@@ -139,7 +139,7 @@ def _convert(image: Image, channels: int, name: str) -> Image:
             fix=f"pass uint8 arrays (H, W, {channels}) of the backbone's input size",
         )
     if image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bit(image)
+        image = _eight_bit(image, name)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = pil.new("RGBA", rgba.size, "white")
@@ -147,12 +147,14 @@ def _convert(image: Image, channels: int, name: str) -> Image:
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def _eight_bit(image: Image) -> Image:
-    """Scale 16- and 32-bit grey to 8 bits; PIL's conversion would clip all values above 255."""
+def _eight_bit(image: Image, name: str) -> Image:
+    """Scale 16- and 32-bit grey to 8 bits; PIL's conversion would clip all values above 255. DataError for NaN."""
     import numpy as np
     from PIL import Image as pil
 
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"{name} has pixels that are NaN or infinite", fix=_skip_hint(name))
     top = float(values.max(initial=0.0))
     full = 1.0 if top <= 1 and image.mode == "F" else 255.0 if top <= 255 else 65535.0 if top <= 65535 else top
     return pil.fromarray((values.clip(0, full) * (255 / full)).round().astype(np.uint8))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from zoo.errors import DataError
 from zoo.plugin import ImageInput, TextInput, Tokenizer
 from zoo.store import home
 
+SHOWN = 3
+"""Names of unreadable inputs that an error shows."""
 FEW_TEXTS = 10
 """Below this number of texts, language modelling splits them into paragraphs, so that some can be held out."""
 
@@ -133,18 +136,35 @@ def train_and_valid(
         split.held_out(examples, share, stratify=classes, seed=seed)  # raise before decoding, which takes long
     train = prepare(examples, how)
     if classes:
-        split.check_classes(train.examples, None)
+        with _naming(train.skipped):
+            split.check_classes(train.examples, None)
     if own is not None:
         valid = _blocks(prepare(own, how), how)
         return Split(_blocks(train, how), valid, f"validation on {own.origin}, {len(valid.examples):,}")
     if not share:
         return Split(_blocks(train, how), None, "no validation")
-    kept, held = split.held_out(train.examples, share, stratify=classes, seed=seed)
+    with _naming(train.skipped):
+        kept, held = split.held_out(train.examples, share, stratify=classes, seed=seed)
     stratified = "stratified, " if classes else ""
     description = f"{share * 100:.3g} % held out for validation ({stratified}seed {seed})"
     parts = (_blocks(train.at(indices), how) for indices in (kept, held))
     fitted, valid = parts
     return Split(Prepared(fitted.examples, fitted.inputs, train.skipped), valid, description, held_out=True)
+
+
+@contextmanager
+def _naming(skipped: Sequence[str]) -> Iterator[None]:
+    """Add the names of unreadable inputs that were left out to a DataError of the block."""
+    try:
+        yield
+    except DataError as error:
+        if not skipped:
+            raise
+        names = ", ".join(skipped[:SHOWN]) + (f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else "")
+        raise DataError(
+            f"{error.what}; {len(skipped)} inputs are missing or unreadable and were left out: {names}",
+            fix="restore these files, or correct their paths",
+        ) from error
 
 
 def _blocks(prepared: Prepared, how: Preprocessing) -> Prepared:

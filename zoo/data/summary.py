@@ -20,6 +20,7 @@ class DataSummary:
     skipped            number of unreadable inputs that were left out
     fingerprint        SHA-256 of the examples as they were read
     near_duplicates    validation examples with a near-duplicate in the training data; None without validation
+    test_duplicates    test examples with one in the training or validation data; None without test data
     """
 
     origin: str
@@ -31,6 +32,7 @@ class DataSummary:
     skipped: int
     fingerprint: str
     near_duplicates: int | None
+    test_duplicates: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

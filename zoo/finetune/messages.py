@@ -7,7 +7,7 @@ from typing import Any
 
 from zoo.data.decode_cache import name_of
 from zoo.data.duplicates import Duplicates
-from zoo.data.prepare import Split
+from zoo.data.prepare import Prepared, Split
 from zoo.data.texts import Texts
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.recipe import Recipe
@@ -31,16 +31,17 @@ def data(split: Split, task: Task) -> str:
     return f"{train.origin}: {count:,} {things}{labels} -> {task.name}; {split.description}{truncated}{skipped}"
 
 
-def leak(split: Split, found: Duplicates) -> str:
-    """Report the number of validation examples with a near-duplicate in the training data, with one pair of them."""
-    assert split.valid is not None
-    pair = (split.valid.examples.inputs[found.valid[0]], split.train.examples.inputs[found.train[0]])
-    names = " ~ ".join(
-        _excerpt(item, index) for item, index in zip(pair, (found.valid[0], found.train[0]), strict=True)
-    )
-    count = f"{len(found.valid):,} of {len(split.valid.examples):,} validation examples"
+def leak(held: Prepared, known: Prepared, found: Duplicates, names: tuple[str, str]) -> str:
+    """Report the number of held-out examples with a near-duplicate in known data, with one pair of them.
+
+    `names` are those of the two parts, such as ("validation", "training").
+    """
+    places = (found.held[0], found.train[0])
+    pair = zip((held.examples.inputs[places[0]], known.examples.inputs[places[1]]), places, strict=True)
+    count = f"{len(found.held):,} of {len(held.examples):,} {names[0]} examples"
     same = f", {found.exact:,} of them identical" if found.exact else ""
-    return f"{count} have a near-duplicate in the training data{same}: the score is optimistic. {names}"
+    shown = " ~ ".join(_excerpt(item, index) for item, index in pair)
+    return f"{count} have a near-duplicate in the {names[1]} data{same}: the score is optimistic. {shown}"
 
 
 def _excerpt(item: Any, index: int) -> str:
@@ -96,9 +97,19 @@ def result(
     return f"{metrics(found)}   ({reference}{optimistic})"
 
 
-def tested(found: Mapping[str, float], count: int) -> str:
-    """Return the metrics on the test data."""
-    return f"{metrics(found)}   ({count:,} test examples, not used for any choice)"
+def worse_than_baseline(task: Task, labels: Sequence[Any], strategy: str) -> str:
+    """Say that a model is worse than one that ignores its inputs, and what to try."""
+    other = 'strategy="full"' if strategy == "probe" else 'strategy="probe"'
+    return (
+        f"worse than ignoring the inputs ({task.baseline(labels)}): check the labels, "
+        f"then try more examples, {other}, or another backbone (zoo list)"
+    )
+
+
+def tested(found: Mapping[str, float], count: int, duplicates: int) -> str:
+    """Return the metrics on the test data, of which a number are duplicates of training or validation data."""
+    seen = f"{duplicates:,} of them near-duplicates of training or validation data" if duplicates else ""
+    return f"{metrics(found)}   ({count:,} test examples, {seen or 'not used for any choice'})"
 
 
 def metrics(found: Mapping[str, float]) -> str:

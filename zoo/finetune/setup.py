@@ -13,11 +13,11 @@ from zoo.data import duplicates, prepare
 from zoo.data.decode_cache import name_of
 from zoo.data.examples import Columns, Examples
 from zoo.data.fingerprint import fingerprint
-from zoo.data.prepare import Preprocessing, Split, Validation
+from zoo.data.prepare import Prepared, Preprocessing, Split, Validation
 from zoo.data.reading import ANY_COLUMNS, read, read_one
 from zoo.data.split import held_out
 from zoo.data.summary import DataSummary
-from zoo.errors import RecipeError
+from zoo.errors import DataError, RecipeError
 from zoo.finetune import messages
 from zoo.finetune import recipe as recipes
 from zoo.finetune.defaults import MAX_LENGTH, Hyperparameters, Setting, resolve
@@ -26,6 +26,7 @@ from zoo.finetune.heads import pretrained_head
 from zoo.finetune.job import Job, balance_classes
 from zoo.finetune.recipe import Recipe
 from zoo.plugin import Backbone, Classifier, Entry, ImageInput, TextInput
+from zoo.tasks import Task
 
 DEFAULT_SHARE = 0.2
 """Share held out for validation."""
@@ -83,7 +84,9 @@ def read_data(request: Request, entry: Entry) -> Data:
     if not request.test:
         return data
     if not isinstance(request.test, int | float):
-        return replace(data, test=read_one(request.test, modality=entry.modality, columns=request.columns))
+        test = read_one(request.test, modality=entry.modality, columns=request.columns)
+        check_task(name, entry, test)
+        return replace(data, test=test)
     stratify = tasks.KINDS[name].single_label
     kept, held = held_out(train, request.test, stratify=stratify, seed=request.recipe.seed + 1, name="test")
     return replace(data, train=train.at(kept), test=train.at(held))
@@ -136,8 +139,17 @@ def make_job(
     head = None if hp.strategy == "scratch" else pretrained_head(task, classifier())
     describe = partial(_describe, split.train.examples, len(train))
     labels = () if held is None else held.examples.labels
-    summary = _summary(split, request, data)
+    summary = _summary(split, _prepared_test(data, how, task, backbone), request, data)
     return balance_classes(Job(task, train, valid, recipe, hp, summary, head, describe=describe, valid_labels=labels))
+
+
+def _prepared_test(data: Data, how: Preprocessing, task: Task, backbone: Backbone) -> Prepared | None:
+    """Prepare the test data before the training, so that unreadable inputs and unknown labels raise at once."""
+    if data.test is None:
+        return None
+    test = prepare.prepare_for_evaluation(data.test, how)
+    task.dataset(test.inputs, test.examples.labels, backbone.tokenizer)
+    return test
 
 
 def _setting(backbone: Backbone, train: int, valid: int) -> Setting:
@@ -152,13 +164,16 @@ def _setting(backbone: Backbone, train: int, valid: int) -> Setting:
     )
 
 
-def _summary(split: Split, request: Request, data: Data) -> DataSummary:
-    near = None
+def _summary(split: Split, test: Prepared | None, request: Request, data: Data) -> DataSummary:
+    near, seen = None, None
     if split.valid is not None:
-        found = duplicates.near(split.train.inputs, split.valid.inputs)
-        near = len(found.valid)
-        if near:
-            say("leak", messages.leak(split, found))
+        near = len(_overlap(split.valid, split.train, ("validation", "training")))
+    if test is not None:
+        known = {"training": split.train} | ({"validation": split.valid} if split.valid else {})
+        kept_apart = _is_share(request.test)
+        seen = len(
+            {i for name, part in known.items() for i in _overlap(test, part, ("test", name), new=not kept_apart)}
+        )
     return DataSummary(
         origin=data.train.origin,
         columns=request.columns,
@@ -169,7 +184,25 @@ def _summary(split: Split, request: Request, data: Data) -> DataSummary:
         skipped=len(split.skipped),
         fingerprint=data.fingerprint,
         near_duplicates=near,
+        test_duplicates=seen,
     )
+
+
+def _overlap(held: Prepared, known: Prepared, names: tuple[str, str], *, new: bool = False) -> tuple[int, ...]:
+    """Report and return the held-out examples with a near-duplicate in known data.
+
+    With `new`, raises DataError where most are identical to known examples.
+    """
+    found = duplicates.near(known.inputs, held.inputs)
+    if new and 2 * found.exact > len(held.inputs):
+        what = f"{found.exact:,} of {len(held.inputs):,} {names[0]} examples are identical to {names[1]} examples"
+        raise DataError(
+            f"{held.examples.origin} is the {names[1]} data: {what}",
+            fix="test=0.2 (--test 0.2) keeps a share of the data apart; or give other data",
+        )
+    if found.held:
+        say("leak", messages.leak(held, known, found, names))
+    return found.held
 
 
 def identity(request: Request, data: Data, backbone: str) -> dict[str, Any]:

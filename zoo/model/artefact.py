@@ -48,6 +48,7 @@ SCHEMA = {
         "skipped": int,
         "fingerprint": str,
         "near_duplicates": int | None,
+        "test_duplicates": int | None,
     },
     "training": {"seconds": int | float, "calibration": dict | None, "request": dict},
     "provenance": dict,

@@ -17,9 +17,11 @@ def write(manifest: Mapping[str, Any], name: str) -> str:
         _table(manifest["metrics"], "validation", data["valid"]),
         _table(manifest["tested"], "test", data["test"]),
     )
-    near = data["near_duplicates"]
-    leak = f"{near:,} validation examples have a near-duplicate in the training data.\n" if near else ""
-    measured = "\n".join(filter(None, (*parts, leak))) or "Not measured.\n"
+    leaks = (
+        _leak(data["near_duplicates"], "validation", "training data"),
+        _leak(data["test_duplicates"], "test", "training or validation data"),
+    )
+    measured = "\n".join(filter(None, (*parts, *leaks))) or "Not measured.\n"
     return f"""---
 library_name: zoo
 base_model: {entry["name"]}
@@ -48,3 +50,7 @@ Everything else is in zoo.json.
 def _table(metrics: Mapping[str, float], kind: str, count: int) -> str:
     rows = "".join(f"| {key} | {value:.4f} |\n" for key, value in metrics.items())
     return f"| metric | on {count:,} {kind} examples |\n|---|---|\n{rows}" if rows else ""
+
+
+def _leak(count: int | None, kind: str, where: str) -> str:
+    return f"{count:,} {kind} examples have a near-duplicate in the {where}.\n" if count else ""

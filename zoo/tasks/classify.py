@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from zoo.data.examples import Label
 from zoo.tasks import classes, metrics
-from zoo.tasks.task import Prediction, Task
+from zoo.tasks.task import TOLERANCE, Prediction, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,11 @@ class Classify(Task):
 
     def baseline(self, labels: Sequence[Label]) -> str:
         """Describe the majority-class accuracy."""
-        share = Counter(labels).most_common(1)[0][1] / len(labels)
-        return f"majority class {share:.3f}"
+        return f"majority class {_majority(labels):.3f}"
+
+    def is_worse_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
+        """Return whether the accuracy is below that of predicting the majority class."""
+        return found["accuracy"] < _majority(labels) - TOLERANCE
 
     def balanced(self, how: str, targets: Tensor) -> Self:
         """Return the task with class weights or logit adjustment in its loss; "sampler" changes nothing here."""
@@ -115,3 +118,8 @@ class Classify(Task):
         """Return true positives, support and number of predictions of each class, (K,) each."""
         table = metrics.confusion(outputs.argmax(1), targets, len(self.labels))
         return table.diag(), table.sum(1), table.sum(0)
+
+
+def _majority(labels: Sequence[Label]) -> float:
+    """Return the share of the most frequent label."""
+    return Counter(labels).most_common(1)[0][1] / len(labels)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from zoo.data.examples import Label
 from zoo.errors import DataError, RecipeError
 from zoo.tasks import classes, metrics
-from zoo.tasks.task import Prediction, Task
+from zoo.tasks.task import TOLERANCE, Prediction, Task
 
 SEPARATORS = re.compile(r"\s*[|;,]\s*")
 
@@ -95,8 +95,15 @@ class Multilabel(Task):
 
     def baseline(self, labels: Sequence[Label]) -> str:
         """Describe the mean average precision of random outputs: the mean frequency of the labels that occur."""
+        return f"chance map {self._chance(labels):.3f}"
+
+    def is_worse_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
+        """Return whether the mean average precision is below that of random outputs."""
+        return found["map"] < self._chance(labels) - TOLERANCE
+
+    def _chance(self, labels: Sequence[Label]) -> float:
         shares = self.targets(labels).mean(0)
-        return f"chance map {float(shares.sum() / (shares > 0).sum().clamp(min=1)):.3f}"
+        return float(shares.sum() / (shares > 0).sum().clamp(min=1))
 
     def balanced(self, how: str, targets: Tensor) -> Self:
         """Weight the positives of each label by negatives / positives; RecipeError for other ways.

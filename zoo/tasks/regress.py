@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from zoo.data.examples import Label
 from zoo.errors import DataError, RecipeError
 from zoo.tasks import metrics
-from zoo.tasks.task import Prediction, Task
+from zoo.tasks.task import TOLERANCE, Prediction, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,11 @@ class Regress(Task):
     def baseline(self, labels: Sequence[Label]) -> str:
         """Describe the mean absolute error of predicting the training mean."""
         return f"the mean is off by {float((_numbers(labels) - self.mean).abs().mean()):.3g}"
+
+    def is_worse_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
+        """Return whether R² is below that of predicting the training mean."""
+        targets = self.targets(labels)
+        return found["r2"] < metrics.r2(torch.zeros_like(targets), targets) - TOLERANCE
 
     def balanced(self, how: str, targets: Tensor) -> Self:
         """Return the task itself; RecipeError for any balancing: there are no classes."""

@@ -18,7 +18,7 @@ from zoo.data.texts import Texts
 from zoo.errors import DataError, RecipeError
 from zoo.plugin import Tokenizer
 from zoo.tasks import classes, metrics
-from zoo.tasks.task import Prediction, Task
+from zoo.tasks.task import TOLERANCE, Prediction, Task
 
 WORDS = re.compile(r"\w+|[^\w\s]")
 """Words of an untokenised text: runs of letters and digits, and each punctuation mark."""
@@ -114,8 +114,11 @@ class Tag(Task):
 
     def baseline(self, labels: Sequence[Label]) -> str:
         """Describe the share of the most frequent tag."""
-        counts = Counter(tag for tags in _rows(labels) for tag in tags)
-        return f"commonest tag {counts.most_common(1)[0][1] / counts.total():.3f}"
+        return f"commonest tag {_majority(labels):.3f}"
+
+    def is_worse_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
+        """Return whether the accuracy over words is below that of predicting the most frequent tag."""
+        return found["accuracy"] < _majority(labels) - TOLERANCE
 
     def balanced(self, how: str, targets: Sequence[Tensor]) -> Self:
         """Return the task with class weights or logit adjustment in its loss; RecipeError for "sampler"."""
@@ -145,3 +148,9 @@ def _rows(labels: Sequence[Any]) -> list[Sequence[Any]]:
                 fix='give one tag for each word, as in ["O", "B-PER", "O"]',
             )
     return list(labels)
+
+
+def _majority(labels: Sequence[Label]) -> float:
+    """Return the share of the most frequent tag."""
+    counts = Counter(tag for tags in _rows(labels) for tag in tags)
+    return counts.most_common(1)[0][1] / counts.total()

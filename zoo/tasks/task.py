@@ -14,6 +14,8 @@ from zoo.errors import DataError, RecipeError
 from zoo.plugin import Tokenizer
 
 LOWER_IS_BETTER = frozenset({"loss", "perplexity", "mae", "rmse"})
+TOLERANCE = 1e-4
+"""Rounding error of a metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,10 @@ class Task(Protocol):
     def baseline(self, labels: Sequence[Label]) -> str:
         """Describe the score of a model that ignores its inputs, in a few words."""
         ...
+
+    def is_worse_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
+        """Return whether metrics are worse than those of a model that ignores its inputs."""
+        return False
 
     def balanced(self, how: str, targets: Any) -> Self:
         """Return the task with a class-balanced loss (Recipe.class_balance); RecipeError where it has none."""
