@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +15,21 @@ from zoo.finetune.heads import empty_linear
 from zoo.finetune.inference import Outputs
 from zoo.tasks.task import Task
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Tried first; where the best is the first or last, the range is extended on that side up to LIMITS."""
-LIMITS = (1e-6, 1e3)
+PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3)
+FIRST = PENALTIES[2:7]
+"""Tried first; where the best of those tried is at an edge, its neighbour is tried as well."""
 CONSTANT = math.inf
 """Penalty of a head without weights: it predicts the mean, or the class frequencies."""
 DEFAULT_PENALTY = 1e-2
 """Used where a class has too few examples for cross-validation."""
-FLOOR = 0.3
-"""Smallest scale of a feature, as a share of the median standard deviation of all.
+FLOOR = 0.5
+"""Least divisor of a feature, as a share of the mean standard deviation of all features.
 
 Dividing a nearly constant feature by its own deviation makes its noise as large as the other features, and a new input
 that is far from constant in it moves the prediction without bound (docs/log.md).
 """
+ROUNDING = 1e-4
+"""Share of a loss that may be rounding."""
 FOLDS = 5
 MAX_ITERATIONS = 200
 
@@ -57,7 +59,7 @@ def fit(task: Task, data: ProbeData, l2: float | None, seed: int) -> tuple[nn.Li
     """
     features = data.features
     mean, std = features.mean(0), features.std(0, correction=0)
-    scale = 1 / std.clamp(min=max(FLOOR * float(std.median()), 1e-12))
+    scale = 1 / std.clamp(min=max(FLOOR * float(std.mean()), 1e-12))
     standardised = ProbeData((features - mean) * scale, data.targets, data.groups)
     penalty = l2 if l2 is not None else _cross_validate(task, standardised, seed)
     head = _solve(task, standardised, penalty)
@@ -89,23 +91,19 @@ def cross_validated_loss(task: Task, data: ProbeData, l2: float, seed: int) -> f
 
 
 def _cross_validate(task: Task, data: ProbeData, seed: int) -> float:
-    """Return the penalty with the lowest out-of-fold loss, CONSTANT included."""
+    """Return the penalty with the lowest out-of-fold loss; CONSTANT where none is lower than without features."""
     folds = _folds(data, seed)
     if len(folds) < 2:
         return DEFAULT_PENALTY
-    losses = {penalty: _out_of_fold_loss(task, data, folds, penalty) for penalty in (*PENALTIES, CONSTANT)}
-    while (wider := _beyond(losses)) is not None:
-        losses[wider] = _out_of_fold_loss(task, data, folds, wider)
-    return min(losses, key=lambda penalty: losses[penalty])
-
-
-def _beyond(losses: Mapping[float, float]) -> float | None:
-    """Return the next penalty to try if the best finite one is at the edge of those tried; None within LIMITS."""
-    tried = sorted(penalty for penalty in losses if penalty != CONSTANT)
-    best = min(tried, key=lambda penalty: losses[penalty])
-    if best == tried[-1] and best < LIMITS[1]:
-        return 10 * best
-    return best / 10 if best == tried[0] and best > LIMITS[0] else None
+    losses: dict[float, float] = {}
+    best, untried = DEFAULT_PENALTY, set(FIRST)
+    while untried:
+        losses |= {penalty: _out_of_fold_loss(task, data, folds, penalty) for penalty in untried}
+        best = min(sorted(losses), key=lambda penalty: losses[penalty])
+        place = PENALTIES.index(best)
+        untried = {*PENALTIES[max(0, place - 1) : place + 2]} - losses.keys()
+    without_features = _out_of_fold_loss(task, data, folds, CONSTANT)
+    return best if losses[best] < (1 - ROUNDING) * without_features else CONSTANT
 
 
 def _out_of_fold_loss(task: Task, data: ProbeData, folds: Sequence[Tensor], penalty: float) -> float:
