@@ -105,7 +105,7 @@ def _described_fields() -> Iterator[tuple[str, str]]:
 @click.option("--lr", type=float, help="Peak learning rate of the head.  [default: by strategy]")
 @click.option("--epochs", type=float, help="Passes over the training data.  [default: by strategy]")
 @click.option("--batch-size", type=int, help="Examples of an optimizer step.  [default: 32]")
-@click.option("--device", default="auto", help="auto, cpu, cuda, …", show_default=True)
+@click.option("--device", default="auto", help="auto, cpu, cuda, mps, …", show_default=True)
 @click.option("--seed", default=0, help="Same seed, same machine: same model.", show_default=True)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any field of the recipe, see below.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
@@ -174,7 +174,7 @@ def _part(text: str) -> float | str:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data")
 @_columns
-@click.option("--device", default="auto", help="auto, cpu, cuda, …", show_default=True)
+@click.option("--device", default="auto", help="auto, cpu, cuda, mps, …", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 def evaluate(model: Path, data: str, column: str | None, label: str | None, device: str, as_json: bool) -> None:
     """Measure a saved model on labelled data, in any of the forms of `zoo finetune`."""
@@ -205,7 +205,7 @@ def evaluate(model: Path, data: str, column: str | None, label: str | None, devi
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--top", default=1, help="How many labels to show for each input.", show_default=True)
-@click.option("--device", default="auto", help="auto, cpu, cuda, …", show_default=True)
+@click.option("--device", default="auto", help="auto, cpu, cuda, mps, …", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 def predict(model: Path, inputs: tuple[str, ...], top: int, device: str, as_json: bool) -> None:
     """Predict with a saved model: INPUTS are image files, or texts (or files that hold one)."""

@@ -18,7 +18,7 @@ from zoo.weights import loader
 def load(name: str | os.PathLike[str], device: str = "auto") -> Model:
     """Load a backbone by its catalogue name, or a saved model by its folder.
 
-    device  "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
+    device  "auto" (a GPU if there is one: cuda, xpu or mps), "cpu", "cuda", "cuda:1", …
 
     Raises NameNotFound, StoreError, WeightsError, PluginError or ArtefactError.
     """

@@ -259,7 +259,7 @@ class Model:
         return batch.to(self.device).inputs
 
     def to(self, device: str | torch.device) -> Model:
-        """Move backbone and head to a device ("auto", "cpu", "cuda", …); returns this model."""
+        """Move backbone and head to a device ("auto", "cpu", "cuda", "mps", …); returns this model."""
         target = resolve_device(device)
         self.backbone.module.to(target)
         if self.head is not None:

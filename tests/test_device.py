@@ -1,0 +1,102 @@
+"""Devices: which one "auto" is, and what differs between them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from zoo.cli import main
+from zoo.errors import ZooError
+from zoo.finetune.network import Network
+from zoo.finetune.runtime import memory
+from zoo.finetune.training.best_weights import average
+from zoo.finetune.training.train_step import TrainStep
+from zoo.model.device import resolve_device
+
+META = torch.device("meta")
+PROBES = {"cuda": "torch.cuda.is_available", "xpu": "torch.xpu.is_available", "mps": "torch.backends.mps.is_available"}
+
+
+@pytest.fixture
+def available(monkeypatch):
+    """Return a function that makes PyTorch report these kinds of GPUs and no others."""
+
+    def report(*kinds: str) -> None:
+        for kind, probe in PROBES.items():
+            monkeypatch.setattr(probe, lambda found=kind in kinds: found)
+
+    return report
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ((), "cpu"),
+        (("mps",), "mps"),
+        (("xpu", "mps"), "xpu:0"),
+        (("cuda",), "cuda:0"),
+        (("cuda", "xpu", "mps"), "cuda:0"),
+    ],
+)
+def test_auto_takes_the_first_kind_of_gpu_there_is(available, kinds, expected):
+    available(*kinds)
+    assert str(resolve_device("auto")) == expected
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("cuda", "cuda:1"), ("xpu", "xpu:1"), ("mps", "cpu")])
+def test_each_launched_process_has_a_gpu_of_its_own(available, monkeypatch, kind, expected):
+    """A Mac has one GPU, which two processes cannot share in a process group."""
+    available(kind)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert str(resolve_device("auto")) == expected
+
+
+@pytest.mark.parametrize("name", ["xpu", "mps", "nonsense"])
+def test_device_that_is_not_there_raises(available, name):
+    available()
+    with pytest.raises(ZooError, match=rf"device='{name}' cannot be used: .*\nfix: device=\"auto\", or \"cpu\""):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "MPS backend out of memory (MPS allocated: 5.56 GB, other allocations: 1.10 GB, max allowed: 6.80 GB)",
+        "Invalid buffer size: 9.75 GB",
+        "level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)",
+    ],
+)
+def test_out_of_memory_of_other_gpus_is_recognised(message):
+    assert memory.is_out_of_memory(RuntimeError(message))
+
+
+def test_released_memory_returns_to_the_device(available, monkeypatch):
+    available("mps")
+    emptied = []
+    for kind in PROBES:
+        monkeypatch.setattr(f"torch.{kind}.empty_cache", lambda kind=kind: emptied.append(kind))
+    memory.release()
+    assert emptied == ["mps"]
+
+
+def test_doctor_names_an_apple_gpu(available):
+    available("mps")
+    assert "Apple GPU (mps)" in CliRunner().invoke(main, ["doctor"]).output
+
+
+def test_average_of_resumed_weights_is_on_the_device_of_the_first():
+    """A resumed run reads earlier candidates to the CPU; later ones are on the device of the network."""
+    found = average([{"w": torch.zeros(2, device=META)}, {"w": torch.ones(2)}])
+    assert found["w"].device == META
+
+
+def test_resumed_optimizer_state_is_on_the_device_of_its_parameter():
+    """The step count is a scalar; a fused optimizer needs it beside the parameter."""
+    step = TrainStep.__new__(TrainStep)
+    step.local = Network(nn.Linear(2, 3, device=META), nn.Linear(3, 2, device=META))
+    step.optimizer = torch.optim.AdamW(step.local.parameters())
+    step.load({"optimizer.step.head.weight": torch.tensor(3.0)})
+    assert step.optimizer.state[step.local.head.weight]["step"].device == META
