@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
 from pathlib import Path
 
 import pictures
 import pytest
 from click.testing import CliRunner
 
-from zoo.cli import main
+from zoo.cli import main, startup
+from zoo.errors import ZooError
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -104,6 +107,18 @@ def test_error_with_json_is_a_document(data):
     code, out, _ = run("finetune", "tiny/net", "nowhere", "--json")
     assert code == 1
     assert set(json.loads(out)) == {"error", "fix"}
+
+
+def test_garbage_collection_is_enabled_again_after_loading(monkeypatch):
+    with pytest.raises(ZooError):
+        startup.load("unknown/net", "cpu")
+    assert gc.isenabled()
+    monkeypatch.delitem(sys.modules, "torch")
+    with startup.without_gc():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 0
+    gc.unfreeze()
 
 
 def test_usage_error_exits_2():

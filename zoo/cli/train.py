@@ -15,6 +15,7 @@ import click
 
 from zoo import console
 from zoo.cli import complete_name
+from zoo.cli.startup import load
 from zoo.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -148,8 +149,6 @@ def finetune(
         check_source(data)
         if not resume:
             artefact.check_free(target)
-        from zoo.model.load import load
-
         model = load(name, device)
         chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "test": test and _part(test)}
         chosen |= {"valid": 0.2 if valid is None else _part(valid), "resume": resume}
@@ -180,8 +179,6 @@ def evaluate(model: Path, data: str, column: str | None, label: str | None, devi
     """Measure a saved model on labelled data, in any of the forms of `zoo finetune`."""
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
-        from zoo.model.load import load
-
         loaded = load(model, device)
         metrics = loaded.evaluate(data, per_class=True, input=column, label=label)
         classes = metrics.pop("per_class")
@@ -210,8 +207,6 @@ def evaluate(model: Path, data: str, column: str | None, label: str | None, devi
 def predict(model: Path, inputs: tuple[str, ...], top: int, device: str, as_json: bool) -> None:
     """Predict with a saved model: INPUTS are image files, or texts (or files that hold one)."""
     with console.to(sys.stderr if as_json else sys.stdout):
-        from zoo.model.load import load
-
         loaded = load(model, device)
         read = _text if loaded.entry.modality == "text" else str
         answers = loaded.predict([read(item) for item in inputs], top=top)
