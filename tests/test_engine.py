@@ -22,7 +22,7 @@ from zoo.finetune.training.best_weights import BestWeights, Candidate, average, 
 from zoo.tasks import Classify
 
 DATA = pictures.pairs(8)
-QUICK = {"steps": 6, "evals": 2, "batch_size": 8, "autotune": False}
+QUICK = {"steps": 6, "evals": 2, "batch_size": 8}
 
 
 def state(model) -> dict[str, torch.Tensor]:
@@ -272,18 +272,61 @@ def task_and_net():
     return task, network
 
 
+def outputs(count: int) -> Outputs:
+    return Outputs(torch.zeros(count, 2), torch.zeros(count, dtype=torch.long))
+
+
+def offered(pairs, examples):
+    """Return the best weights of evaluations with these accuracies and losses, and since_best after each."""
+    task, network = task_and_net()
+    best, since = BestWeights(), []
+    for number, (accuracy, loss) in enumerate(pairs):
+        found = Measurement({"accuracy": accuracy, "loss": loss}, outputs(examples))
+        best.offer(Candidate.of(f"{number}", number, task, found), network)
+        since.append(best.since_best)
+    return best, since
+
+
+@pytest.mark.parametrize(("examples", "step"), [(40, 1), (4_000, 0)])
+def test_accuracies_closer_than_the_validation_data_resolves_are_ranked_by_loss(examples, step):
+    """One of 40 examples more is chance, with a loss twice as high; 100 of 4,000 are not."""
+    best, _ = offered([(0.725, 1.89), (0.70, 0.74)], examples)
+    assert best.first.step == step
+
+
+def test_loss_decides_nothing_beyond_the_resolution():
+    best, _ = offered([(0.5, 0.1), (0.9, 0.5)], 40)
+    assert best.first.metrics == {"accuracy": 0.9, "loss": 0.5}
+
+
+def test_patience_counts_evaluations_without_a_better_metric_or_loss():
+    """While the loss falls a network is learning, though its accuracy was higher by chance at first."""
+    _, since = offered([(0.3, 2.3), (0.1, 2.2), (0.1, 2.0), (0.1, 2.1), (0.1, 2.0), (0.6, 2.5)], 40)
+    assert since == [0, 0, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize(("warmup_ratio", "last"), [(0.0, 10), (0.5, 28)])
+def test_patience_does_not_count_evaluations_of_the_warm_up(pretrained, monkeypatch, warmup_ratio, last):
+    """No evaluation is better than the first, so patience=4 ends the run four evaluations after the warm-up."""
+    found = Measurement({"accuracy": 0.5, "macro_f1": 0.5, "loss": 1.0}, outputs(6))
+    monkeypatch.setattr("zoo.finetune.training.loop.measure", lambda *_, **__: found)
+    settings = {"steps": 40, "evals": 20, "patience": 4, "warmup_ratio": warmup_ratio, "calibrate": False}
+    model = zoo.load(pretrained, "cpu").finetune(DATA, strategy="full", **{**QUICK, **settings})
+    assert model.history[-1]["step"] == last
+
+
 def test_soup_is_kept_only_if_it_improves_validation():
     task, network = task_and_net()
     states = [{"head.weight": torch.tensor([[x], [-x]]), "head.bias": torch.zeros(2)} for x in (1.0, 3.0, -8.0)]
     best = BestWeights(3)
     for number, (each, accuracy) in enumerate(zip(states, (0.8, 0.7, 0.6), strict=True)):
         network.load_state_dict(each)
-        found = Measurement({"accuracy": accuracy, "loss": 1.0}, Outputs(None, None))
+        found = Measurement({"accuracy": accuracy, "loss": 1.0}, outputs(100))
         best.offer(Candidate.of(f"{number}", number, task, found), network)
 
     def measure():
         gain = abs(float(network.head.weight.detach()[0, 0]) - 2.0)  # the mean of the first two is best
-        return Measurement({"accuracy": 0.9 - gain, "loss": 1.0}, Outputs(None, None))
+        return Measurement({"accuracy": 0.9 - gain, "loss": 1.0}, outputs(100))
 
     assert greedy_soup(best, network, task, measure) == 2
     assert float(network.head.weight[0, 0]) == 2.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,11 +20,11 @@ from zoo.finetune.training.checkpoint import Checkpointer
 from zoo.tasks import Task, score
 
 Metrics = dict[str, float]
-RESOLUTION = 0.5
-"""Difference of the main metric, times the root of the number of validation examples, that counts as a difference.
+RESOLUTION = 0.25
+"""Difference of the main metric that chance makes, times the root of the number of validation examples.
 
-The standard error of an accuracy of one half is 0.5 / sqrt(N). Smaller differences are ranked by the loss, which does
-not depend on which few examples are just right or just wrong (docs/log.md).
+It is half of the standard error of an accuracy of one half. Evaluations that differ by less are ranked by their loss,
+which depends on every example, and not on the few that are only just right or wrong (docs/log.md).
 """
 
 
@@ -32,7 +32,7 @@ not depend on which few examples are just right or just wrong (docs/log.md).
 class Candidate:
     """An evaluation with its weights; `outputs` (N, K) are those on the validation data, where examples have one row.
 
-    Candidates are ranked by `score`: the main metric as far as the validation data resolves it, then the negated loss.
+    `score` is the main metric and the negated loss, `resolution` the difference of the metric that chance makes.
     """
 
     name: str
@@ -41,25 +41,20 @@ class Candidate:
     metrics: Metrics
     state: dict[str, Tensor] = field(default_factory=dict)
     outputs: Tensor | None = None
+    resolution: float = 0.0
 
     @classmethod
     def of(cls, name: str, step: int, task: Task, found: Measurement) -> Candidate:
         """Return the candidate of a measurement, still without weights."""
         values, metrics = found.outputs.values, found.metrics
-        rank = (_resolved(score(task, metrics), len(values)), -metrics["loss"])
-        return cls(name, step, rank, metrics, outputs=values if isinstance(values, Tensor) else None)
+        found_score, resolution = (score(task, metrics), -metrics["loss"]), RESOLUTION / math.sqrt(len(values))
+        outputs = values if isinstance(values, Tensor) else None
+        return cls(name, step, found_score, metrics, outputs=outputs, resolution=resolution)
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint stores beside the tensors."""
-        return {"name": self.name, "step": self.step, "score": self.score, "metrics": self.metrics}
-
-
-def _resolved(value: float, examples: int) -> float:
-    """Return a metric rounded down to a multiple of what this number of examples resolves."""
-    if not math.isfinite(value):
-        return value
-    width = RESOLUTION / math.sqrt(max(1, examples))
-    return width * math.floor(value / width + 1e-6)
+        scores = {"score": self.score, "resolution": self.resolution}
+        return {"name": self.name, "step": self.step, "metrics": self.metrics} | scores
 
 
 @dataclass(slots=True)
@@ -70,6 +65,7 @@ class BestWeights:
     start        the candidate before training, where the network knew the task already
     since_best   evaluations since the best one, or the one with the lowest loss, whichever is later
     lowest_loss  of all evaluations of the phase
+    top          highest main metric of all evaluations
     """
 
     limit: int = 1
@@ -77,6 +73,7 @@ class BestWeights:
     start: Candidate | None = None
     since_best: int = 0
     lowest_loss: float = math.inf
+    top: float = -math.inf
 
     @property
     def first(self) -> Candidate | None:
@@ -95,17 +92,22 @@ class BestWeights:
         if self.start is not None:
             self.start.state, self.start.name = {**state, **self.start.state}, f"{phase}-from-0"
 
+    def rank(self, one: Candidate) -> tuple[bool, float]:
+        """Return the key that orders candidates: by loss where the metric is as high as any, else by the metric."""
+        metric, negated_loss = one.score
+        as_high = metric >= self.top - one.resolution
+        return as_high, negated_loss if as_high else metric
+
     def offer(self, one: Candidate, network: nn.Module) -> None:
         """Keep a candidate, with the weights of the network, if it is better than the worst that is kept."""
-        better = not self.kept or one.score > self.kept[0].score or one.metrics["loss"] < self.lowest_loss
+        self.top = max(self.top, *(each.score[0] for each in (*self.kept, one)))
+        better = self.first is None or self.rank(one) > self.rank(self.first) or one.metrics["loss"] < self.lowest_loss
         self.since_best = 0 if better else self.since_best + 1
         self.lowest_loss = min(self.lowest_loss, one.metrics["loss"])
-        if len(self.kept) == self.limit and one.score <= self.kept[-1].score:
-            return
-        one.state = copy_state(network)
-        self.kept.append(one)
-        self.kept.sort(key=lambda each: each.score, reverse=True)  # stable: of equals the earlier one is first
-        del self.kept[self.limit :]
+        ranked = sorted((*self.kept, one), key=self.rank, reverse=True)  # stable: of equals the earlier one is first
+        self.kept = ranked[: self.limit]
+        if any(each is one for each in self.kept):
+            one.state = copy_state(network)
 
     def save(self, checkpoints: Checkpointer) -> set[str]:
         """Write the weights that are not written yet; returns the names of all."""
@@ -121,11 +123,12 @@ class BestWeights:
         """Return what a checkpoint stores beside the weights."""
         kept = [one.facts() for one in self.kept]
         start = self.start and self.start.facts()
-        return {"since_best": self.since_best, "lowest_loss": self.lowest_loss, "kept": kept, "start": start}
+        best = {"since_best": self.since_best, "lowest_loss": self.lowest_loss, "top": self.top}
+        return {**best, "kept": kept, "start": start}
 
     def load(self, facts: Mapping[str, Any], checkpoints: Checkpointer) -> None:
         """Restore what `save` and `facts` stored."""
-        self.since_best, self.lowest_loss = facts["since_best"], facts["lowest_loss"]
+        self.since_best, self.lowest_loss, self.top = facts["since_best"], facts["lowest_loss"], facts["top"]
         self.kept = [_restored(one, checkpoints) for one in facts["kept"]]
         self.start = _restored(facts["start"], checkpoints) if facts["start"] else None
 
@@ -133,8 +136,9 @@ class BestWeights:
 def _restored(facts: Mapping[str, Any], checkpoints: Checkpointer) -> Candidate:
     tensors = checkpoints.read_weights(facts["name"])
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
-    first, second = facts["score"]
-    return Candidate(facts["name"], facts["step"], (first, second), facts["metrics"], state, tensors.get("outputs"))
+    metric, negated_loss = facts["score"]
+    known = Candidate(facts["name"], facts["step"], (metric, negated_loss), facts["metrics"], state)
+    return replace(known, outputs=tensors.get("outputs"), resolution=facts["resolution"])
 
 
 def select(network: Network, job: Job, best: BestWeights) -> tuple[Metrics, Calibration | None]:
@@ -199,7 +203,8 @@ def greedy_soup(best: BestWeights, network: nn.Module, task: Task, evaluate: Cal
         state = average([*chosen, one.state])
         load_state(network, state)
         found = Candidate.of("soup", best.kept[0].step, task, evaluate())
-        if found.score > best.kept[0].score:
+        best.top = max(best.top, found.score[0])
+        if best.rank(found) > best.rank(best.kept[0]):
             chosen.append(one.state)
             found.state = state
             best.kept[0] = found
