@@ -87,6 +87,12 @@ def test_a_valid_text_plugin_passes():
     kit.check_plugin(Words(), [Entry("toy/words", "toy", "text", TextInput((), 16), dim=6, params=600)])
 
 
+def keeps_batch(self, x):
+    self.batch = x
+    shift = self.stem(x).mean() * 0  # other threads run meanwhile
+    return Features(self.features(self.batch) + shift)
+
+
 def net(**methods):
     """Return a plugin whose net has these methods and whose constructor calls `init`."""
     init = methods.pop("init", None)
@@ -230,6 +236,11 @@ BROKEN = {
         net(forward=adds_noise),
         "deterministic in eval mode",
         "two forward passes in eval mode differ",
+    ),
+    "state of a batch": (
+        net(forward=keeps_batch),
+        "runs in several threads",
+        "(features differ when|forward fails in) several threads",
     ),
     "detached": (net(forward=detaches), "gradients reach every stage", r"no gradient reaches stage \('stem',\)"),
     "updates a statistic": (

@@ -24,6 +24,7 @@ import real_data
 LITE0 = "timm/tf_efficientnet_lite0.in1k"
 MINILM = "hf/sentence-transformers/all-MiniLM-L6-v2"
 RESNET18 = "native/resnet18.tv_in1k"
+VIT = "timm/test_vit.r160_in1k"
 FASTAI = "fastai<3 fastcore fasttransform fastdownload plum-dispatch<2.10 beartype cloudpickle requests urllib3 certifi"
 """fastai and its import requirements beyond those of zoo; without spacy, which only its text module needs."""
 NO_WEB = "fastprogress<1.1"  # later versions import a web framework
@@ -135,7 +136,7 @@ def pull(names: Sequence[str], work: Path) -> None:
 
 
 def _repository(name: str, work: Path) -> tuple[str, dict[str, bytes]]:
-    """Return the repository name and files of a backbone; the weights of ResNet-18 are random."""
+    """Return the repository name and files of a backbone; weights other than those of Lite0 and MiniLM are random."""
     plugin, _, repo = name.partition("/")
     if plugin == "hf":
         folder = real_data.minilm()

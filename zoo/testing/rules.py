@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from zoo.finetune.freezing import train_mode
 from zoo.finetune.network import Network
+from zoo.finetune.runtime.workers import one_thread_each
 from zoo.plugin import Backbone, Entry, Features, File, ImageInput, Plugin
 from zoo.weights import loader, safetensors_file
 
@@ -46,6 +49,7 @@ class Case:
 
 
 Rule = Callable[[Case], None]
+KEEP_NO_STATE = "pass what belongs to a batch as arguments; do not assign it to self in forward"
 
 
 @contextmanager
@@ -133,6 +137,38 @@ def deterministic(case: Case) -> None:
     """In eval mode equal inputs give equal features, bit for bit."""
     if not torch.equal(_pooled(case.backbone, 3), _pooled(case.backbone, 3)):
         raise Broken("two forward passes in eval mode differ", "disable dropout and noise unless self.training")
+
+
+def reentrant(case: Case) -> None:
+    """Several threads run the net at the same time, as training on a CPU does: forward keeps no state of a batch."""
+    module = case.backbone.module.eval()
+    batches = [_inputs(case.backbone, count) for count in (1, 2, 3)]
+
+    def features(inputs: Any) -> Tensor:
+        with torch.no_grad():
+            pooled: Tensor = module(inputs).pooled
+        return pooled
+
+    barrier = threading.Barrier(len(batches))
+
+    def meet(*_: object) -> None:
+        """Let every thread reach the same module before any of them runs it."""
+        with suppress(threading.BrokenBarrierError):
+            barrier.wait(timeout=5)
+
+    with one_thread_each():
+        expected = list(map(features, batches))
+        hooks = [part.register_forward_pre_hook(meet) for part in module.modules()]
+        try:
+            with ThreadPoolExecutor(len(batches)) as pool:
+                found = list(pool.map(features, batches))
+        except Exception as error:
+            raise Broken(f"forward fails in several threads: {error}", KEEP_NO_STATE) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+    if not all(map(torch.equal, expected, found)):
+        raise Broken("features differ when several threads run forward", KEEP_NO_STATE)
 
 
 def apart(case: Case) -> None:
@@ -260,6 +296,7 @@ META_RULES: dict[str, Rule] = {
 RUN_RULES: dict[str, Rule] = {
     "features (N, D)": features_fit,
     "deterministic in eval mode": deterministic,
+    "runs in several threads": reentrant,
     "independent of the batch": apart,
     "adapt is pure": adapts_purely,
     "gradients reach every stage": gradients_reach,
