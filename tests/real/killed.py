@@ -18,13 +18,11 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 import zoo.model.load  # imported before the fork
 from zoo.console import quiet
 from zoo.model.demo import digits
 
-OPTIONS = {"steps": 18, "evals": 3, "save_every": 0, "batch_size": 16}
+OPTIONS = {"steps": 18, "evals": 3, "save_every": 0, "batch_size": 32}
 
 
 def finetune(settings: dict[str, object], out: Path, resume: bool) -> int:
@@ -64,7 +62,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     rng = random.Random(options.seed)
     start = time.monotonic()
     assert os.waitpid(finetune(options.settings, options.folder / "uninterrupted", False), 0)[1] == 0

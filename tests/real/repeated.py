@@ -23,7 +23,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / 
 
 STRATEGIES = ("probe", "lp-ft", "full", "lora", "scratch", "gradual")
 BUSY = "while True: sum(i * i for i in range(10_000))"
-MAILS, STEPS, BATCH = 48, 3, 32
+MAILS, STEPS, BATCH = 44, 2, 32
 
 
 def cases() -> list[tuple[str, str]]:
@@ -50,7 +50,7 @@ def child(work: Path, seed: int) -> None:
         name = peers.VIT if (strategy, kind) == ("lora", "photos") else names[kind]
         settings = {"strategy": strategy, "valid": 0.25, "seed": 1, "batch_size": BATCH}
         settings |= {} if strategy == "probe" else {"steps": STEPS, "evals": 1}
-        settings |= {"max_length": 64} if kind == "mails" else {"views": 1}
+        settings |= {"max_length": 32} if kind == "mails" else {"views": 1}
         with quiet(), tempfile.TemporaryDirectory() as out:
             zoo.load(name, "cpu").finetune(data[kind], **settings).save(Path(out) / "model")
             weights = (Path(out) / "model" / "model.safetensors").read_bytes()
