@@ -22,7 +22,7 @@ CONSTANT = math.inf
 """Penalty of a head without weights: it predicts the mean, or the class frequencies."""
 DEFAULT_PENALTY = 1e-2
 """Used where a class has too few examples for cross-validation."""
-FLOOR = 0.5
+FLOOR = 0.3
 """Least divisor of a feature, as a share of the mean standard deviation of all features.
 
 Dividing a nearly constant feature by its own deviation makes its noise as large as the other features, and a new input
