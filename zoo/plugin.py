@@ -132,7 +132,8 @@ class Backbone:
     """A module that maps preprocessed inputs to Features, and the names of its parts.
 
     `module` takes images (N, C, H, W) as float32, or a dict of input_ids, attention_mask and token_type_ids, each
-    (N, T) int64 and padded on the right; it may ignore some of them. It returns Features.
+    (N, T) int64 and padded on the right; it may ignore some of them. It returns Features. Several threads call it at
+    the same time on a CPU, so that forward keeps nothing of a batch in the module.
     `stages` are ordered from input to output; each is a tuple of names of submodules or parameters (dotted, as in
     `named_parameters()`; a name includes everything below it). Together they cover every parameter exactly once:
     freezing, layer-wise learning rates and feature caching work in units of stages.
