@@ -154,7 +154,7 @@ def reentrant(case: Case) -> None:
     def meet(*_: object) -> None:
         """Let every thread reach the same module before any of them runs it."""
         with suppress(threading.BrokenBarrierError):
-            barrier.wait(timeout=5)
+            barrier.wait(timeout=1)
 
     with one_thread_each():
         expected = list(map(features, batches))
