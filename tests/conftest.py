@@ -88,6 +88,17 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
 
 @pytest.fixture
+def hub(monkeypatch):
+    """Serve the repository org/net, two small files, on a loopback Hub."""
+    from hub import Hub
+    from storing import FILES
+
+    with Hub({"org/net": FILES}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+
+
+@pytest.fixture
 def serve(monkeypatch):
     """Return a function that serves repositories on a loopback Hub until the test ends."""
     from hub import Hub

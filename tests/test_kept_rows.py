@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from conftest import PLUGIN
-from hub import Hub, commit_of
+from hub import commit_of
 from storing import FILES
 
 from zoo import store
@@ -37,13 +37,6 @@ plugin.resolve = resolve
 )
 NEWER = {**FILES, "config.json": b'{"a": 2}'}
 NAME = "fake/org/net"
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with Hub({"org/net": FILES}) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        yield hub
 
 
 @pytest.fixture

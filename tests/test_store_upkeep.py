@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hub import Hub, commit_of
+from hub import commit_of
 from storing import FILES, WEIGHTS, entry, kept, sha256
 
 from zoo import store
@@ -20,13 +20,6 @@ from zoo.store import lock, maintenance, receipts
 
 NEWER = {**FILES, "model.safetensors": b"newer"}
 WEIGHT = [File("model.safetensors")]
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with Hub({"org/net": FILES}) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        yield hub
 
 
 @pytest.fixture

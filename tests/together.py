@@ -1,4 +1,4 @@
-"""Worker of test_distributed: fine-tune a model in each process; rank 0 prints the results as JSON."""
+"""Worker of test_distributed: fine-tune models one after the other in each process; rank 0 prints the results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
+from typing import Any
 
 import pictures
 import torch
@@ -15,9 +17,9 @@ import zoo
 from zoo.console import quiet
 
 
-def main(name: str, out: str, settings: str) -> None:
-    torch.set_num_threads(1)
-    options = json.loads(settings)
+def finetune(name: str | Path, out: str | Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Fine-tune a model and return its results; {} if it was stopped in forward pass number `stop`."""
+    options = dict(settings)
     stop = options.pop("stop", 0)
     data = words.reviews(24) if options.pop("texts", False) else pictures.pairs(9)
     with quiet():
@@ -34,11 +36,13 @@ def main(name: str, out: str, settings: str) -> None:
         try:
             model.finetune(data, out=out, **options)
         except KeyboardInterrupt:
-            return
-    if os.environ.get("RANK", "0") == "0":
-        found = {"history": model.history, "metrics": model.metrics, "tested": model.tested}
-        print(json.dumps(found | {"embedded": model.embed([data[0][0]]).tolist()}))
+            return {}
+    found = {"history": model.history, "metrics": model.metrics, "tested": model.tested}
+    return found | {"embedded": model.embed([data[0][0]]).tolist()}
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    torch.set_num_threads(1)
+    results = [finetune(*run) for run in json.loads(sys.argv[1])]
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(results))

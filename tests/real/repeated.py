@@ -22,7 +22,6 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "tools" / "bench")]
 
 STRATEGIES = ("probe", "lp-ft", "full", "lora", "scratch", "gradual")
-BUSY = "while True: sum(i * i for i in range(10_000))"
 MAILS, STEPS, BATCH = 44, 2, 32
 
 
@@ -64,12 +63,11 @@ def others(most: int, rng: random.Random) -> Iterator[None]:
     over = threading.Event()
 
     def come_and_go() -> None:
+        from busy import busy
+
         while not over.is_set():
-            running = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(rng.randint(0, most))]
-            over.wait(rng.uniform(0.5, 6))
-            for one in running:
-                one.kill()
-                one.wait()
+            with busy(rng.randint(0, most)):
+                over.wait(rng.uniform(0.5, 6))
 
     thread = threading.Thread(target=come_and_go)
     thread.start()

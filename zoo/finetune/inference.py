@@ -101,9 +101,8 @@ def _pass(module: nn.Module, forward: Forward, data: Dataset, precision: str, ba
     targets: list[Tensor] = [torch.empty(0)] * len(data)
     one_each, seen = True, []
     batches = distributed.shard_batches(sequential_batches(len(data), batch_size, data.lengths))
-    run = parallel if device.type == "cpu" else map
     with eval_mode(module):
-        for indices, outputs, known, counts in run(compute, batches):
+        for indices, outputs, known, counts in parallel(compute, batches, device):
             one_each = counts is None
             counts = counts or [1] * len(indices)
             _scatter(values, indices, outputs, counts)

@@ -64,10 +64,10 @@ def _fill(backbone: Backbone, unit: Unit, data: Dataset, on_disk: bool, precisio
             backbone.module(data.batch(indices).to(device).inputs)
             return indices, [leaf.cpu() for leaf in recorded.leaves if isinstance(leaf, Tensor)]
 
-    run = parallel if device.type == "cpu" else map
     try:
         with eval_mode(backbone.module):
-            for indices, tensors in run(compute, sequential_batches(len(data), BATCH_SIZE, data.lengths)):
+            batches = sequential_batches(len(data), BATCH_SIZE, data.lengths)
+            for indices, tensors in parallel(compute, batches, device):
                 for leaf, buffer, tensor in zip(unit.leaves, buffers, tensors, strict=True):
                     _write(leaf, buffer, tensor, indices, begins)
                 bar.advance(len(indices))

@@ -20,6 +20,7 @@ import torch
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
+CPU = torch.device("cpu")
 CGROUP = Path("/sys/fs/cgroup/cpu.max")
 _allotted: int | None = None
 """Threads of the run, inside `one_thread_each`."""
@@ -50,13 +51,13 @@ def all_threads_each() -> Iterator[None]:
         yield
 
 
-def parallel(function: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Result]:
-    """Yield function(part) for each part, in order, computed in at most `threads()` threads.
+def parallel(function: Callable[[Part], Result], parts: Sequence[Part], device: torch.device = CPU) -> Iterator[Result]:
+    """Yield function(part) for each part, in order, computed in at most `threads()` threads; on a GPU one by one.
 
     Where there are fewer parts than threads, an operation uses several. Gradient mode and autocast are those of a new
     thread: `function` sets its own.
     """
-    workers = min(threads(), len(parts))
+    workers = min(threads(), len(parts)) if device.type == "cpu" else 1
     if workers < 2:
         with all_threads_each():
             yield from map(function, parts)

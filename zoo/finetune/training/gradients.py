@@ -20,7 +20,8 @@ MICRO_BATCH = 16
 """Most examples of a micro-batch on a CPU: two at the default batch size; more are slower (docs/log.md)."""
 
 
-def _plain(last: bool) -> AbstractContextManager[None]:
+def _no_processes(last: bool) -> AbstractContextManager[None]:
+    """Return the context of a micro-batch where there is nothing to synchronise."""
     return nullcontext()
 
 
@@ -61,7 +62,10 @@ def micro_batches(batch: Batch, size: int) -> list[Batch]:
 
 
 def backward(
-    network: nn.Module, job: Job, parts: Sequence[Batch], sync: Callable[[bool], AbstractContextManager[None]] = _plain
+    network: nn.Module,
+    job: Job,
+    parts: Sequence[Batch],
+    sync: Callable[[bool], AbstractContextManager[None]] = _no_processes,
 ) -> Tensor:
     """Set the gradients of the batch's mean loss, which is returned, a scalar.
 
