@@ -115,20 +115,20 @@ class _Step:
 
 
 def _convolutions(kind: Kind) -> nn.Module:
-    """Return four blocks of 3 x 3 convolutions, or of 1 x 1 ones around a depthwise one (Sandler et al. 2018)."""
+    """Return four 3 x 3 convolutions, or the inverted residual blocks of a small EfficientNet (Sandler et al. 2018)."""
     if kind == "convolution":
         return nn.Sequential(*(nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()) for _ in range(4)))
+    shapes = ((32, 96, 24, 1), (24, 144, 40, 2), (40, 240, 40, 1), (40, 240, 112, 2), *((112, 672, 112, 1),) * 2)
+    return nn.Sequential(*(_inverted_block(*shape) for shape in shapes))
+
+
+def _inverted_block(channels: int, inner: int, outer: int, stride: int) -> nn.Module:
     return nn.Sequential(
-        *(
-            nn.Sequential(
-                nn.Conv2d(32, 192, 1),
-                nn.ReLU6(),
-                nn.Conv2d(192, 192, 3, padding=1, groups=192),
-                nn.ReLU6(),
-                nn.Conv2d(192, 32, 1),
-            )
-            for _ in range(4)
-        )
+        nn.Conv2d(channels, inner, 1),
+        nn.ReLU6(),
+        nn.Conv2d(inner, inner, 3, stride, padding=1, groups=inner),
+        nn.ReLU6(),
+        nn.Conv2d(inner, outer, 1),
     )
 
 
