@@ -21,7 +21,7 @@ from zoo.finetune.runtime.machine import Kind, Preferred
 ROUNDS = 9
 EXAMPLES = 8
 """Examples of a part; there is a part for each thread."""
-GAIN = 0.9
+GAIN = 0.8
 """An option is chosen if its shortest time is at most this share of the simpler one's."""
 BUSY = 0.25
 """Processors in use by others from which timings are worth nothing."""
