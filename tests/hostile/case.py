@@ -112,7 +112,7 @@ def _command(arguments: list[str], outside: Path) -> None:
         main(arguments, prog_name="zoo")
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001
         import traceback
 
         traceback.print_exc()
@@ -151,7 +151,7 @@ def serve() -> None:
                 module = importlib.import_module(request["module"])
                 case = next(case for case in module.CASES if case.name == request["name"])
                 answer = {"result": vars(run(case, Path(request["folder"])))}
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001
                 import traceback
 
                 answer = {"failed": f"{error!r}\n{traceback.format_exc()}"}
