@@ -13,7 +13,7 @@ from typing import Any
 
 from zoo.errors import StoreError
 from zoo.plugin import File
-from zoo.store.paths import home, is_inside
+from zoo.store.paths import home, is_inside, is_sha256
 
 HEADER = "# Written by zoo: pulled backbones and their file hashes. To accept new files: zoo pull NAME --update\n"
 WAIT = 30.0
@@ -170,7 +170,7 @@ def _file(item: Any) -> File:
     file = File(item["path"], item["sha256"], item["bytes"])
     if not isinstance(file.path, str) or not is_inside(file.path):
         raise ValueError(f"path {file.path!r} must be relative and inside the source")
-    if not isinstance(file.sha256, str) or not re.fullmatch("[0-9a-f]{64}", file.sha256):
+    if not is_sha256(file.sha256):
         raise ValueError(f"sha256 of {file.path} must be 64 lower-case hexadecimal digits, not {file.sha256!r}")
     if not isinstance(file.bytes, int) or isinstance(file.bytes, bool) or file.bytes < 0:
         raise ValueError(f"bytes of {file.path} must be a non-negative integer, not {file.bytes!r}")
