@@ -30,6 +30,10 @@ UNPRINTABLE = re.compile(
 """Control, line-breaking, bidirectional and invisible characters, and lone surrogates."""
 
 
+class StdoutError(ZooError):
+    """Standard output cannot be written."""
+
+
 def printable(text: str, longest: int = LONGEST) -> str:
     """Return text of any origin as one line that is safe on a terminal and in a Markdown file.
 
@@ -74,19 +78,19 @@ def say(topic: str, text: str) -> None:
 
 
 def line(text: str = "", *, error: bool = False) -> None:
-    """Print a line of a command's result to stdout, or of an error to stderr. Raises ZooError if it cannot."""
+    """Print a line of a command's result to stdout, or of an error to stderr. Raises StdoutError if it cannot."""
     with _writing():
         print(printable(text, sys.maxsize), file=sys.stderr if error else sys.stdout)
 
 
 def document(value: object) -> None:
-    """Print one JSON document to stdout; all its characters are ASCII. Raises ZooError if it cannot."""
+    """Print one JSON document to stdout; all its characters are ASCII. Raises StdoutError if it cannot."""
     with _writing():
         print(json.dumps(value, indent=1))
 
 
 def flush() -> None:
-    """Write what stdout buffers. Raises BrokenPipeError if nobody reads it, ZooError if it cannot be written."""
+    """Write what stdout buffers. Raises BrokenPipeError if nobody reads it, StdoutError if it is full."""
     with _writing():
         sys.stdout.flush()
 
@@ -100,7 +104,7 @@ def _writing() -> Iterator[None]:
         if isinstance(error, BrokenPipeError):
             raise
         what = f"standard output cannot be written: {error.strerror}"
-        raise ZooError(what, fix="write to a disk with free space, or to a file with > FILE") from error
+        raise StdoutError(what, fix="write to a disk with free space, or to a file with > FILE") from error
 
 
 def _discard() -> None:

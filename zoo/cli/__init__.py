@@ -57,7 +57,7 @@ class Zoo(click.Group):
             console.flush()
             return result
         except ZooError as error:
-            show(error, as_json)
+            show(error, as_json and not isinstance(error, console.StdoutError))
             ctx.exit(1)
         except click.ClickException as error:
             error.message = "\n".join(map(console.printable, error.message.splitlines()))  # type: ignore[misc]
