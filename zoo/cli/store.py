@@ -78,6 +78,9 @@ def _summary(files: list[dict[str, Any]]) -> str:
     )
 
 
+SHOWN = {"size": "wrong size"}
+
+
 @click.command()
 @click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete_name)
 @JSON
@@ -92,10 +95,13 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
         console.document(rows)
         click.get_current_context().exit(1 if bad else 0)
     for each in bad:
-        console.line(f"{each.state:<9} {each.name}  {each.file.path}  {each.file.sha256}")
+        console.line(f"{SHOWN.get(each.state, each.state):<10} {each.name}  {each.file.path}  {each.file.sha256}")
+    lost = [each for each in bad if each.state != "size"]
     if bad:
-        again = " ".join(dict.fromkeys(each.name for each in bad))
-        raise StoreError(f"{len(bad)} of {len(checked)} pulled files are missing or damaged", fix=f"zoo pull {again}")
+        again = " ".join(dict.fromkeys(each.name for each in lost or bad))
+        problem = "are missing or damaged" if lost else "have another size than their lock records"
+        fix = f"zoo pull {again}{'' if lost else ' --update'}"
+        raise StoreError(f"{len(lost or bad)} of {len(checked)} pulled files {problem}", fix=fix)
     total = sum({each.file.sha256: each.file.bytes or 0 for each in checked}.values())
     console.line(f"{len(checked)} files of {len({s.name for s in checked})} backbones verified, {size_text(total)}")
 
