@@ -99,7 +99,7 @@ def tokenise(
         fast.enable_truncation(length, strategy="longest_first", direction="left" if truncation == "tail" else "right")
     split = bool(texts) and isinstance(texts[0], list)
     found, too_long = [], 0
-    for chunk in _chunks(texts):
+    for start, chunk in _chunks(texts):
         for encoding in _encode(fast, chunk, start, is_pretokenized=split, add_special_tokens=special):
             too_long += len(encoding.ids) > length or bool(encoding.overflowing)
             kept = _kept(encoding, length, truncation)
@@ -143,19 +143,16 @@ def _check(text: Any, index: int, spec: TextInput) -> None:
         )
 
 
-def _chunks(texts: Sequence[Any]) -> Iterator[list[Any]]:
-    """Yield the texts in order, as many as one call of the tokenizer takes."""
-    chunk: list[Any] = []
-    size = 0
-    for text in texts:
-        length = _length(text)
-        if chunk and (len(chunk) == CHUNK or size + length > MAX_CHARACTERS):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(text)
-        size += length
-    if chunk:
-        yield chunk
+def _chunks(texts: Sequence[Any]) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the texts in order, as many as one call of the tokenizer takes, with the index of the first."""
+    start, size = 0, 0
+    for index, text in enumerate(texts):
+        size += _length(text)
+        if index > start and (index - start == CHUNK or size > MAX_CHARACTERS):
+            yield start, list(texts[start:index])
+            start, size = index, _length(text)
+    if start < len(texts):
+        yield start, list(texts[start:])
 
 
 def _length(text: Any) -> int:
