@@ -51,7 +51,7 @@ CODES = {
     "api below 1": crowd.CODE.replace("api = 1", "api = -1"),
     "api without repr": "class R:\n    def __repr__(self): exit(0)\nclass P: api = R()\nplugin = P()",
     "attributes that exit": "class P:\n    def __getattr__(self, name): raise SystemExit\nplugin = P()",
-    "a signature that exits": "class F:\n    def __call__(self): pass\n    __signature__ = property(lambda s: exit(0))\n"
+    "a signature that exits": "class F:\n    def __call__(self): pass\n    __signature__ = property(lambda s: exit())\n"
     f"{crowd.CODE}\nCrowd.build = F()\n",
     "resolve that exits": crowd.CODE + "    \nCrowd.resolve = lambda self, name, look: exit(0)\n",
     "resolve of nothing": crowd.CODE + "\nCrowd.resolve = lambda self, name, look: object()\n",

@@ -176,7 +176,7 @@ def _resolve(plugin: str, name: str, rest: str) -> Entry | None:
     try:
         loaded = plugins.load(plugin)
         with guarded(f"plugin '{plugin}': resolve({bare!r})"):
-            found = loaded.resolve(bare, look)
+            found: object = loaded.resolve(bare, look)
     except (ZooError, KeyboardInterrupt):
         raise
     except BaseException as error:  # SystemExit would end the process without a word
