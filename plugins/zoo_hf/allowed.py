@@ -100,13 +100,13 @@ def _value(kind: Any, key: str, value: Any) -> Any:
     named = value.get("model_type")
     if isinstance(named, str) and named in CONFIG_MAPPING:
         return hyperparameters(CONFIG_MAPPING[named], value)
-    return {name: _value(kind, name, item) for name, item in value.items() if _is_plain(item)}
+    return {name: _value(kind, name, item) for name, item in value.items() if is_plain(item)}
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Return whether a value in a table, such as rope_scaling, is a number, a word, or a list or table of them."""
     if isinstance(value, Mapping):
-        return all(map(_is_plain, value.values()))
+        return all(map(is_plain, value.values()))
     if isinstance(value, list):
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     return WORD.fullmatch(value) is not None if isinstance(value, str) else True
