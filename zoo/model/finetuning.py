@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from zoo import tasks
 from zoo.catalogue import plugins, rows
 from zoo.console import say
 from zoo.data.summary import DataSummary
-from zoo.errors import PluginError, RecipeError
+from zoo.errors import ArtefactError, PluginError, RecipeError
 from zoo.finetune import messages, setup, strategies
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.job import Job
@@ -117,7 +118,11 @@ def _run(model: Trainable, request: Request, data: setup.Data, checkpoints: Chec
 def _check_can_be_saved(model: Trainable, job: Job) -> None:
     """Raise ArtefactError, before the training, if the manifest could not be read back."""
     parts = {"entry": rows.row_from_entry(model.entry), "task": job.task.to_dict(), "data": job.summary.to_dict()}
-    artefact.check_can_be_saved(parts)
+    try:
+        tasks.from_dict(artefact.as_read(parts)["task"])
+    except (ValueError, RecursionError) as error:
+        what = f"the fine-tuned model could not be loaded: {error}"
+        raise ArtefactError(what, fix="rename the labels (or class folders) and columns of the data") from error
 
 
 def find_lr(model: Trainable, request: Request) -> LearningRates:
