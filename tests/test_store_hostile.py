@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -137,8 +138,8 @@ def test_a_tampered_small_file_does_not_reach_the_plugin(hub):
 
 def test_a_blob_is_hashed_once_in_its_life(blob, monkeypatch):
     hashed = []
-    digest = verified.hashlib.file_digest
-    monkeypatch.setattr(verified.hashlib, "file_digest", lambda *args: hashed.append(1) or digest(*args))
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *args: hashed.append(1) or digest(*args))
     store.load(entry("hf://org/net", ONE))
     verified._verified.clear()  # as in another process
     store.load(entry("hf://org/net", ONE))
