@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -98,13 +99,22 @@ def test_model_is_saved_beside_a_folder_that_was_created_meanwhile(pretrained, t
 
 def test_model_is_saved_though_its_parent_was_removed_meanwhile(pretrained, tmp_path, during):
     def interfere():
-        (tmp_path / "runs" / "m.unfinished" / "lock").unlink()
-        (tmp_path / "runs" / "m.unfinished").rmdir()
-        (tmp_path / "runs").rmdir()
+        shutil.rmtree(tmp_path / "runs")
 
     during(interfere)
     zoo.load(pretrained, "cpu").finetune(DATA, out=tmp_path / "runs" / "m", **PROBE)
     assert artefact.is_saved(tmp_path / "runs" / "m")
+
+
+def test_files_of_the_backbone_are_copied_before_the_training(serve, tmp_path, during):
+    import tiny
+    import words
+
+    serve(bert=tiny.repository("bert"))
+    model = zoo.load("hf/tiny/bert", "cpu")
+    during(lambda: [path.unlink() for path in model.files.values()])
+    model.finetune(words.reviews(8), out=tmp_path / "m", **PROBE)
+    assert (tmp_path / "m" / "tokenizer.json").exists()
 
 
 def test_existing_empty_folder_keeps_its_identity_and_mode(pretrained, tmp_path):

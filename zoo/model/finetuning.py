@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,7 +74,7 @@ def finetune(model: Trainable, request: Request, out: Path | None, *, resume: bo
         start = time.monotonic()
         checkpoints = checkpointer(out, request.recipe.save_every, resume=resume)
         data = setup.read_data(request, model.entry)
-        with _claimed(out):
+        with _claimed(model, out):
             identity = _identity(model, request, data)
             checkpoints.begin(identity)
             _run(model, request, data, checkpoints)
@@ -87,9 +87,19 @@ def finetune(model: Trainable, request: Request, out: Path | None, *, resume: bo
 
 
 @contextmanager
-def _claimed(out: Path | None) -> Iterator[None]:
-    """Lock the working folder of `out` by the first process of the run."""
-    with out_folder.claim(out) if out is not None and distributed.rank() == 0 else nullcontext():
+def _claimed(model: Trainable, out: Path | None) -> Iterator[None]:
+    """Lock the working folder of `out` by the first process of the run, and copy the files to save into it."""
+    if out is None or distributed.rank() > 0:
+        yield
+        return
+    with out_folder.claim(out) as working:
+        try:
+            artefact.copy_files(working, model.files)
+        except OSError as error:
+            what = f"the files of {model.entry.name} cannot be copied to {working}: {error}"
+            raise ArtefactError(
+                what, fix="free some disk space, or choose another folder: --out ~/runs/model"
+            ) from error
         yield
 
 
