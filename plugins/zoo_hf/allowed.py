@@ -51,9 +51,10 @@ def hyperparameters(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _declared(kind: Any) -> set[str]:
     """Return the hyperparameters that a configuration class declares: fields, or arguments in older transformers."""
-    arguments = [inspect.signature(part.__init__).parameters for part in inspect.getmro(kind)[:-1]]
-    names = {field.name for field in fields(kind)} if is_dataclass(kind) else set().union(*arguments)
-    return (names | kind.attribute_map.keys()) - LOADING - {"self", "kwargs"}
+    names = {field.name for field in fields(kind)} if is_dataclass(kind) else set()
+    for part in () if names else inspect.getmro(kind)[:-1]:
+        names |= inspect.signature(part).parameters.keys()
+    return {*names, *kind.attribute_map} - LOADING - {"kwargs"}
 
 
 def _is_allowed(kind: Any, key: str, value: Any, declared: set[str]) -> bool:
