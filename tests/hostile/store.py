@@ -218,4 +218,4 @@ def of_stores() -> Iterator[Case]:
         yield Case(f"changed {name}: verify", stored(["verify"], change), "damaged", heavy=True)
 
 
-CASES = [*thinned(of_local_files(), 3), *thinned(of_locks(), 1), *of_stores()]
+CASES = [*thinned(of_local_files(), 4), *thinned(of_locks(), 1), *of_stores()]
