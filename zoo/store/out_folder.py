@@ -86,6 +86,7 @@ def claim(out: Path, *, free: bool = True) -> Iterator[Path]:
         return
     if free:
         check_free(out)
+    new = [parent for parent in folder.parents if not parent.exists()]
     descriptor = _lock(out, folder)
     token = _claimed.set(_claimed.get() | {folder})
     try:
@@ -95,9 +96,10 @@ def claim(out: Path, *, free: bool = True) -> Iterator[Path]:
         _claimed.reset(token)
         _remove_rest(folder)
         if not os.path.lexists(folder / STATE):
-            with suppress(OSError):  # other files of the user are in it
+            with suppress(OSError):  # of a folder with other files in it, such as the model
                 (folder / "lock").unlink()
-                folder.rmdir()
+                for each in (folder, *new):
+                    each.rmdir()
         os.close(descriptor)
 
 
