@@ -249,6 +249,21 @@ def test_tries_without_progress_are_apart(hub, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (" 7 ", 7),
+        ("\x1f120", 120),
+        ("9" * 5000, float("inf")),
+        ("٣", None),
+        ("-1", None),
+        ("Fri, 31 Dec 99999 0:0:0", None),
+    ],
+)
+def test_a_delay_is_a_number_or_unknown(text, seconds):
+    assert http.retry_after(text) == seconds
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "http://a:99999/",

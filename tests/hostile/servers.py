@@ -276,6 +276,9 @@ def of_settings() -> Iterator[Case]:
 
 
 def _pull_from(source: str, folder: Path) -> list[str]:
+    from zoo.store import stream
+
+    stream.PAUSE = 0.01
     row(folder, source)
     return PULL
 

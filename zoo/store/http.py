@@ -254,8 +254,8 @@ def retry_after(text: str | None) -> float | None:
     """Parse a Retry-After header, seconds or an HTTP date, to seconds from now; None if absent or invalid."""
     if not text:
         return None
-    if text.strip().isdecimal():
-        return float(text)
+    if re.fullmatch("[0-9]+", text.strip()):
+        return float(text.strip())
     from email.utils import parsedate_to_datetime
 
     try:

@@ -79,7 +79,7 @@ class _Row:
         """The backbone on the meta device, with its files if they are stored locally."""
         plugin, entry = self.plugin, self.entry
         local = (entry.source or "").startswith(("file://", "package://")) or store.is_pulled(entry)
-        files = store.pull(entry) if local else {}
+        files = store.load(entry) if local else {}
         with no_network(), torch.device("meta"):
             empty: object = plugin.build(entry, files)
         if not isinstance(empty, Backbone) or not isinstance(empty.module, nn.Module):
