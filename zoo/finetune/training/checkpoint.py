@@ -29,6 +29,7 @@ from torch import Tensor
 from zoo.console import say
 from zoo.errors import ArtefactError, RecipeError, WeightsError
 from zoo.finetune.runtime import distributed
+from zoo.finetune.runtime.memory import is_out_of_memory
 from zoo.store import out_folder
 from zoo.store.out_folder import STATE
 from zoo.weights import safetensors_file
@@ -99,6 +100,8 @@ class Checkpointer:
         try:
             yield
         except (WeightsError, KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             problem = getattr(error, "what", f"{type(error).__name__}: {error}")
             what = f"the checkpoint in {self.folder} cannot be continued: {problem}"
             raise ArtefactError(what, fix=f"start anew: rm -r '{self.folder}', and the same command") from error
