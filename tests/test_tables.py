@@ -433,3 +433,13 @@ def test_only_regular_files_are_read(kind, tmp_path):
         path.symlink_to("/dev/zero" if kind == "device" else path)
     with pytest.raises(DataError, match=r"is not a regular file|cannot be read: (too many levels|file name too long)"):
         text(path)
+
+
+def test_a_parquet_file_with_a_changed_byte_has_a_label_for_each_input(tmp_path):
+    path = tmp_path / "data.parquet"
+    parquet.write_table(pyarrow.table({"text": ["a", "b"], "label": [1, 2]}), path, write_statistics=False)
+    content = path.read_bytes()
+    for place in range(4, 80):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 6]) + content[place + 1 :])
+        found = attempt(path, "text")
+        assert isinstance(found, str) or len(found.inputs) == len(found.labels) > 0

@@ -23,13 +23,18 @@ from safetensors.torch import save
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import pictures
 
-with atheris.instrument_imports(include=["zoo"]):
+with atheris.instrument_imports(include=["zoo", "PIL"]):
+    from hostile import images
+
     import zoo.model.load
     from zoo.catalogue import rows
     from zoo.console import quiet
+    from zoo.data.images import pixels
+    from zoo.data.reading import read_one
     from zoo.errors import ZooError
     from zoo.model import artefact
-    from zoo.store import lock
+    from zoo.plugin import ImageInput
+    from zoo.store import cache_file, lock
     from zoo.weights.safetensors_file import read_state
 
 FOLDER = Path("guided").absolute()
@@ -155,7 +160,47 @@ def load_saved(content: bytes) -> None:
     model.save(again)
 
 
+def decode_image(content: bytes) -> None:
+    assert pixels(content, ImageInput(8, (0.5,) * 3, (0.5,) * 3), "image").shape[0] == 3
+
+
+def read_table(suffix: str) -> Callable[[bytes], None]:
+    """Return a function that reads a table; if accepted, every input is a text with a label."""
+
+    def read(content: bytes) -> None:
+        found = read_one(write(f"table.{suffix}", content), modality="text")
+        assert len(found.inputs) == len(found.labels) > 0
+
+    return read
+
+
+def read_cache(content: bytes) -> None:
+    """Read a file of a cache: it is whole, or it is deleted."""
+    path = write("cached", content)
+    assert cache_file.read(path) is None
+    assert not path.exists()
+
+
+def seeds() -> dict[str, bytes]:
+    """Return more corpus entries of the images: each format and mode, damaged or not."""
+    modes = {
+        (form, mode): images.encoded(form, mode, 12)
+        for form in images.FORMATS
+        for mode in images.FORMATS[form]
+        if mode != "I;16"
+    }
+    return {f"{form} {mode}": content for (form, mode), content in modes.items()} | images.FOREIGN
+
+
+CSV = b'text,label\na film,1.5\n"a ""film""",2\n'
+JSON = b'{"text": "a film", "label": ["a", "b"]}\n{"text": "a film", "label": []}\n'
 TARGETS: dict[str, tuple[Callable[[bytes], None], bytes]] = {
+    "image": (decode_image, images.encoded("PNG", size=12)),
+    "csv": (read_table("csv"), CSV),
+    "tsv": (read_table("tsv"), CSV.replace(b",", b"\t")),
+    "json": (read_table("json"), JSON),
+    "parquet": (read_table("parquet"), b""),
+    "cache": (read_cache, b"\x18\0\0\0\0\0\0\0" + b'{"__metadata__":{"a":1}}'),
     "weights": (read_weights, save({"a": torch.ones(2, 3), "b": torch.zeros(4, dtype=torch.int64)}, {"zoo": "1"})),
     "header": (read_header, bytes(64)),
     "lock": (read_lock, LOCK.encode()),
@@ -164,7 +209,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], bytes]] = {
     "manifest": (read_manifest, b""),
     "saved": (load_saved, bytes(64)),
 }
-"""Function under test and initial corpus entry of each target; b"" is replaced by a real manifest."""
+"""Function under test and initial corpus entry of each target; b"" is replaced by a real file."""
 
 
 def prepare() -> None:
@@ -182,9 +227,17 @@ def main() -> None:
     call, first = TARGETS[name]
     with quiet():
         prepare()
+        if name == "parquet":
+            import pyarrow
+            from pyarrow import parquet
+
+            parquet.write_table(pyarrow.table({"text": ["a", "b"], "label": [1, 2]}), FOLDER / "first")
+            first = (FOLDER / "first").read_bytes()
         first = first or (SAVED / "zoo.json").read_bytes()
         call(first)  # the initial input must be accepted
-        (Path(corpus) / "first").write_bytes(first)
+        more = seeds() if name == "image" else {}
+        for number, content in enumerate((first, *more.values())):
+            (Path(corpus) / str(number)).write_bytes(content)
 
         def once(content: bytes) -> None:
             try:

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.real
 SECONDS = int(os.environ.get("ZOO_FUZZ_SECONDS", "15"))
 """Time per target; increase it for a thorough run."""
 TARGETS = ("weights", "header", "lock", "catalogue", "rows", "manifest", "saved")
+TARGETS += ("image", "csv", "tsv", "json", "parquet", "cache")
 
 
 @pytest.mark.parametrize("target", TARGETS)

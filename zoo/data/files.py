@@ -208,6 +208,8 @@ def _parquet(path: Path) -> Table:
         # as a dictionary: a text that many rows repeat takes its memory once
         found = parquet.read_table(path, columns=[name], read_dictionary=[name] if name in strings else None)
         values = [value for chunk in found.column(name).chunks for value in _values(chunk)]
+        if len(values) != rows:
+            raise DataError(f"{path} has {rows:,} rows, but {len(values):,} values in {name}", fix="write it again")
         _check_expansion(path, rows, sum(len(value) for value in values if isinstance(value, str | bytes)))
         return by_name(values, classes[name]) if name in classes else values
 
