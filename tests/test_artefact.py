@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from zoo.errors import ArtefactError
 from zoo.model import artefact
+from zoo.store import out_folder
 
 DATA = {
     "origin": "a folder",
@@ -71,16 +72,16 @@ def test_write_to_a_non_empty_folder_raises(tmp_path):
 def test_check_free_of_a_file_path_raises(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ArtefactError, match="file is a file"):
-        artefact.check_free(tmp_path / "file")
+        out_folder.check_free(tmp_path / "file")
     with pytest.raises(ArtefactError, match=r"cannot be created: .*file is not writable"):
-        artefact.check_free(tmp_path / "file" / "below")
+        out_folder.check_free(tmp_path / "file" / "below")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_check_free_in_an_unwritable_folder_raises(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ArtefactError, match="is not writable"):
-        artefact.check_free(tmp_path / "model")
+        out_folder.check_free(tmp_path / "model")
 
 
 def test_write_to_a_folder_that_cannot_be_created_raises():

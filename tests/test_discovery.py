@@ -8,13 +8,13 @@ import pytest
 from conftest import PLUGIN
 
 from zoo import plugin as contract
-from zoo.catalogue import plugins
+from zoo.catalogue import discovery, plugins
 from zoo.errors import PluginError
 
 
 def test_a_plugin_is_discovered_without_import(distribution):
     folder = distribution("fake", catalogue="", name="Fake-Nets", version="2.1")
-    found = plugins.installed()["fake"]
+    found = discovery.installed()["fake"]
     assert (found.distribution, found.version) == ("Fake-Nets", "2.1")
     assert found.catalogue == folder / "catalogue.toml"
     assert found.problem is None
@@ -23,19 +23,19 @@ def test_a_plugin_is_discovered_without_import(distribution):
 
 def test_a_json_catalogue_is_discovered(distribution):
     folder = distribution("fake", catalogue="{}", file="catalogue.json")
-    assert plugins.installed()["fake"].catalogue == folder / "catalogue.json"
+    assert discovery.installed()["fake"].catalogue == folder / "catalogue.json"
 
 
 def test_a_plugin_may_have_no_catalogue(distribution):
     distribution("fake")
-    assert plugins.installed()["fake"].catalogue is None
+    assert discovery.installed()["fake"].catalogue is None
 
 
 def test_the_entry_points_equal_those_of_importlib_metadata():
     from importlib.metadata import entry_points
 
-    theirs = {point.name: point.value for point in entry_points(group=plugins.GROUP)}
-    assert {plugin.name: plugin.target for plugin in plugins.installed().values()} == theirs
+    theirs = {point.name: point.value for point in entry_points(group=discovery.GROUP)}
+    assert {plugin.name: plugin.target for plugin in discovery.installed().values()} == theirs
 
 
 def test_the_first_of_two_copies_of_a_distribution_is_used(distribution, tmp_path):
@@ -46,7 +46,7 @@ def test_the_first_of_two_copies_of_a_distribution_is_used(distribution, tmp_pat
     (info / "entry_points.txt").write_text(f"[zoo.plugins]\nfake = {folder.name}:plugin\n")
     sys.path.append(str(other))
     try:
-        found = plugins.installed()["fake"]
+        found = discovery.installed()["fake"]
     finally:
         sys.path.remove(str(other))
     assert (found.version, found.problem) == ("2.0", None)
@@ -62,7 +62,7 @@ def test_an_egg_info_distribution_is_discovered(distribution, tmp_path):
     )
     sys.path.append(str(info.parent))
     try:
-        found = plugins.installed()["old"]
+        found = discovery.installed()["old"]
     finally:
         sys.path.remove(str(info.parent))
     assert (found.distribution, found.version) == ("old-zoo", "0.3")
@@ -72,8 +72,8 @@ def test_other_groups_comments_and_extras_are_ignored(distribution):
     folder = distribution("fake")
     points = next(folder.parent.glob("*.dist-info")) / "entry_points.txt"
     points.write_text(f"[a]\nb = c:d\n[zoo.plugins]\n# x = y\n\nfake = {folder.name} : plugin [extra]\n[z]\nq = r:s\n")
-    assert plugins.installed()["fake"].target == f"{folder.name}:plugin"
-    assert not {"b", "x", "q"} & set(plugins.installed())
+    assert discovery.installed()["fake"].target == f"{folder.name}:plugin"
+    assert not {"b", "x", "q"} & set(discovery.installed())
 
 
 def test_load_returns_the_plugin_and_imports_it_once(distribution):
@@ -104,7 +104,7 @@ def test_an_unknown_plugin_raises_with_the_installed_ones(distribution):
 def test_a_plugin_name_registered_by_two_distributions_raises(distribution):
     distribution("fake", name="one", version="1.0")
     distribution("fake", name="two", version="2.0")
-    found = plugins.installed()["fake"]
+    found = discovery.installed()["fake"]
     assert "registered by two distributions" in (found.problem or "")
     with pytest.raises(PluginError, match=r"(one 1.0 and two 2.0|two 2.0 and one 1.0)") as caught:
         plugins.load("fake")

@@ -32,7 +32,6 @@ TIERS = {
     "zoo.weights.safetensors_header": 1,
     "zoo.store": 2,
     "zoo.catalogue": 2,
-    "zoo.catalogue.plugins": 1,
     "zoo.data": 2,
     "zoo.data.augmentation": 3,
     "zoo.data.batch_options": 3,

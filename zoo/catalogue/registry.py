@@ -12,15 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from zoo.catalogue import plugins
-from zoo.catalogue.rows import (
-    LONGEST_NAME,
-    entry_from_row,
-    foreign_letter,
-    read_catalogue,
-    read_json,
-    row_from_entry,
-)
+from zoo.catalogue import names, plugins
+from zoo.catalogue.discovery import installed
+from zoo.catalogue.rows import entry_from_row, read_catalogue, read_json, row_from_entry
 from zoo.errors import CatalogueError, NameNotFound, PluginError, ZooError
 from zoo.plugin import Entry, File, Repository
 
@@ -78,7 +72,7 @@ def find(name: str) -> Entry:
     CatalogueError if a zoo.toml is invalid: the name may be in it.
     """
     base, at, revision = name.partition("@")
-    if len(name) > 2 * LONGEST_NAME:
+    if len(name) > 2 * names.LONGEST:
         raise NameNotFound(f"'{name:.40}…' is longer than any name", fix="zoo list")
     merged = _merged(of=base.partition("/")[0])  # fast path: a full name is in the catalogue of its plugin
     if not {name, base} & merged.labels.keys():
@@ -152,7 +146,7 @@ def _resolve_uncatalogued(name: str, merged: _Merged) -> Entry | None:
         problem = merged.problems[prefix]
         what = f"'{name}' cannot be looked up: the catalogue of plugin '{prefix}' is invalid: {problem.what}"
         raise NameNotFound(what, fix=problem.fix) from problem
-    if not rest or not rest.isascii() or prefix not in plugins.installed():
+    if not rest or not rest.isascii() or prefix not in installed():
         return None
     return _resolve(prefix, name, rest)
 
@@ -164,8 +158,8 @@ def _resolve(plugin: str, name: str, rest: str) -> Entry | None:
     """
     from zoo import store
 
-    installed = plugins.installed().get(plugin)
-    resolver = f"{installed.distribution} {installed.version}" if installed and not installed.problem else ""
+    provider = installed().get(plugin)
+    resolver = f"{provider.distribution} {provider.version}" if provider and not provider.problem else ""
     if resolver and (kept := _kept(plugin, name, f"hf://{rest}", resolver)):
         return kept
     bare, at, revision = rest.partition("@")
@@ -182,7 +176,7 @@ def _resolve(plugin: str, name: str, rest: str) -> Entry | None:
     except ZooError:
         raise
     except Exception as error:
-        label = plugins.installed()[plugin].label
+        label = installed()[plugin].label
         what = f"{label}: resolve({bare!r}) raised {type(error).__name__}: {error}"
         raise PluginError(what, fix=f"zoo list {plugin}/   (lists the names of its catalogue)") from error
     if found is None:
@@ -237,7 +231,7 @@ def _not_found(name: str, merged: _Merged) -> NameNotFound:
     nearest = list(dict.fromkeys(close + containing))[:5]
     pattern = re.match(r"[a-z]*", name.rpartition("/")[2].lower())
     stem = pattern[0] if pattern and any(pattern[0] in entry.lower() for entry in merged.entries) else ""
-    what = f"unknown backbone '{name}'{foreign_letter(name)}; nearest: {', '.join(nearest) or 'none'}"
+    what = f"unknown backbone '{name}'{names.foreign_letter(name)}; nearest: {', '.join(nearest) or 'none'}"
     return NameNotFound(what, fix=f"zoo list {stem}".strip())
 
 
@@ -256,7 +250,7 @@ def _merged(of: str | None = None) -> _Merged:
     labels = dict(_core_labels(_core_path()))
     problems: dict[str, CatalogueError] = {}
     user_problems: dict[str, CatalogueError] = {}
-    for plugin in plugins.installed().values():
+    for plugin in installed().values():
         if plugin.catalogue and of in (None, plugin.name):
             try:
                 _add(labels, _plugin_labels(plugin.name, plugin.catalogue))

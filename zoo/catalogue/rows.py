@@ -12,6 +12,7 @@ from pathlib import Path
 from reprlib import Repr
 from typing import Any
 
+from zoo.catalogue import names
 from zoo.errors import CatalogueError
 from zoo.plugin import Entry, File, ImageInput, TextInput
 from zoo.store import regular_file
@@ -19,9 +20,6 @@ from zoo.store.paths import is_inside
 
 Row = Mapping[str, Any]
 SOURCES = ("hf://", "https://", "file://", "package://")
-NAME = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)+", re.ASCII)
-LONGEST_NAME = 255
-"""Maximum length of a name in characters, as of file names."""
 MAX_RESIZE = 4096
 """Maximum short side in pixels that an image is resized to."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -52,10 +50,10 @@ def read_catalogue(path: Path) -> dict[str, Row]:
     for name, row in rows.items():
         if not isinstance(row, dict):
             raise _error(path, name, f"{name} = {_repr(row)} is not a row", f'write a table: ["plugin/{name}"]')
-        if len(name) > LONGEST_NAME:
-            raise _error(path, name, f"is longer than {LONGEST_NAME} characters", "shorten the name")
-        if not NAME.fullmatch(name):
-            what = f"is not of the form plugin/name{foreign_letter(name)}"
+        if len(name) > names.LONGEST:
+            raise _error(path, name, f"is longer than {names.LONGEST} characters", "shorten the name")
+        if not names.NAME.fullmatch(name):
+            what = f"is not of the form plugin/name{names.foreign_letter(name)}"
             raise _error(path, name, what, "rename it (ASCII letters, digits and . _ + - only)")
     return rows
 
@@ -70,14 +68,6 @@ def read_json(path: Path) -> Any:
     if "\\ud" in text or "\\uD" in text:  # maybe half of a surrogate pair
         json.dumps(found, ensure_ascii=False).encode()
     return found
-
-
-def foreign_letter(name: str) -> str:
-    """Return a clause on the first letter of a name that is not ASCII and may look as if it was, else nothing."""
-    from unicodedata import name as describe
-
-    letter = next((character for character in name if not character.isascii() and character.isalpha()), None)
-    return "" if letter is None else f": it has the letter U+{ord(letter):04X} ({describe(letter, 'unnamed').lower()})"
 
 
 def entry_from_row(name: str, row: Row, *, catalogue: str | Path) -> Entry:

@@ -14,8 +14,11 @@ from zoo.data.examples import Columns, Examples, Lazy, Parts, Unlabelled
 from zoo.data.table import Table, of_dataset
 from zoo.errors import DataError
 
-INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
-NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+"""Numbers of at most 18 digits before the point; longer ones are codes."""
+UNDEFINED = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "inf", "+inf", "-inf", "infinity", "-infinity", "?"})
+"""Values, in lower case, of a numeric column where there is no number."""
 
 
 def of_hub(name: str, columns: Columns, modality: str) -> Parts:
@@ -70,6 +73,10 @@ def _typed(labels: Sequence[str], table: Table, name: str) -> Sequence[Any]:
     for pattern, kind in ((INTEGER, int), (NUMBER, float)):
         if all(pattern.fullmatch(label) for label in labels):
             return [kind(label) for label in labels]
+    others = [index for index, label in enumerate(labels) if not NUMBER.fullmatch(label)]
+    if len(others) < len(labels) and all(labels[index].strip().lower() in UNDEFINED for index in others):
+        what = f"{table.where(others[0])} has {labels[others[0]]!r} in {name}, where all other rows have numbers"
+        raise DataError(what, fix="correct it, or remove the row")
     lists = _lists(labels)
     if lists is labels and all(label.startswith("[") and label.endswith("]") for label in labels):
         raise DataError(
@@ -85,5 +92,5 @@ def _lists(texts: Sequence[Any]) -> Sequence[Any]:
         return texts
     try:
         return [json.loads(text) for text in texts]
-    except ValueError:
+    except (ValueError, RecursionError):
         return texts

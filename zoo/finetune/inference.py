@@ -19,7 +19,7 @@ from zoo.finetune.runtime.memory import is_out_of_memory, release
 from zoo.finetune.runtime.workers import parallel
 from zoo.tasks.task import Task
 
-BATCH_SIZE, GPU_BATCH_SIZE = 32, 256
+BATCH_SIZE, GPU_BATCH_SIZE = 32, 64
 Forward = Callable[[Batch], Tensor]
 Result = TypeVar("Result")
 

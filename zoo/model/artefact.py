@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import ArtefactError
+from zoo.errors import ArtefactError, WeightsError
+from zoo.store import out_folder
 from zoo.store.paths import is_inside
 from zoo.weights.safetensors_header import without_twins
 
@@ -61,43 +60,30 @@ def is_saved(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def check_free(folder: Path) -> None:
-    """Raise ArtefactError unless `folder` is absent or empty and its parent is writable."""
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ArtefactError(
-            f"{folder} is not empty; a model is saved to a new or empty folder",
-            fix=f"--out {folder}-2 (or out=…), or remove it first: rm -r {folder}",
-        )
-    if folder.exists() and not folder.is_dir():
-        raise ArtefactError(f"{folder} is a file, not a folder", fix=f"--out {folder}-model (or out=…)")
-    above = next(p for p in folder.absolute().parents if p.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise ArtefactError(f"{folder} cannot be created: {above} is not writable", fix="--out ~/runs/model (or out=…)")
-
-
 def write(
     folder: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any], card: str, files: Mapping[str, Path]
 ) -> Path:
-    """Save a model atomically: write to a temporary folder, then rename it to `folder`, which is returned."""
-    check_free(folder)
-    try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
-    except OSError as error:
-        raise ArtefactError(f"{folder} cannot be created: {error}", fix="--out ~/runs/model (or out=…)") from error
-    try:
-        _fill(part, state, manifest, card, files)
-        part.chmod(0o755)
-        if folder.is_dir():
-            folder.rmdir()
-        part.rename(folder)
-    except OSError as error:
-        raise ArtefactError(
-            f"{folder} cannot be written: {error}", fix="free some disk space or choose another folder with --out"
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    """Save a model atomically: write to the working folder of `folder`, then rename; returns `folder`."""
+    with out_folder.claim(folder) as working:
+        try:
+            (working / "saved").mkdir(parents=True, exist_ok=True)
+            _fill(working / "saved", state, manifest, card, files)
+            out_folder.publish(working / "saved", folder, MANIFEST)
+        except (OSError, WeightsError) as error:
+            raise ArtefactError(
+                f"{folder} cannot be written: {getattr(error, 'what', error)}",
+                fix="free some disk space or choose another folder with --out; --resume continues a run",
+            ) from error
     return folder
+
+
+def check_can_be_saved(manifest: Mapping[str, Any]) -> None:
+    """Raise ArtefactError if a manifest with these values could not be read back, before the work is done."""
+    try:
+        _load_json(json.dumps(manifest, ensure_ascii=False).encode())
+    except (ValueError, RecursionError) as error:
+        what = f"the model could not be loaded after saving: {error}"
+        raise ArtefactError(what, fix="rename the labels (or class folders) and columns of the data") from error
 
 
 def _fill(
@@ -111,9 +97,10 @@ def _fill(
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     listed = {p.relative_to(part).as_posix(): _digest(p) for p in sorted(part.rglob("*")) if p.is_file()}
-    (part / "README.md").write_text(card, encoding="utf-8")
+    (part / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
     document = {"format": FORMAT, **manifest, "files": listed}
-    (part / MANIFEST).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    (part / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _digest(path: Path) -> dict[str, Any]:
@@ -151,7 +138,13 @@ def _parse(path: Path) -> Any:
     """Parse a manifest; raises ValueError or RecursionError if it cannot be serialised back to JSON."""
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES:,} bytes")
-    found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_twins, parse_int=_bounded_int)
+    return _load_json(path.read_bytes())
+
+
+def _load_json(text: bytes) -> Any:
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES:,} bytes")
+    found = json.loads(text.decode("utf-8"), object_pairs_hook=without_twins, parse_int=_bounded_int)
     json.dumps(found, ensure_ascii=False).encode()  # fails on lone surrogates and on deep nesting
     return found
 

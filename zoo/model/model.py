@@ -27,13 +27,13 @@ from zoo.finetune.inference import BATCH_SIZE, Measurement
 from zoo.finetune.network import Network, set_memory_format
 from zoo.finetune.recipe import Recipe, RecipeFields
 from zoo.finetune.setup import Request
-from zoo.finetune.training.checkpoint import checkpointer
 from zoo.finetune.training.lr_finder import LearningRates
 from zoo.model import artefact, finetuning, generation, model_card
 from zoo.model.device import resolve_device
 from zoo.model.inputs import as_batch
 from zoo.model.restore import Restored
 from zoo.plugin import Backbone, Entry, ImageInput, TextInput
+from zoo.store import out_folder
 from zoo.tasks import Prediction, Task
 
 Metrics = dict[str, float]
@@ -125,8 +125,8 @@ class Model:
         if folder is not None and resume and artefact.is_saved(folder):
             return self._become(finetuning.finished(self, request, folder))
         if folder is not None:
-            artefact.check_free(folder)
-        finetuning.finetune(self, request, folder, checkpointer(folder, wanted.save_every, resume=resume))
+            out_folder.check_free(folder)
+        finetuning.finetune(self, request, folder, resume=resume)
         return self
 
     def find_lr(
