@@ -139,8 +139,7 @@ def test_invalid_manifest_section_raises(saved, key, value):
     ("text", "message"),
     [
         ('{"format": 1, "format": 2}', "duplicate key 'format'"),
-        ('{"format": 1%s}' % ("0" * 5000), "is too large"),
-        ('{"format": 1, "entry": "\\ud800"}', "surrogates not allowed"),
+        ('{"format": 1%s}' % ("0" * 5000), "has more than 1,000 digits"),
         ('{"format": 1, "entry": %s}' % ("[" * 5000 + "]" * 5000), "recursion"),
     ],
 )
@@ -167,6 +166,27 @@ def test_file_name_outside_the_folder_raises(saved):
     manifest["files"]["../../etc/passwd"] = {}
     with pytest.raises(ArtefactError, match="is outside the folder"):
         artefact.files(saved, manifest)
+
+
+@pytest.mark.parametrize("label", [10**20, 10**900, "\udcff", "\ud800", "\x1b[2J\n", True])
+def test_any_label_is_read_as_it_was_saved(tmp_path, label):
+    manifest = MANIFEST | {"task": {"labels": [label]}}
+    artefact.check_can_be_saved(manifest)
+    saved = artefact.write(tmp_path / "model", STATE, manifest, "", {})
+    assert artefact.read(saved)["task"] == {"labels": [label]}
+
+
+def test_a_label_that_cannot_be_read_raises_before_the_work():
+    with pytest.raises(ArtefactError, match=r"has more than 1,000 digits\nfix: rename the labels"):
+        artefact.check_can_be_saved({"labels": [10**1000]})
+
+
+@pytest.mark.parametrize("number", [True, 0, -1, 1.0])
+def test_a_format_that_never_was_raises(saved, number):
+    path = saved / "zoo.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": number}))
+    with pytest.raises(ArtefactError, match="format"):
+        artefact.read(saved)
 
 
 @settings(max_examples=80, deadline=None)

@@ -174,7 +174,7 @@ BROKEN_ROWS = {
     "input std": ("input = { size = 3, mean = [0.5], std = [0] }", "the same length, and std must be positive"),
     "input way": ('input = { size = 3, mean = [1], std = [1], interpolation = "x" }', "must be one of nearest, bi"),
     "input crop": ("input = { size = 3, mean = [1], std = [1], crop = 1.5 }", "crop must be a number in (0, 1]"),
-    "input scale": ("input = { size = 300, mean = [1], std = [1], crop = 0.05 }", "must be at most 4096"),
+    "input scale": ("input = { size = 300, mean = [1], std = [1], crop = 0.05 }", "must be at most 2048"),
     "text input": ('modality = "text"', "requires the keys files and max_length"),
 }
 

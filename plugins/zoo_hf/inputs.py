@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ FIELDS = (
     *("rescale_offset", "do_normalize", "image_mean", "image_std", "include_top"),
 )
 """Fields of an image processor that an ImageInput depends on."""
+MAX_GROWTH = 1_000.0
+"""Maximum ratio of the lengths of a normalised text and of the text: T5 has 1, BERT 3."""
 CONVNEXT_NO_CROP = 384
 """Size in pixels from which ConvNextImageProcessor resizes without cropping."""
 
@@ -134,10 +138,9 @@ def tokenizer(name: str, files: Mapping[str, Path], words: int) -> Tokenizer:
 
     Raises PluginError if its files are not a tokenizer.
     """
-    from tokenizers import Tokenizer as Fast
-
     check_vocabulary(name, files)
-    fast = Fast.from_file(str(files["tokenizer.json"])) if "tokenizer.json" in files else _converted(name, files)
+    fast = _from_file(name, files["tokenizer.json"]) if "tokenizer.json" in files else _converted(name, files)
+    _check_growth(name, fast)
     tokens = _default_tokens(files)
     for path in ("special_tokens_map.json", "tokenizer_config.json"):
         tokens |= _tokens(files.get(path))
@@ -146,7 +149,39 @@ def tokenizer(name: str, files: Mapping[str, Path], words: int) -> Tokenizer:
     end = numbers.get("eos_token", numbers.get("sep_token"))
     candidates = (numbers.get("pad_token"), end, numbers.get("unk_token"), 0)
     pad = next(number for number in candidates if number is not None)  # any id works: padding is masked
-    return Tokenizer(fast, pad, numbers.get("mask_token"), end)
+    return Tokenizer(fast, pad, numbers.get("mask_token"), end, words)
+
+
+def _from_file(name: str, path: Path) -> Any:
+    """Return the tokenizer of a tokenizer.json. Raises PluginError if it has an error, or makes the library panic."""
+    from tokenizers import Tokenizer as Fast
+
+    try:
+        return Fast.from_file(str(path))
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of Rust
+            raise
+        what = f"{name}: tokenizer.json is no tokenizer: {error}"
+        raise PluginError(what, fix="choose a repository with another tokenizer.json") from error
+
+
+def _check_growth(name: str, fast: Any) -> None:
+    """Raise PluginError for a normalizer that makes a text more than MAX_GROWTH times as long."""
+    state = json.loads(fast.normalizer.__getstate__()) if fast.normalizer is not None else {}
+    growth = prod(_lengths(state))
+    if growth > MAX_GROWTH:
+        what = f"{name}: the replacements in tokenizer.json make a text up to {growth:.0e} times as long"
+        raise PluginError(what, fix="choose a repository with another tokenizer.json")
+
+
+def _lengths(state: Any) -> Iterator[float]:
+    """Yield how many times as long each replacement of a normalizer makes a text."""
+    if isinstance(state, list):
+        for item in state:
+            yield from _lengths(item)
+    elif isinstance(state, dict):
+        yield float(max(1, *(len(state.get(key) or "") + (key == "prepend") for key in ("content", "prepend"))))
+        yield from _lengths(state.get("normalizers"))
 
 
 def check_vocabulary(name: str, files: Collection[str]) -> None:

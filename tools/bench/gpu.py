@@ -2,10 +2,10 @@
 
 python tools/bench/gpu.py [--device cuda] [--small]
 
-Random weights and made-up data: only speed, memory and agreement with the CPU count. The rate is that of the steps after
-the first ones, until the device is done. The "device loop" trains the same module, in the same
-precision, on one batch that is already on the device: nothing that reads data can be faster. --small uses tiny nets and
-few steps, for a CPU.
+Random weights and made-up data: only speed, memory and agreement with the CPU count. The rate is that of the steps
+after the first ones, until the device is done. The "device loop" trains the same module, in the same precision, on one
+batch that is already on the device: nothing that reads data can be faster. --small uses tiny nets and few steps, for a
+CPU.
 """
 
 from __future__ import annotations
@@ -230,9 +230,11 @@ class Clock:
         self.run, self.seen, self.times = run, 0, []
 
     def watch(self, module: Any) -> None:
+        """Count the examples of a module's forward passes."""
         module.register_forward_pre_hook(self.count, with_kwargs=True)
 
     def count(self, module: Any, args: Any, kwargs: Any) -> None:
+        """Note the time of the two passes between which is timed."""
         inputs = args[0] if args else kwargs["input_ids"]
         inputs = inputs["input_ids"] if isinstance(inputs, Mapping) else inputs
         for step in (self.run.few, self.run.many):
@@ -243,6 +245,7 @@ class Clock:
         self.seen += len(inputs)
 
     def rate(self) -> float:
+        """Return the examples/s."""
         return (self.run.many - self.run.few) * BATCH / (self.times[1] - self.times[0])
 
 

@@ -20,7 +20,7 @@ from zoo.store.paths import is_inside
 
 Row = Mapping[str, Any]
 SOURCES = ("hf://", "https://", "file://", "package://")
-MAX_RESIZE = 4096
+MAX_RESIZE = 2048
 """Maximum short side in pixels that an image is resized to."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 

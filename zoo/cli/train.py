@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SHOWN = 60
 """Characters of a text that `zoo predict` shows beside its answer."""
+LONGEST_WORD = 100
+"""Bytes of the names of data and backbone in the name of a run's folder."""
 LONGEST_LABEL = 200
 """Characters of a label that are shown."""
 
@@ -37,7 +39,7 @@ def _fields(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise RecipeError(f"--set {pair!r} has no '='", fix=f"--set {pair}=VALUE")
         try:
             found[key.strip().replace("-", "_")] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[key.strip().replace("-", "_")] = value
     return found
 
@@ -45,8 +47,10 @@ def _fields(pairs: tuple[str, ...]) -> dict[str, Any]:
 def _free_folder(name: str, data: str, *, resume: bool) -> Path:
     """Return runs/<data>-<backbone>, numbered if it exists; to resume, the last unfinished one."""
     backbone = name.rstrip("/").rsplit("/", 1)[-1].split(".")[0] or "model"
-    source = Path(data.rpartition(":")[2]).resolve()
-    base = Path("runs") / f"{source.name.partition('.')[0] or 'data'}-{backbone}"
+    source = os.path.realpath(data.rpartition(":")[2])
+    words = (os.path.basename(source).partition(".")[0] or "data", backbone)
+    short = (os.fsencode(word)[:LONGEST_WORD].decode(errors="ignore") for word in words)
+    base = Path("runs", "-".join(short))
     numbered = [base, *(base.with_name(f"{base.name}-{i}") for i in range(2, 1_000))]
     unfinished = list(filter(out_folder.is_unfinished, numbered))
     if resume and unfinished:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -109,9 +110,10 @@ def skip_hint(name: str) -> str:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Return the formats that this version of Pillow knows."""
+    """Return the formats that this version of Pillow knows, and silence its warnings, which name no file."""
     from PIL import Image
 
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

@@ -16,8 +16,8 @@ from zoo.plugin import TextInput, Tokenizer
 INT32 = 2**31 - 1
 CHUNK = 1_000
 """Texts tokenised in one call, of at most MAX_CHARACTERS together."""
-MAX_CHARACTERS = 5_000_000
-"""Maximum length of one text: tokenising takes about 100 bytes for each character."""
+MAX_CHARACTERS = 2_000_000
+"""Maximum length of one text: tokenising takes up to 500 bytes for each character."""
 HEAD_SHARE = 0.25
 """Share of a "head-tail" truncation that is the head: 128 of 510 tokens (Sun et al. 2019, arXiv 1905.05583, 5.3.1)."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ WEIGHTS = "model.safetensors"
 MANIFEST = "zoo.json"
 MAX_BYTES = 64 << 20
 """Maximum size of a manifest in bytes."""
+MAX_DIGITS = 1_000
+"""Maximum length of an integer in a manifest, such as a label."""
 SCHEMA = {
     "entry": dict,
     "task": dict,
@@ -57,7 +60,7 @@ SCHEMA = {
 
 def is_saved(folder: Path) -> bool:
     """Return whether a folder contains a saved model."""
-    return (folder / MANIFEST).is_file()
+    return os.path.isfile(folder / MANIFEST)  # False for a name that is too long
 
 
 def write(
@@ -80,7 +83,7 @@ def write(
 def check_can_be_saved(manifest: Mapping[str, Any]) -> None:
     """Raise ArtefactError if a manifest with these values could not be read back, before the work is done."""
     try:
-        _load_json(json.dumps(manifest, ensure_ascii=False).encode())
+        _load_json(json.dumps(manifest).encode())
     except (ValueError, RecursionError) as error:
         what = f"the model could not be loaded after saving: {error}"
         raise ArtefactError(what, fix="rename the labels (or class folders) and columns of the data") from error
@@ -113,15 +116,17 @@ def _digest(path: Path) -> dict[str, Any]:
 def read(folder: Path) -> dict[str, Any]:
     """Return the manifest of a saved model; raises ArtefactError if it is missing, damaged or of a newer format."""
     path = folder / MANIFEST
-    if not path.is_file():
+    if not is_saved(folder):
         raise ArtefactError(f"{folder} is not a saved model: it has no {MANIFEST}", fix="zoo list, or check the path")
     fix = "save the model again, or restore the folder from a copy"
     try:
         manifest = _parse(path)
     except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(f"{path} cannot be read: {error}", fix=fix) from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+    if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
         raise ArtefactError(f"{path} is not the manifest of a saved model: it has no format number", fix=fix)
+    if manifest["format"] < 1:
+        raise ArtefactError(f"{path} has the format {manifest['format']}; the first one is 1", fix=fix)
     if manifest["format"] > FORMAT:
         raise ArtefactError(
             f"{folder} has format {manifest['format']}, but this version reads formats up to {FORMAT}",
@@ -145,13 +150,13 @@ def _load_json(text: bytes) -> Any:
     if len(text) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES:,} bytes")
     found = json.loads(text.decode("utf-8"), object_pairs_hook=without_twins, parse_int=_bounded_int)
-    json.dumps(found, ensure_ascii=False).encode()  # fails on lone surrogates and on deep nesting
+    json.dumps(found)  # fails on deep nesting
     return found
 
 
 def _bounded_int(text: str) -> int:
-    if len(text) > 20:
-        raise ValueError(f"integer {text:.20}… is too large")
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"integer {text:.20}… has more than {MAX_DIGITS:,} digits")
     return int(text)
 
 
@@ -160,7 +165,7 @@ def _matches(value: Any, schema: Any) -> bool:
     if isinstance(schema, list):
         return isinstance(value, list) and all(_matches(item, schema[0]) for item in value)
     if not isinstance(schema, dict):
-        return isinstance(value, schema)
+        return isinstance(value, schema) and (schema is bool or not isinstance(value, bool))
     if not isinstance(value, dict):
         return False
     if str in schema:

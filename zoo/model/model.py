@@ -58,7 +58,7 @@ class Model:
         self.files = dict(files)
         self.provenance = provenance
         self.pretrained = entry.source is not None
-        self.weights_id = finetuning.digest(provenance)
+        self.weights_id = finetuning.digest({key: value for key, value in provenance.items() if key != "when"})
         self.head: nn.Module | None = None
         self.task: Task | None = None
         self.recipe: Hyperparameters | None = None
@@ -74,7 +74,7 @@ class Model:
         manifest = saved.manifest
         model = cls(saved.entry, saved.backbone, saved.files, manifest["provenance"])
         model.pretrained = True
-        model.weights_id = manifest["files"][artefact.WEIGHTS]["sha256"]
+        model.weights_id = finetuning.digest({"files": manifest["files"], "task": manifest["task"]})
         model.head, model.task, model.recipe, model.summary = saved.head, saved.task, saved.recipe, saved.summary
         model.metrics, model.tested, model.history = manifest["metrics"], manifest["tested"], manifest["history"]
         model.training = manifest["training"]

@@ -163,7 +163,7 @@ def _move_into(staged: Path, target: Path, last: str) -> None:
 
 def _numbered(out: Path) -> Path:
     """Return the first of out-2, out-3, … that does not exist."""
-    number = 2
+    number, out = 2, out if out.name else out.resolve()
     while os.path.lexists(path := out.with_name(f"{out.name}-{number}")):
         number += 1
     return path
