@@ -169,12 +169,48 @@ def test_tensors_of_any_dtype_and_shape_are_read_as_written():
     assert all(torch.equal(again[name], tensor) and again[name].dtype == tensor.dtype for name, tensor in found.items())
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff" * 2000, None])
-def test_a_damaged_entry_is_deleted(damage):
-    path = save("a", torch.arange(4.0))
-    path.write_bytes(path.read_bytes()[:-1] if damage is None else damage)
+def zeros(content: bytes) -> bytes:
+    """Return a file as a power failure leaves it: of full length, with a page of zeros."""
+    return content[:1100] + bytes(len(content) - 1100)
+
+
+def without_digest(content: bytes) -> bytes:
+    return content.replace(b'"sha256"', b'"sha257"')
+
+
+DAMAGE = {
+    "zeros": zeros,
+    "a flipped bit": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+    "another name": lambda content: content.replace(b'"values"', b'"valuez"').replace(b'"pixels"', b'"pixelz"'),
+    "cut": lambda content: content[:-1],
+    "longer": lambda content: content + b"0",
+    "empty": lambda content: b"",
+    "noise": lambda content: b"\xff" * 2000,
+    "no digest": without_digest,
+    "metadata null": lambda content: content[:8] + b'{"__metadata__":null}'.ljust(1016) + content[1024:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_entry_is_deleted_with_a_message(damage, capsys):
+    path = save("a", torch.arange(100.0))
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
     assert cache_file.read(path) is None
     assert not path.exists()
+    assert capsys.readouterr().out == f"cache     {path} is damaged: it is deleted and computed again\n"
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_decoded_images_are_decoded_again(tmp_path, damage):
+    examples, _ = read(pictures.folder(tmp_path / "pictures", 2))
+    cache = store.home() / "cache" / "decoded"
+    first = decode(examples, SPEC, cache, skip_bad=False, advance=lambda count: None)
+    expected = first.flat.clone()
+    del first
+    [path] = cache.iterdir()
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    again = decode(examples, SPEC, cache, skip_bad=False, advance=lambda count: None)
+    assert torch.equal(again.flat, expected)
 
 
 WRITE = """

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import io
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +62,89 @@ def test_a_log_gets_a_plain_line_every_30_seconds(monkeypatch):
         for _ in range(4):
             bar.advance(note="loss 0.5")
     assert log.getvalue() == "tune      2/8  loss 0.5  2 m 0 s left\ntune      4/8  loss 0.5  1 m 20 s left\n"
+
+
+ESCAPED = {
+    "a\x1b[31mb": r"a\x1b[31mb",
+    "a\nb\rc\td": r"a\nb\rc\td",
+    "\x00\x7f\x9b": r"\x00\x7f\x9b",
+    "\u202egnp\u2066\u200f": r"\u202egnp\u2066\u200f",
+    "a\u2028b\u0085c": r"a\u2028b\x85c",
+    "zero\u200bwidth\ufeff": r"zero\u200bwidth\ufeff",
+    "tag\U000e0041": r"tag\U000e0041",
+    "bytes\udcff": r"bytes\udcff",
+}
+
+
+@pytest.mark.parametrize("text", ESCAPED, ids=ascii)
+def test_printable_escapes_what_controls_a_terminal_or_hides_text(text):
+    assert console.printable(text) == ESCAPED[text]
+
+
+@pytest.mark.parametrize("text", ["é", "猫 犬", "שלום", "می‌خواهم", "👩‍👩‍👧", "a\u00a0b", "-> … ━"])
+def test_printable_keeps_text_of_any_script(text):
+    assert console.printable(text) == text
+
+
+@pytest.mark.parametrize("character", ["x", "\x1b", "\U000e0041"])
+def test_printable_leaves_out_the_middle_of_a_long_text(character):
+    shown = console.printable(f"first{character * 10**6}last")
+    assert len(shown) == console.LONGEST
+    assert shown.startswith("first")
+    assert shown.endswith("last")
+
+
+def test_say_line_and_bar_print_foreign_text_as_one_line(monkeypatch, capsys):
+    console.say("data", "a\x1b[2J\nb")
+    console.line("c\u202e\nd")
+    console.document({"label": "\x9b\udcffé"})
+    terminal = Terminal()
+    clock = iter(range(100))
+    monkeypatch.setattr(console.time, "monotonic", lambda: float(next(clock)))
+    with console.to(terminal), console.Bar("tune", 4) as bar:
+        bar.advance(2, "loss\x1b[2J")
+    out = capsys.readouterr().out
+    assert out == 'data      a\\x1b[2J\\nb\nc\\u202e\\nd\n{\n "label": "\\u009b\\udcff\\u00e9"\n}\n'
+    assert terminal.getvalue().count("\x1b") == 2  # its own
+
+
+def test_every_command_prints_through_the_console():
+    """The functions of zoo.console make foreign text printable; nothing else in zoo writes to a standard stream."""
+    root = Path(console.__file__).parent
+    children = {root / "console.py", root / "store" / "convert.py", root / "catalogue" / "import_child.py"}
+    for path in set(root.rglob("*.py")) - children:
+        calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+        assert not {"print", "click.echo", "click.secho"} & {ast.unparse(call.func) for call in calls}, path
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_closed_stream_is_no_error(stream):
+    command = f"{shlex.quote(sys.executable)} -m zoo info native/resnet18.tv_in1k {stream}>&-"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", ["list", "list --json", "info native/resnet18.tv_in1k"])
+def test_a_full_stdout_is_an_error_of_two_lines(words):
+    command = f"{shlex.quote(sys.executable)} -m zoo {words} > /dev/full"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: standard output cannot be written: No space left")
+    assert len(result.stderr.splitlines()) == 2
+
+
+def test_text_that_the_encoding_of_stdout_lacks_is_escaped():
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "zoo", "info", "ü\udcff"]
+    result = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert r"unknown backbone '\xfc\udcff'" in result.stderr
+
+
+def test_a_log_on_a_closed_pipe_ends_no_run():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream, console.to(stream):
+        console.say("data", "9 classes")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)

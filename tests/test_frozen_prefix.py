@@ -21,6 +21,8 @@ from zoo.finetune.recipe import Recipe
 from zoo.finetune.setup import preprocessing
 from zoo.plugin import Backbone, Features, ImageInput
 
+CPU = torch.device("cpu")
+
 CANNOT = {"t5", "mpnet", "deberta-v2", "albert"}
 """The layers of the first three share a position bias, those of albert everything."""
 
@@ -52,11 +54,11 @@ def check(backbone: Backbone, can: bool = True) -> None:
     keys = backbone.module.state_dict().keys()
     replays = 0
     for frozen in range(1, len(backbone.stages)):
-        expected = gradients(backbone, data.batch(order), frozen)
-        features = backbone.module(data.batch(order).inputs).pooled.detach()
+        expected = gradients(backbone, data.batch(order).to(CPU), frozen)
+        features = backbone.module(data.batch(order).to(CPU).inputs).pooled.detach()
         with frozen_prefix(backbone, (data, None, data), frozen, precision="fp32") as replay:
             assert replay.datasets[1] is None
-            batch = replay.datasets[2].batch(order)
+            batch = replay.datasets[2].batch(order).to(CPU)
             found = gradients(backbone, batch, frozen)
             torch.testing.assert_close(backbone.module(batch.inputs).pooled.detach(), features, atol=1e-5, rtol=1e-4)
             assert backbone.module.state_dict().keys() == keys
@@ -65,7 +67,7 @@ def check(backbone: Backbone, can: bool = True) -> None:
         for name in found:
             torch.testing.assert_close(found[name], expected[name], atol=1e-4, rtol=1e-3)
     assert bool(replays) == can
-    torch.testing.assert_close(backbone.module(data.batch(order).inputs).pooled.detach(), features)
+    torch.testing.assert_close(backbone.module(data.batch(order).to(CPU).inputs).pooled.detach(), features)
 
 
 @pytest.mark.parametrize("kind", families.FAMILIES)
@@ -109,12 +111,12 @@ def test_stages_that_cannot_be_replayed_run_each_time(twice, why):
     spec = ImageInput(16, (0.5,) * 3, (0.5,) * 3)
     backbone = Backbone(Around(twice), 3, spec, (("first",), ("second",)))
     data = data_for(backbone)
-    expected = backbone.module(data.batch(torch.arange(4)).inputs).pooled
+    expected = backbone.module(data.batch(torch.arange(4)).to(CPU).inputs).pooled
     with frozen_prefix(backbone, (data,), 1, precision="fp32") as replay:
         assert replay.description.startswith("the 1 frozen stages run each time: ")
         assert why in replay.description
         assert replay.datasets == (data,)
-        torch.testing.assert_close(backbone.module(data.batch(torch.arange(4)).inputs).pooled, expected)
+        torch.testing.assert_close(backbone.module(data.batch(torch.arange(4)).to(CPU).inputs).pooled, expected)
 
 
 def test_frozen_modules_run_once_and_are_restored(pretrained):
@@ -127,7 +129,7 @@ def test_frozen_modules_run_once_and_are_restored(pretrained):
             assert sum(found) <= 5  # four looks at the net, the set
             found.clear()
             for _ in range(3):
-                backbone.module(replay.datasets[0].batch(torch.arange(4)).inputs)
+                backbone.module(replay.datasets[0].batch(torch.arange(4)).to(CPU).inputs)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -141,9 +143,11 @@ def test_large_activations_are_memory_mapped_and_leave_no_file(pretrained, monke
     monkeypatch.setattr("zoo.finetune.features.prefix_activations.IN_MEMORY", 0)
     backbone = zoo.load(pretrained, "cpu").backbone
     data = data_for(backbone)
-    expected = backbone.module(data.batch(torch.arange(4)).inputs).pooled
+    expected = backbone.module(data.batch(torch.arange(4)).to(CPU).inputs).pooled
     with frozen_prefix(backbone, (data,), 2, precision="fp32") as replay:
-        torch.testing.assert_close(backbone.module(replay.datasets[0].batch(torch.arange(4)).inputs).pooled, expected)
+        torch.testing.assert_close(
+            backbone.module(replay.datasets[0].batch(torch.arange(4)).to(CPU).inputs).pooled, expected
+        )
         assert list((tmp_path / "store" / "cache" / "activations").iterdir()) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 
 import pytest
@@ -87,6 +88,19 @@ BROKEN_FILES = {
     "no row": ('\nformat = "x"', "zoo.toml", r"""zoo\.toml:2: \["format"\] format = 'x' is not a row"""),
     "no slash": (f"\n[net]{ROW}", "zoo.toml", r'zoo\.toml:2: \["net"\] is not of the form plugin/name'),
     "dots up": (f'["a/../b"]{ROW}', "zoo.toml", r"is not of the form plugin/name"),
+    "a Cyrillic letter": (
+        f'["n\u0430tive/b"]{ROW}',
+        "zoo.toml",
+        r"is not of the form plugin/name: it has the letter U\+0430 \(cyrillic small letter a\)",
+    ),
+    "a long name": (f'["a/{"b" * 254}"]{ROW}', "zoo.toml", r"is longer than 255 characters"),
+    "half a pair": (r'{"a/b": {"license": "\ud800"}}', "zoo.json", r"zoo\.json:1: .*surrogates not allowed"),
+    "half a pair as name": (r'{"a/\udfff": {}}', "zoo.json", r"zoo\.json:1: .*surrogates not allowed"),
+    "nested JSON": ('{"a/b": ' + "[" * 100_000, "zoo.json", r"zoo\.json:1: maximum recursion depth"),
+    "nested TOML": ("a = " + "[" * 100_000, "zoo.toml", r"zoo\.toml:1: "),
+    "a nested row": ('{"a/b": ' + "[" * 900 + "]" * 900 + "}", "zoo.json", r'"a/b"\] a/b = .* is not a row'),
+    "dots": ("a" + ".a" * 20_000 + " = 1", "zoo.toml", r"zoo\.toml:1: too many dots in a line"),
+    "large TOML": ("#" * (5 << 20), "zoo.toml", r"zoo\.toml: cannot be read: larger than 4,194,304 bytes"),
     "a revision": (f'["a/b@main"]{ROW}', "zoo.toml", r"is not of the form plugin/name"),
 }
 
@@ -109,6 +123,22 @@ def test_a_catalogue_that_is_not_utf8_raises(tmp_path):
 def test_an_unreadable_catalogue_raises(tmp_path):
     with pytest.raises(CatalogueError, match=r"zoo\.toml: cannot be read"):
         read_catalogue(tmp_path / "zoo.toml")
+
+
+def test_only_regular_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    for name in ("pipe.toml", "folder.json", "zero.toml"):
+        with pytest.raises(CatalogueError, match=r"not a regular file|Is a directory") as caught:
+            read_catalogue(tmp_path / name)
+        assert caught.value.fix == f"replace {tmp_path / name} by a small text file"
+
+
+def test_a_deep_value_is_shown_in_part(tmp_path):
+    path = write(tmp_path, '{"a/b": {"dim": ' + "[" * 900 + "]" * 900 + "}}", "zoo.json")
+    with pytest.raises(CatalogueError, match=r"dim = \[\[\[\[\[\[\[\.\.\.\]+: must be a positive integer"):
+        entry_from_row("a/b", {**read_catalogue(path)["a/b"], "modality": "image", "input": {}}, catalogue=path)
 
 
 BROKEN_ROWS = {

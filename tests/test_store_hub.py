@@ -301,7 +301,7 @@ def test_an_http_error_status_without_error_code_is_reported(connect, status, wh
 def test_an_endpoint_that_is_not_a_hub_raises(connect):
     with Hub({"org/net": FILES}, without=frozenset({"X-Repo-Commit"})) as hub:
         connect(hub)
-        with pytest.raises(StoreError, match="the endpoint is not a Hub") as caught:
+        with pytest.raises(StoreError, match="is not that of a Hub: no commit header") as caught:
             store.pull(entry("hf://org/net"))
     assert "unset HF_ENDPOINT" in caught.value.fix
 

@@ -119,12 +119,15 @@ def test_a_local_file_with_a_wrong_hash_raises_and_is_not_kept(folder):
     assert kept() == [[], []]
 
 
-def test_an_unreadable_local_file_raises():
-    """/proc/self/mem is a regular file that cannot be read at offset 0."""
-    with pytest.raises(StoreError, match="/proc/self/mem cannot be read") as caught:
-        store.pull(entry("file:///proc/self", [File("mem")]))
-    assert caught.value.fix == "chmod u+r '/proc/self/mem', then: zoo pull native/net"
-    assert kept() == [[], []]
+def test_an_unreadable_local_file_raises(folder):
+    from zoo.store import sources
+
+    source = entry(folder.as_uri(), [File("config.json")])
+    (remote,) = sources.locate(source, source.files, None)
+    (folder / "config.json").unlink()
+    with pytest.raises(StoreError, match=r"config\.json cannot be read") as caught:
+        next(remote.stream(0))
+    assert caught.value.fix == f"chmod u+r '{folder}/config.json', then: zoo pull native/net"
 
 
 def test_a_package_source_is_located_through_its_distribution(distribution):

@@ -124,7 +124,7 @@ def test_verify_reports_damaged_files_and_pull_repairs_them(hub, zoo, row):
     hub.requests.clear()
     result = zoo("verify", "mine/net")
     assert result.exit_code == 1
-    assert f"damaged   mine/net  model.safetensors  {sha256(WEIGHTS)}" in result.output
+    assert f"damaged    mine/net  model.safetensors  {sha256(WEIGHTS)}" in result.output
     assert "fix: zoo pull mine/net" in result.output
     assert hub.requests == []
     zoo("pull", "mine/net")

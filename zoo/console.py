@@ -1,14 +1,19 @@
-"""Console output: log lines with a topic, and a progress bar on a terminal."""
+"""Console output: printable text, log lines with a topic, results, and a progress bar on a terminal."""
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TextIO
+
+from zoo.errors import ZooError
 
 _stream: TextIO | None = None
 """Output stream; None means the current sys.stdout."""
@@ -16,6 +21,31 @@ _quiet = os.environ.get("RANK", "0") != "0"
 """In distributed training only rank 0 prints."""
 CLEAR = "\r\x1b[2K"
 MEGABYTES = (1e6, " MB")
+LONGEST = 900
+"""Maximum length of a printed value in characters; the middle of a longer one is left out."""
+UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+"""Control, line-breaking, bidirectional and invisible characters, and lone surrogates."""
+
+
+class StdoutError(ZooError):
+    """Standard output cannot be written."""
+
+
+def printable(text: str, longest: int = LONGEST) -> str:
+    """Return text of any origin as one line that is safe on a terminal and in a Markdown file.
+
+    Characters that control a terminal, end a line, or reorder or hide text are escaped: \\x1b, \\n, \\u202e.
+    """
+    shown = UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), _shortened(text, longest))
+    return _shortened(shown, longest)
+
+
+def _shortened(text: str, longest: int) -> str:
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[len(text) - longest + half + 1 :]}"
 
 
 @contextmanager
@@ -41,9 +71,57 @@ def quiet() -> Iterator[None]:
 
 
 def say(topic: str, text: str) -> None:
-    """Print one line: a topic of at most nine letters, then the text."""
+    """Print one line: a topic of at most nine letters, then the text; a stream that is closed or full ends no run."""
     if not _quiet:
-        print(f"{topic:<9} {text}", file=_stream or sys.stdout, flush=True)
+        with suppress(OSError):
+            print(f"{topic:<9} {printable(text)}", file=_stream or sys.stdout, flush=True)
+
+
+def line(text: str = "", *, error: bool = False) -> None:
+    """Print a line of a command's result to stdout, or of an error to stderr. Raises StdoutError if it cannot."""
+    with _writing():
+        print(printable(text, sys.maxsize), file=sys.stderr if error else sys.stdout)
+
+
+def document(value: object) -> None:
+    """Print one JSON document to stdout; all its characters are ASCII. Raises StdoutError if it cannot."""
+    with _writing():
+        print(json.dumps(value, indent=1))
+
+
+def flush() -> None:
+    """Write what stdout buffers. Raises BrokenPipeError if nobody reads it, StdoutError if it is full."""
+    with _writing():
+        sys.stdout.flush()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _discard()
+        if isinstance(error, BrokenPipeError):
+            raise
+        what = f"standard output cannot be written: {error.strerror}"
+        raise StdoutError(what, fix="write to a disk with free space, or to a file with > FILE") from error
+
+
+def _discard() -> None:
+    """Send all later output to the null device, so that Python can flush it at exit."""
+    with open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), sys.stdout.fileno())
+
+
+def open_streams() -> None:
+    """Prepare the standard streams of a command: closed ones are null, and any text can be encoded."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)  # the lowest free number: that of the closed stream
+            setattr(sys, name, open(handle, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def duration(seconds: float) -> str:
@@ -63,7 +141,7 @@ class Bar:
         self.topic, self.total, self.unit, self.done = topic, total, unit, 0
         self.start = self.drawn = time.monotonic()
         self.stream = _stream or sys.stdout
-        self.live = not _quiet and self.stream.isatty()
+        self.live = not _quiet and self.stream is not None and self.stream.isatty()
 
     def __enter__(self) -> Bar:
         return self
@@ -72,7 +150,7 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.live:
-            print(CLEAR, end="", file=self.stream, flush=True)
+            self._draw(CLEAR)
 
     def advance(self, by: int = 1, note: str = "") -> None:
         """Add `by` to the count; redraw at most every 0.1 seconds (every 30 if not on a terminal)."""
@@ -88,11 +166,10 @@ class Bar:
         text = "  ".join(filter(None, (count, note, f"{left} left")))
         if self.live:
             filled = round(24 * share)
-            print(
-                f"{CLEAR}{self.topic:<9} {'━' * filled}{'╌' * (24 - filled)} {text}",
-                end="",
-                file=self.stream,
-                flush=True,
-            )
+            self._draw(f"{CLEAR}{self.topic:<9} {'━' * filled}{'╌' * (24 - filled)} {printable(text)}")
         else:
             say(self.topic, text)
+
+    def _draw(self, text: str) -> None:
+        with suppress(OSError):
+            print(text, end="", file=self.stream, flush=True)

@@ -13,14 +13,26 @@ ZooError
 
 from __future__ import annotations
 
+import re
+
+CREDENTIALS = re.compile(r"(https?://)[^\s/?#]*@", re.IGNORECASE)
+
+
+def without_credentials(text: str) -> str:
+    """Remove user names and passwords from the URLs in a text."""
+    return CREDENTIALS.sub(r"\1", text)
+
 
 class ZooError(Exception):
-    """Base class: `what` describes the failure and quotes the value received, `fix` is a command or an edit."""
+    """Base class: `what` describes the failure and quotes the value received, `fix` is a command or an edit.
+
+    Neither shows the credentials in a URL.
+    """
 
     def __init__(self, what: str, *, fix: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.fix = fix
+        self.what = without_credentials(what)
+        self.fix = without_credentials(fix)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         return f"{self.what}\nfix: {self.fix}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import PluginError
+from zoo_hf import allowed
 
 MODALITIES = {"pixel_values": "image", "input_ids": "text"}
 """Main input name of a model -> modality."""
@@ -41,7 +42,7 @@ def make(name: str, values: Mapping[str, Any], modality: str) -> Any:
     if kind == MASKED_VIT:
         kind, values = "vit", {**values, "model_type": "vit"}
     try:
-        config = CONFIG_MAPPING[kind].from_dict(dict(values))
+        config = CONFIG_MAPPING[kind].from_dict(allowed.hyperparameters(CONFIG_MAPPING[kind], values))
     except Exception as error:  # families validate differently
         said = " ".join(str(error).split())
         raise PluginError(f"{name}: config.json is not a valid {kind} configuration: {said}", fix=ANOTHER) from error

@@ -11,8 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import PluginError
 from zoo.plugin import Features
 from zoo_hf import configs
+
+MAX_BUFFERS = 512 << 20
+"""Maximum size in bytes of the computed buffers of a network, such as causal masks."""
 
 
 def empty(make: Callable[[], Any]) -> Any:
@@ -26,6 +30,10 @@ def empty(make: Callable[[], Any]) -> Any:
         return net
     modules = list(net.modules())
     tables = [(module, name) for module in modules for name in module._non_persistent_buffers_set]
+    size = sum(module._buffers[name].nbytes for module, name in tables if module._buffers[name] is not None)
+    if size > MAX_BUFFERS:
+        what = f"the buffers of {type(net).__name__} would take {size / 1e9:,.1f} GB: its configuration is wrong"
+        raise PluginError(what, fix=configs.ANOTHER)
     for module, name in tables:
         buffer = module._buffers[name]
         module._buffers[name] = None if buffer is None else torch.empty_like(buffer, device="cpu")

@@ -33,11 +33,17 @@ def adapt(model: nn.Module, state: Mapping[str, Tensor]) -> State:
 def _renamed(model: nn.Module, state: Mapping[str, Tensor]) -> State:
     """Rename keys of older checkpoints by the conversion mapping of transformers."""
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, apply_renamings
+    from transformers.core_model_loading import WeightRenaming
 
     model_: Any = model
     renamings = [rule for rule in get_model_conversion_mapping(model_) if isinstance(rule, WeightRenaming)]
-    return {apply_renamings(name, renamings): tensor for name, tensor in state.items()}
+
+    def renamed(key: str) -> str:
+        for rule in renamings:
+            key, _ = rule.rename_source_key(key)
+        return key
+
+    return {renamed(key): tensor for key, tensor in state.items()}
 
 
 def _fitting(state: Mapping[str, Tensor], model: nn.Module, prefix: str) -> State:

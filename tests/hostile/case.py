@@ -134,7 +134,10 @@ def _wait(child: int, deadline: float) -> tuple[int, int]:
 
 
 def serve() -> None:
-    """Answer requests on stdin, one JSON object a line, each in a forked process: {module, name, folder}."""
+    """Answer requests on stdin, one JSON object a line, each in a forked process: {module, name, folder}.
+
+    What is slow to import is loaded once, before any fork: the PRELOAD of a module, a tuple of names.
+    """
     import importlib
 
     import zoo.model.finetuning  # loaded once, before any fork
@@ -144,11 +147,13 @@ def serve() -> None:
     os.dup2(2, 1)
     for line in sys.stdin:
         request = json.loads(line)
+        module = importlib.import_module(request["module"])
+        for name in getattr(module, "PRELOAD", ()):
+            importlib.import_module(name)
         pipe, end = os.pipe()
         if os.fork() == 0:
             os.close(pipe)
             try:
-                module = importlib.import_module(request["module"])
                 case = next(case for case in module.CASES if case.name == request["name"])
                 answer = {"result": vars(run(case, Path(request["folder"])))}
             except BaseException as error:  # noqa: BLE001

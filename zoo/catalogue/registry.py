@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from zoo.catalogue import plugins
-from zoo.catalogue.rows import entry_from_row, read_catalogue, row_from_entry
+from zoo.catalogue.rows import (
+    LONGEST_NAME,
+    entry_from_row,
+    foreign_letter,
+    read_catalogue,
+    read_json,
+    row_from_entry,
+)
 from zoo.errors import CatalogueError, NameNotFound, PluginError, ZooError
 from zoo.plugin import Entry, File, Repository
 
@@ -28,17 +34,19 @@ RECEIPT = ("name", "plugin", "source", "files")
 class _Merged:
     entries: Mapping[str, Entry]  # by name
     labels: Mapping[str, Entry]  # by name and by alias
-    problems: Mapping[str, CatalogueError]  # by plugin
+    problems: Mapping[str, CatalogueError]  # of plugin catalogues, by plugin
+    user_problems: Mapping[str, CatalogueError]  # of user catalogues, by path
 
 
 def rows() -> dict[str, Entry]:
-    """Return all rows by name: core, plugin, then user catalogues. Raises CatalogueError if a file is invalid."""
+    """Return the rows of all valid catalogues by name: core, plugin, then user catalogues."""
     return dict(_merged().entries)
 
 
 def problems() -> dict[str, CatalogueError]:
-    """Return the errors of invalid plugin catalogues by plugin; other catalogues are not affected."""
-    return dict(_merged().problems)
+    """Return the errors of invalid catalogues, by plugin or by path of a zoo.toml; others are not affected."""
+    merged = _merged()
+    return {**merged.problems, **merged.user_problems}
 
 
 def search(
@@ -66,12 +74,17 @@ def search(
 def find(name: str) -> Entry:
     """Return the entry of a full name, an alias or an unambiguous short name, optionally with @revision.
 
-    Raises NameNotFound with the candidates for an ambiguous name, or with the closest names for an unknown one.
+    Raises NameNotFound with the candidates for an ambiguous name, or with the closest names for an unknown one, and
+    CatalogueError if a zoo.toml is invalid: the name may be in it.
     """
     base, at, revision = name.partition("@")
+    if len(name) > 2 * LONGEST_NAME:
+        raise NameNotFound(f"'{name:.40}…' is longer than any name", fix="zoo list")
     merged = _merged(of=base.partition("/")[0])  # fast path: a full name is in the catalogue of its plugin
     if not {name, base} & merged.labels.keys():
         merged = _merged()
+    for problem in merged.user_problems.values():
+        raise problem
     if name in merged.labels:
         return merged.labels[name]
     entry = merged.labels.get(base) or _single(base, _by_suffix(base, merged))
@@ -139,7 +152,7 @@ def _resolve_uncatalogued(name: str, merged: _Merged) -> Entry | None:
         problem = merged.problems[prefix]
         what = f"'{name}' cannot be looked up: the catalogue of plugin '{prefix}' is invalid: {problem.what}"
         raise NameNotFound(what, fix=problem.fix) from problem
-    if not rest or prefix not in plugins.installed():
+    if not rest or not rest.isascii() or prefix not in plugins.installed():
         return None
     return _resolve(prefix, name, rest)
 
@@ -224,7 +237,7 @@ def _not_found(name: str, merged: _Merged) -> NameNotFound:
     nearest = list(dict.fromkeys(close + containing))[:5]
     pattern = re.match(r"[a-z]*", name.rpartition("/")[2].lower())
     stem = pattern[0] if pattern and any(pattern[0] in entry.lower() for entry in merged.entries) else ""
-    what = f"unknown backbone '{name}'; nearest: {', '.join(nearest) or 'none'}"
+    what = f"unknown backbone '{name}'{foreign_letter(name)}; nearest: {', '.join(nearest) or 'none'}"
     return NameNotFound(what, fix=f"zoo list {stem}".strip())
 
 
@@ -240,52 +253,61 @@ def _merged(of: str | None = None) -> _Merged:
 
     User catalogues are read on every call because they may change; core and plugin catalogues are cached.
     """
-    entries: dict[str, Entry] = {}
-    labels: dict[str, Entry] = {}
+    labels = dict(_core_labels(_core_path()))
     problems: dict[str, CatalogueError] = {}
-    found = [_core_rows(_core_path())]
+    user_problems: dict[str, CatalogueError] = {}
     for plugin in plugins.installed().values():
-        if plugin.catalogue is None or of not in (None, plugin.name):
-            continue
+        if plugin.catalogue and of in (None, plugin.name):
+            try:
+                _add(labels, _plugin_labels(plugin.name, plugin.catalogue))
+            except CatalogueError as error:
+                problems[plugin.name] = error
+    for path in _user_paths():
         try:
-            found.append(_plugin_rows(plugin.name, plugin.catalogue))
+            _add(labels, _by_label(_user_rows(path)))
         except CatalogueError as error:
-            problems[plugin.name] = error
-    found.extend(map(_user_rows, _user_paths()))
-    for catalogue in found:
-        for entry in catalogue:
-            entries[entry.name] = entry
-            _add_labels(labels, entry)
-    return _Merged(entries, labels, problems)
+            user_problems[str(path)] = error
+    return _Merged({entry.name: entry for entry in labels.values()}, labels, problems, user_problems)
 
 
-def _add_labels(labels: dict[str, Entry], entry: Entry) -> None:
-    for label in (entry.name, *entry.aliases):
-        if label in labels:
-            first, second = labels[label].catalogue, entry.catalogue
-            what = f"'{label}' is defined twice: in {first} and in {second}"
-            raise CatalogueError(what, fix=f"rename one of the two in {second}")
-        labels[label] = entry
+def _add(labels: dict[str, Entry], catalogue: Mapping[str, Entry]) -> None:
+    """Add a catalogue to the labels, all or nothing. Raises CatalogueError if one of its labels is among them."""
+    for label in labels.keys() & catalogue.keys():
+        raise _defined_twice(label, labels[label], catalogue[label])
+    labels.update(catalogue)
+
+
+def _by_label(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """Return entries by name and alias. Raises CatalogueError if two share one."""
+    labels: dict[str, Entry] = {}
+    for entry in entries:
+        for label in (entry.name, *entry.aliases):
+            if label in labels:
+                raise _defined_twice(label, labels[label], entry)
+            labels[label] = entry
+    return labels
+
+
+def _defined_twice(label: str, first: Entry, second: Entry) -> CatalogueError:
+    what = f"'{label}' is defined twice: in {first.catalogue} and in {second.catalogue}"
+    return CatalogueError(what, fix=f"rename one of the two in {second.catalogue}")
 
 
 @lru_cache(maxsize=1)
-def _core_rows(path: Path) -> tuple[Entry, ...]:
-    return tuple(entry_from_row(name, row, catalogue=path) for name, row in read_catalogue(path).items())
+def _core_labels(path: Path) -> Mapping[str, Entry]:
+    return _by_label(entry_from_row(name, row, catalogue=path) for name, row in read_catalogue(path).items())
 
 
 @lru_cache(maxsize=64)
-def _plugin_rows(plugin: str, path: Path) -> tuple[Entry, ...]:
+def _plugin_labels(plugin: str, path: Path) -> Mapping[str, Entry]:
     with _gc_disabled():
-        entries = tuple(entry_from_row(name, row, catalogue=path) for name, row in read_catalogue(path).items())
+        entries = [entry_from_row(name, row, catalogue=path) for name, row in read_catalogue(path).items()]
     for entry in entries:
         stray = [label for label in (entry.name, *entry.aliases) if not label.startswith(f"{plugin}/")]
         if stray or entry.plugin != plugin:
             what = f"{path}: plugin '{plugin}' may not list '{(stray or [entry.name])[0]}' of plugin '{entry.plugin}'"
             raise CatalogueError(what, fix=f"start its names and aliases with {plugin}/ in {path}")
-    labels: dict[str, Entry] = {}
-    for entry in entries:
-        _add_labels(labels, entry)  # duplicates within one plugin invalidate only that plugin's catalogue
-    return entries
+    return _by_label(entries)
 
 
 @contextmanager
@@ -332,13 +354,13 @@ def _saved_entry(name: str, row: Mapping[str, Any], catalogue: Path) -> Entry:
         )
     document = catalogue.parent / os.path.expanduser(row["saved"]) / "zoo.json"
     try:
-        saved = json.loads(document.read_text(encoding="utf-8"))
+        saved = read_json(document)
         files = [{"path": path, **facts} for path, facts in saved["files"].items()]
         renamed = {**saved["entry"], "name": name, "source": document.parent.resolve().as_uri(), "files": files}
         renamed["aliases"] = row.get("aliases", [])
     except FileNotFoundError as error:
         raise CatalogueError(f"{where}: {document} does not exist", fix=f"delete the row in {catalogue}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"{where}: {document} is damaged: {type(error).__name__}: {error}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = f"{where}: {document} is damaged: {type(error).__name__}: {getattr(error, 'strerror', error)}"
         raise CatalogueError(what, fix=f"save the model again, or delete the row in {catalogue}") from error
     return replace(entry_from_row(name, renamed, catalogue=document), catalogue=str(catalogue))

@@ -9,15 +9,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
+from reprlib import Repr
 from typing import Any
 
 from zoo.errors import CatalogueError
 from zoo.plugin import Entry, File, ImageInput, TextInput
+from zoo.store import regular_file
 from zoo.store.paths import is_inside
 
 Row = Mapping[str, Any]
 SOURCES = ("hf://", "https://", "file://", "package://")
-NAME = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)+")
+NAME = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)+", re.ASCII)
+LONGEST_NAME = 255
+"""Maximum length of a name in characters, as of file names."""
 MAX_RESIZE = 4096
 """Maximum short side in pixels that an image is resized to."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -34,10 +38,10 @@ class _InvalidValue(Exception):
 def read_catalogue(path: Path) -> dict[str, Row]:
     """Return the rows of a .toml or .json file by name, without checking values. Raises CatalogueError if malformed."""
     try:
-        text = path.read_text(encoding="utf-8")
-        rows = json.loads(text) if path.suffix == ".json" else _toml(text)
+        rows = read_json(path) if path.suffix == ".json" else _toml(path)
     except OSError as error:
-        raise CatalogueError(f"{path}: cannot be read: {error.strerror}", fix=f"chmod u+r '{path}'") from error
+        fix = f"chmod u+r '{path}'" if isinstance(error, PermissionError) else f"replace {path} by a small text file"
+        raise CatalogueError(f"{path}: cannot be read: {error.strerror}", fix=fix) from error
     except (ValueError, RecursionError) as error:
         line = _error_line(error, path)
         raise CatalogueError(f"{path}:{line}: {error}", fix=f"edit line {line} of {path}") from error
@@ -47,10 +51,33 @@ def read_catalogue(path: Path) -> dict[str, Row]:
         )
     for name, row in rows.items():
         if not isinstance(row, dict):
-            raise _error(path, name, f"{name} = {row!r} is not a row", f'write a table: ["plugin/{name}"]')
+            raise _error(path, name, f"{name} = {_repr(row)} is not a row", f'write a table: ["plugin/{name}"]')
+        if len(name) > LONGEST_NAME:
+            raise _error(path, name, f"is longer than {LONGEST_NAME} characters", "shorten the name")
         if not NAME.fullmatch(name):
-            raise _error(path, name, "is not of the form plugin/name", "rename it (letters, digits and . _ + - only)")
+            what = f"is not of the form plugin/name{foreign_letter(name)}"
+            raise _error(path, name, what, "rename it (ASCII letters, digits and . _ + - only)")
     return rows
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file of limited size, in which all text can be encoded.
+
+    Raises OSError for a file that is too large or not regular, ValueError or RecursionError for its content.
+    """
+    text = regular_file.read_bytes(path, regular_file.JSON_BYTES).decode("utf-8")
+    found = json.loads(text)
+    if "\\ud" in text or "\\uD" in text:  # maybe half of a surrogate pair
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
+
+
+def foreign_letter(name: str) -> str:
+    """Return a clause on the first letter of a name that is not ASCII and may look as if it was, else nothing."""
+    from unicodedata import name as describe
+
+    letter = next((character for character in name if not character.isascii() and character.isalpha()), None)
+    return "" if letter is None else f": it has the letter U+{ord(letter):04X} ({describe(letter, 'unnamed').lower()})"
 
 
 def entry_from_row(name: str, row: Row, *, catalogue: str | Path) -> Entry:
@@ -58,7 +85,7 @@ def entry_from_row(name: str, row: Row, *, catalogue: str | Path) -> Entry:
     try:
         return _entry(name, row, str(catalogue))
     except _InvalidValue as error:
-        value = f"{error.key} = {row[error.key]!r}: " if error.key in row else ""
+        value = f"{error.key} = {_repr(row[error.key])}: " if error.key in row else ""
         raise _error(Path(catalogue), name, f"{value}{error.rule}", f"edit {error.key}") from error
 
 
@@ -226,10 +253,19 @@ FIELDS: dict[str, Callable[[str, object], Any]] = {
 """Allowed keys of a row, and the function that validates and converts the value."""
 
 
-def _toml(text: str) -> dict[str, Any]:
+def _toml(path: Path) -> dict[str, Any]:
     import tomllib
 
+    text = regular_file.read_bytes(path, regular_file.TOML_BYTES).decode("utf-8")
+    regular_file.check_toml(text)
     return tomllib.loads(text)
+
+
+def _repr(value: object) -> str:
+    """Return the repr of a value, without what is deeper or longer than a message."""
+    short = Repr()
+    short.maxstring = short.maxother = 200
+    return short.repr(value)
 
 
 def _nearest(key: str) -> str:
@@ -242,7 +278,7 @@ def _error(path: Path, name: str, what: str, edit: str) -> CatalogueError:
     """Return the error for a row, with the line of its header (searched only on error, to keep reading fast)."""
     where = str(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = regular_file.read_bytes(path, regular_file.JSON_BYTES).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         lines = []
     for number, line in enumerate(lines, 1):
@@ -256,4 +292,4 @@ def _error_line(error: Exception, path: Path) -> int:
     """Return the line of a parse error: from JSON's lineno, from TOML's message, else the last line."""
     match = re.search(r"at line (\d+)", str(error))
     line = getattr(error, "lineno", None) or (int(match[1]) if match else None)
-    return int(line) if line else path.read_bytes().count(b"\n") + 1
+    return int(line) if line else regular_file.read_bytes(path, regular_file.JSON_BYTES).count(b"\n") + 1

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
-from zoo.errors import ZooError
+from zoo import console
+from zoo.errors import PluginError, ZooError
 
 COMMANDS = {
     "list": "zoo.cli.catalogue:list_",
@@ -45,30 +44,42 @@ class Zoo(click.Group):
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line, with standard streams that take any text."""
+        console.open_streams()
+        return super().main(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; on ZooError print two lines to stderr (with --json: a JSON document), exit with 1."""
         as_json = "--json" in ctx.args  # read here: the error may be raised before the command parses its options
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            console.flush()
             return result
         except ZooError as error:
-            show(error, as_json)
+            show(error, as_json and not isinstance(error, console.StdoutError))
+            ctx.exit(1)
+        except click.ClickException as error:
+            error.message = "\n".join(map(console.printable, error.message.splitlines()))  # type: ignore[misc]
+            raise
+        except SystemExit as error:  # no command of zoo raises it
+            what = f"a plugin or one of its libraries ended the process: SystemExit({console.printable(str(error))})"
+            show(PluginError(what, fix="zoo plugins   (lists them; pip uninstall the one that does)"), as_json)
             ctx.exit(1)
         except BrokenPipeError:  # the reader, such as head, has what it wants
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+            console.line("interrupted", error=True)
             ctx.exit(130)  # 128 + SIGINT, as shells report it
 
 
 def show(error: ZooError, as_json: bool) -> None:
     """Print an error and its fix."""
     if as_json:
-        click.echo(json.dumps({"error": error.what, "fix": error.fix}, ensure_ascii=False))
+        console.document({"error": error.what, "fix": error.fix})
     else:
-        click.echo(f"error: {error.what}\nfix: {error.fix}", err=True)
+        console.line(f"error: {console.printable(error.what)}", error=True)
+        console.line(f"fix: {console.printable(error.fix)}", error=True)
 
 
 def complete_name(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from zoo import console
 from zoo.catalogue import registry
 from zoo.catalogue.rows import row_from_entry
 from zoo.cli import complete_name
@@ -18,6 +18,8 @@ from zoo.plugin import Entry, ImageInput, TextInput
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 MIN_WIDTH = 8
 """Minimum width of the last table column, in characters."""
+LONGEST_CELL = 255
+"""Maximum width of a table column, in characters."""
 SCALES = {"K": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 
 
@@ -51,15 +53,16 @@ def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> N
     found = registry.search(pattern, **filters)
     local = store.pulled(found)
     shown = [entry for entry in found if entry.name in local or not pulled]
+    print_notes()
     if as_json:
         rows = ({**row_from_entry(e), "pulled": e.name in local, "bytes": local.get(e.name)} for e in shown)
-        print_json(list(rows))
+        console.document(list(rows))
         return
     if shown:
         header = ("name", "params", "dim", "input", "licence", "pulled", "pre-trained on")
         print_table([header, *(_cells(entry, local.get(entry.name)) for entry in shown)])
     total = f"{len(shown)} of {len(registry.rows())} backbones"
-    click.echo(total + (f"; {size_text(sum(local.values()))} pulled" if local else ""))
+    console.line(total + (f"; {size_text(sum(local.values()))} pulled" if local else ""))
 
 
 @click.command()
@@ -72,26 +75,28 @@ def info(name: str, as_json: bool) -> None:
     entry = registry.find(name)
     here = store.is_pulled(entry)
     if as_json:
-        print_json({**row_from_entry(entry), "pulled": here, "catalogue": entry.catalogue})
+        console.document({**row_from_entry(entry), "pulled": here, "catalogue": entry.catalogue})
         return
     for topic, text in _details(entry, here):
-        click.echo(f"{topic:<14} {text}")
+        console.line(f"{topic:<14} {console.printable(text)}")
 
 
-def print_json(document: object) -> None:
-    """Print one JSON document."""
-    click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+def print_notes() -> None:
+    """Print the problems of catalogues whose rows are left out, to stderr."""
+    for problem in registry.problems().values():
+        console.line(f"note: {console.printable(problem.what)}; fix: {console.printable(problem.fix)}", error=True)
 
 
 def print_table(table: list[tuple[str, ...]]) -> None:
     """Print rows in aligned columns; on a terminal, truncate the last column to its width, but never the names."""
+    table = [tuple(console.printable(cell, LONGEST_CELL) for cell in row) for row in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     if sys.stdout.isatty():
         excess = sum(widths) + 2 * (len(widths) - 1) - os.get_terminal_size(sys.stdout.fileno()).columns
         widths[-1] = max(min(widths[-1], MIN_WIDTH), widths[-1] - max(0, excess))
     for row in table:
         cells = (_truncate(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+        console.line("  ".join(cells).rstrip())
 
 
 def _truncate(cell: str, width: int) -> str:
@@ -126,8 +131,8 @@ def _input_text(spec: ImageInput | TextInput) -> str:
     return f"{spec.max_length} tokens"
 
 
-def _details(entry: Entry, here: bool) -> Iterable[tuple[str, str]]:
-    """Return the lines of `zoo info` as (topic, text) pairs."""
+def _details(entry: Entry, here: bool) -> Iterator[tuple[str, str]]:
+    """Yield the lines of `zoo info` as (topic, text) pairs."""
     details = {
         "name": entry.name,
         "plugin": entry.plugin,
@@ -142,22 +147,15 @@ def _details(entry: Entry, here: bool) -> Iterable[tuple[str, str]]:
         "metrics": ", ".join(f"{key} {value:g}" for key, value in entry.metrics.items()),
         "options": ", ".join(f"{key}={value}" for key, value in entry.options.items()),
         "source": entry.source or "none: randomly initialised",
-        "files": "\n".join(_file_lines(entry, here)[1:]).replace("\n", "\n" + " " * 15),
-        "pulled": entry.source and ("yes" if here else f"no: zoo pull {entry.name}"),
-        "catalogue": entry.catalogue,
     }
-    return ((topic, text) for topic, text in details.items() if text)
-
-
-def _file_lines(entry: Entry, here: bool) -> list[str]:
-    """Return the source of an entry, then one line for each file."""
-    if not entry.source:
-        return ["nothing to pull: randomly initialised"]
-    lines = [f"{entry.source}" + (" (already pulled)" if here else "")]
-    for file in entry.files:
+    yield from ((topic, text) for topic, text in details.items() if text)
+    for index, file in enumerate(entry.files):
         size = "unknown size" if file.bytes is None else size_text(file.bytes)
-        lines.append(f"{file.path}  {size}" + (f"  sha256 {file.sha256}" if file.sha256 else ""))
-    return lines
+        yield ("" if index else "files", f"{file.path}  {size}" + (f"  sha256 {file.sha256}" if file.sha256 else ""))
+    if entry.source:
+        yield "pulled", "yes" if here else f"no: zoo pull {entry.name}"
+    if entry.catalogue:
+        yield "catalogue", entry.catalogue
 
 
 def size_text(count: int) -> str:

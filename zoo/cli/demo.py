@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -39,4 +38,4 @@ def demo(seeds: int, out: Path, as_json: bool) -> None:
         experiment.table(result)
         console.say("picture", str(experiment.plot(result, out)))
     if as_json:
-        click.echo(json.dumps(result, indent=1))
+        console.document(result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -55,11 +54,11 @@ def doctor(as_json: bool, tune: bool) -> None:
     for finding in examine():
         findings.append(finding)
         if not as_json:
-            click.echo(f"{finding.state:<5} {finding.topic:<15} {finding.seen}")
+            console.line(f"{finding.state:<5} {finding.topic:<15} {console.printable(finding.seen)}")
             if finding.fix:
-                click.echo(f"{'':<5} {'fix:':<15} {finding.fix}")
+                console.line(f"{'':<5} {'fix:':<15} {console.printable(finding.fix)}")
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1, ensure_ascii=False))
+        console.document([asdict(finding) for finding in findings])
     click.get_current_context().exit(int(any(finding.state == "fail" for finding in findings)))
 
 

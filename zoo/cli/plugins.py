@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from zoo import console
 from zoo.catalogue import isolated_import, registry
 from zoo.catalogue.plugins import Installed, installed
-from zoo.cli.catalogue import JSON, print_json, print_table
+from zoo.cli.catalogue import JSON, print_table
 from zoo.errors import PluginError, ZooError
 from zoo.plugin import API
 
@@ -22,13 +23,15 @@ def plugins(as_json: bool) -> None:
     apis = isolated_import.apis(list(found))
     table = [_row(plugin, apis[name]) for name, plugin in found.items()]
     if as_json:
-        print_json(table)
+        console.document(table)
         return
     columns = ("plugin", "distribution", "version", "api", "rows", "state")
     print_table([columns, *(tuple("" if row[key] is None else str(row[key]) for key in columns) for row in table)])
     for row in table:
         if row["problem"]:
-            click.echo(f"\n{row['plugin']}: {row['problem']}\nfix: {row['fix']}")
+            console.line()
+            console.line(console.printable(f"{row['plugin']}: {row['problem']}"))
+            console.line(f"fix: {console.printable(row['fix'])}")
 
 
 @click.group()
@@ -44,7 +47,8 @@ def new(name: str, folder: Path | None) -> None:
     from zoo.testing import scaffold
 
     where = scaffold.new(name, folder)
-    click.echo(f"{where}/\n  pip install --editable '{where}[dev]'\n  zoo list {name}/\n  pytest {where}")
+    for text in (f"{where}/", f"  pip install --editable '{where}[dev]'", f"  zoo list {name}/", f"  pytest {where}"):
+        console.line(text)
 
 
 def _row(plugin: Installed, api: isolated_import.Told) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from zoo import console
 from zoo.catalogue import registry
 from zoo.cli import complete_name
 from zoo.cli.catalogue import JSON, size_text
@@ -29,7 +29,7 @@ def pull(names: tuple[str, ...], dry_run: bool, update: bool, lock: Path | None,
     """
     import sys
 
-    from zoo import console, store
+    from zoo import store
 
     document: dict[str, Any]
     with store.using(lock, update=update), console.to(sys.stderr):
@@ -40,14 +40,15 @@ def pull(names: tuple[str, ...], dry_run: bool, update: bool, lock: Path | None,
             found = store.pull_all(entries)
             document = {name: {path: str(local) for path, local in files.items()} for name, files in found.items()}
     if as_json:
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        console.document(document)
         return
     for entry in entries:
         files: Any = document[entry.name]
-        head = f"{entry.name}  {entry.source or 'nothing to pull: randomly initialised'}"
-        click.echo("\n  ".join((head, *(map(_file_line, files) if dry_run else files.values()))))
+        console.line(f"{entry.name}  {entry.source or 'nothing to pull: randomly initialised'}")
+        for text in map(_file_line, files) if dry_run else files.values():
+            console.line(f"  {text}")
     if dry_run:
-        click.echo(_summary([file for files in document.values() for file in files]))
+        console.line(_summary([file for files in document.values() for file in files]))
 
 
 def _pull_document(entries: list[Entry]) -> dict[str, list[dict[str, Any]]]:
@@ -77,6 +78,9 @@ def _summary(files: list[dict[str, Any]]) -> str:
     )
 
 
+SHOWN = {"size": "wrong size"}
+
+
 @click.command()
 @click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete_name)
 @JSON
@@ -88,15 +92,18 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
     bad = [each for each in checked if each.state != "ok"]
     if as_json:
         rows = [{"name": s.name, "path": s.file.path, "sha256": s.file.sha256, "state": s.state} for s in checked]
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        console.document(rows)
         click.get_current_context().exit(1 if bad else 0)
     for each in bad:
-        click.echo(f"{each.state:<9} {each.name}  {each.file.path}  {each.file.sha256}")
+        console.line(f"{SHOWN.get(each.state, each.state):<10} {each.name}  {each.file.path}  {each.file.sha256}")
+    lost = [each for each in bad if each.state != "size"]
     if bad:
-        again = " ".join(dict.fromkeys(each.name for each in bad))
-        raise StoreError(f"{len(bad)} of {len(checked)} pulled files are missing or damaged", fix=f"zoo pull {again}")
+        again = " ".join(dict.fromkeys(each.name for each in lost or bad))
+        problem = "are missing or damaged" if lost else "have another size than their lock records"
+        fix = f"zoo pull {again}{'' if lost else ' --update'}"
+        raise StoreError(f"{len(lost or bad)} of {len(checked)} pulled files {problem}", fix=fix)
     total = sum({each.file.sha256: each.file.bytes or 0 for each in checked}.values())
-    click.echo(f"{len(checked)} files of {len({s.name for s in checked})} backbones verified, {size_text(total)}")
+    console.line(f"{len(checked)} files of {len({s.name for s in checked})} backbones verified, {size_text(total)}")
 
 
 def _full_names(names: tuple[str, ...]) -> list[str]:
@@ -113,7 +120,7 @@ def rm(names: tuple[str, ...]) -> None:
     """Remove the weights of backbones, except files shared with other backbones."""
     from zoo.store import maintenance
 
-    click.echo(f"freed {size_text(maintenance.remove(_full_names(names)))}")
+    console.line(f"freed {size_text(maintenance.remove(_full_names(names)))}")
 
 
 @click.command()
@@ -129,9 +136,9 @@ def gc(caches: bool) -> None:
     freed = maintenance.collect()
     if caches:
         freed += cached.clear()
-    click.echo(f"freed {size_text(freed)}")
+    console.line(f"freed {size_text(freed)}")
     if caches and (kept := cached.entries()):
-        click.echo(f"kept {size_text(sum(each.bytes for each in kept))} of cached data that is in use or read-only")
+        console.line(f"kept {size_text(sum(each.bytes for each in kept))} of cached data that is in use or read-only")
 
 
 @click.command()
@@ -145,4 +152,4 @@ def convert(source: Path, target: Path) -> None:
     left_out = converter.convert(source, target)
     count = len(read_state(target)[0])
     rest = f"; skipped: {', '.join(left_out)}" if left_out else ""
-    click.echo(f"{target}: {count} tensor{'s' if count != 1 else ''} from {source}{rest}")
+    console.line(f"{target}: {count} tensor{'s' if count != 1 else ''} from {source}{rest}")

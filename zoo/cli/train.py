@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SHOWN = 60
 """Characters of a text that `zoo predict` shows beside its answer."""
+LONGEST_LABEL = 200
+"""Characters of a label that are shown."""
 
 
 def _fields(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -60,10 +62,6 @@ def _columns(command: Any) -> Any:
     label = click.option("--label", help="Column of the labels in a table; by default found by common names.")
     help_input = "Column of the inputs; two, separated by a comma: pairs of texts."
     return click.option("--input", "column", help=help_input)(label(command))
-
-
-def _print(document: object) -> None:
-    click.echo(json.dumps(document, indent=1, ensure_ascii=False))
 
 
 class _WithFields(click.Command):
@@ -158,7 +156,7 @@ def finetune(
         seconds = round(time.monotonic() - start, 2)
         tested = {"test": model.tested} if model.tested else {}
         document = {"metrics": model.metrics, **tested, "strategy": model.recipe.strategy}
-        _print(document | {"seconds": seconds, "out": str(target)})
+        console.document(document | {"seconds": seconds, "out": str(target)})
 
 
 def _part(text: str) -> float | str:
@@ -186,16 +184,18 @@ def evaluate(model: Path, data: str, column: str | None, label: str | None, devi
         strategy = loaded.recipe.strategy if loaded.recipe else None
         seconds = round(time.monotonic() - start, 2)
         document = {"metrics": metrics, "strategy": strategy, "seconds": seconds, "out": str(model)}
-        _print(document | ({"per_class": classes} if classes else {}))
+        console.document(document | ({"per_class": classes} if classes else {}))
         return
     for key, value in metrics.items():
-        click.echo(f"{key:<9} {value:.4f}")
+        console.line(f"{key:<9} {value:.4f}")
     if classes:
-        width = max(len(str(name)) for name in classes)
-        click.echo(f"\n{'class':<{width}}  precision  recall     f1  support")
-        for name, row in classes.items():
+        shown = [(_label(name), row) for name, row in classes.items()]
+        width = max(len(name) for name, _ in shown)
+        console.line()
+        console.line(f"{'class':<{width}}  precision  recall     f1  support")
+        for name, row in shown:
             scores = f"{row['precision']:>9.3f}  {row['recall']:>6.3f}  {row['f1']:>5.3f}  {row['support']:>7.0f}"
-            click.echo(f"{name!s:<{width}}  {scores}")
+            console.line(f"{name:<{width}}  {scores}")
 
 
 @click.command()
@@ -212,12 +212,12 @@ def predict(model: Path, inputs: tuple[str, ...], top: int, device: str, as_json
         answers = loaded.predict([read(item) for item in inputs], top=top)
     if as_json:
         rows = zip(inputs, answers, strict=True)
-        _print([{"input": name, "label": answer.label, "top": _ranked(answer.top)} for name, answer in rows])
+        console.document([{"input": name, "label": answer.label, "top": _ranked(answer.top)} for name, answer in rows])
         return
-    shown = [item if len(item) <= SHOWN else item[: SHOWN - 1] + "…" for item in inputs]
+    shown = [console.printable(item if len(item) <= SHOWN else item[: SHOWN - 1] + "…") for item in inputs]
     width = max(map(len, shown))
     for name, answer in zip(shown, answers, strict=True):
-        click.echo(f"{name:<{width}}  {_answer(answer, ranked=top > 1)}")
+        console.line(f"{name:<{width}}  {_answer(answer, ranked=top > 1)}")
 
 
 def _text(item: str) -> str:
@@ -238,7 +238,11 @@ def _answer(answer: Prediction, *, ranked: bool) -> str:
     """Return a prediction as text; several labels (multilabel, tags) are those predicted, unless ranked."""
     several = isinstance(answer.label, tuple)
     if answer.top and (ranked or not several):
-        return "  ".join(f"{label} {p:.3f}" for label, p in answer.top)
+        return "  ".join(f"{_label(label)} {p:.3f}" for label, p in answer.top)
     if several:
-        return " ".join(map(str, answer.label)) or "(no label)"
-    return f"{answer.label:.4g}" if isinstance(answer.label, float) else str(answer.label)
+        return " ".join(map(_label, answer.label)) or "(no label)"
+    return f"{answer.label:.4g}" if isinstance(answer.label, float) else _label(answer.label)
+
+
+def _label(label: object) -> str:
+    return console.printable(str(label), LONGEST_LABEL)

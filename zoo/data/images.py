@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from zoo.data.image_files import decoded, refusal, skip_hint
 from zoo.errors import DataError
 from zoo.plugin import ImageInput
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-MAX_PIXELS = 200_000_000
-"""Larger images are rejected before decoding: a PNG of a few kB can expand to gigabytes (decompression bomb)."""
+STRIP_PIXELS = 4_000_000
+"""Pixels converted at once: a larger image is converted strip by strip."""
 MAX_ASPECT = 4
 """Maximum ratio of the long to the short side; longer images are centre-cropped, as models see a square."""
 
@@ -27,16 +28,28 @@ def pixels(item: Any, spec: ImageInput, name: str) -> Tensor:
     `item` is a path, a PIL image, an array, a tensor, the bytes of a file, or a dict with "bytes" or "path"; `name`
     identifies it in messages. Raises DataError if it is not an image, is damaged or is too large.
     """
+    try:
+        return _pixels(item, spec, name)
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise nearly all types: struct.error, OverflowError, AttributeError, …
+        raise refusal(name, error) from error
+
+
+def _pixels(item: Any, spec: ImageInput, name: str) -> Tensor:
     import numpy as np
     import torch
 
     if isinstance(item, torch.Tensor):
         item = _from_tensor(item, name)
+    if isinstance(item, dict):  # an undecoded image of the `datasets` library
+        item = item.get("bytes") or item.get("path")
     if isinstance(item, np.ndarray) and _is_ready(item, spec):
         array = item
     else:
-        image = item if _is_pil(item) else _open(item, name)
-        array = np.asarray(_resize(_convert(image, spec.channels, name), spec))
+        encoded = _is_pil(item) or isinstance(item, str | os.PathLike | bytes)
+        with decoded(item, name) if encoded else nullcontext(_from_array(item, name)) as image:
+            array = np.asarray(_resize(_convert(image, spec.channels, name), spec))
     chw = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     return torch.from_numpy(np.array(chw, order="C"))
 
@@ -76,29 +89,6 @@ def _from_tensor(tensor: Tensor, name: str) -> np.ndarray[Any, Any]:
     return array
 
 
-def _open(item: Any, name: str) -> Image:
-    """Open a path, the bytes of a file or an array as a decoded PIL image, with its EXIF orientation applied."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    if isinstance(item, dict):  # an undecoded image of the `datasets` library
-        item = item.get("bytes") or item.get("path")
-    if not isinstance(item, str | os.PathLike | bytes):
-        return _from_array(item, name)
-    if not isinstance(item, bytes) and not Path(item).is_file():
-        raise DataError(f"{item} does not exist or is not a file", fix=f"check the path: ls {Path(item).parent}")
-    try:
-        with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as image:
-            _check_size(image, name)
-            image.load()  # the first frame of an animation
-            return ImageOps.exif_transpose(image)
-    except Image.DecompressionBombError as error:
-        raise _too_large(name, str(error)) from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{name} is not a readable image", fix=_skip_hint(name)) from error
-    except (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, MemoryError) as error:
-        raise DataError(f"{name} is damaged: {error}", fix=_skip_hint(name)) from error
-
-
 def _from_array(item: Any, name: str) -> Image:
     import numpy as np
     from PIL import Image
@@ -113,22 +103,6 @@ def _from_array(item: Any, name: str) -> Image:
     return Image.fromarray(item)
 
 
-def _check_size(image: Image, name: str) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large(name, f"{image.width} x {image.height} pixels")
-
-
-def _too_large(name: str, found: str) -> DataError:
-    return DataError(
-        f"{name} is too large to decode safely: {found}; the limit is {MAX_PIXELS:,} pixels",
-        fix=f"shrink it with an image editor, or {_skip_hint(name)}",
-    )
-
-
-def _skip_hint(name: str) -> str:
-    return f"replace or remove {name}, or let fine-tuning skip unreadable images: skip_bad=true"
-
-
 def _convert(image: Image, channels: int, name: str) -> Image:
     """Convert any mode to 8-bit grey (1 channel) or RGB (3); transparent images are composited on white."""
     from PIL import Image as pil
@@ -138,26 +112,56 @@ def _convert(image: Image, channels: int, name: str) -> Image:
             f"{name}: this backbone takes {channels} channels, and an image file has 1 or 3",
             fix=f"pass uint8 arrays (H, W, {channels}) of the backbone's input size",
         )
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bit(image, name)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = pil.new("RGBA", rgba.size, "white")
-        image = pil.alpha_composite(white, rgba)
-    return image.convert("L" if channels == 1 else "RGB")
+    if image.mode == "LAB":
+        raise DataError(f"{name} has the colour mode LAB, which is not converted", fix=skip_hint(name))
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode == mode and "transparency" not in image.info:
+        return image
+    rows = max(1, STRIP_PIXELS // max(1, image.width))
+    full = _full_scale(image, rows, name)
+    if rows >= image.height:
+        return _flat(image, mode, full)
+    converted = pil.new(mode, image.size)
+    for strip, top in _strips(image, rows):
+        converted.paste(_flat(strip, mode, full), (0, top))
+    return converted
 
 
-def _eight_bit(image: Image, name: str) -> Image:
-    """Scale 16- and 32-bit grey to 8 bits; PIL's conversion would clip all values above 255. DataError for NaN."""
+def _strips(image: Image, rows: int) -> Iterator[tuple[Image, int]]:
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height))), top
+
+
+def _flat(image: Image, mode: str, full: float | None) -> Image:
+    """Convert an image to 8-bit `mode`: composited on white, and scaled from 0 … `full` where that is given."""
     import numpy as np
     from PIL import Image as pil
 
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise DataError(f"{name} has pixels that are NaN or infinite", fix=_skip_hint(name))
-    top = float(values.max(initial=0.0))
-    full = 1.0 if top <= 1 and image.mode == "F" else 255.0 if top <= 255 else 65535.0 if top <= 65535 else top
-    return pil.fromarray((values.clip(0, full) * (255 / full)).round().astype(np.uint8))
+    if full is not None:
+        values = np.asarray(image).astype(np.float64)
+        image = pil.fromarray((values.clip(0, full) * (255 / full)).round().astype(np.uint8))
+    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = pil.alpha_composite(pil.new("RGBA", rgba.size, "white"), rgba)
+    return image.convert(mode)
+
+
+def _full_scale(image: Image, rows: int, name: str) -> float | None:
+    """Return the white of 16-, 32-bit and float grey, None for 8-bit images; raises DataError for NaN.
+
+    PIL's own conversion would clip all values above 255.
+    """
+    import numpy as np
+
+    if not image.mode.startswith("I") and image.mode != "F":
+        return None
+    top = 0.0
+    for strip, _ in _strips(image, rows):
+        values = np.asarray(strip)
+        if not np.isfinite(values).all():
+            raise DataError(f"{name} has pixels that are NaN or infinite", fix=skip_hint(name))
+        top = max(top, float(values.max(initial=0)))
+    return 1.0 if top <= 1 and image.mode == "F" else 255.0 if top <= 255 else 65535.0 if top <= 65535 else top
 
 
 def _resize(image: Image, spec: ImageInput) -> Image:

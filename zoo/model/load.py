@@ -38,7 +38,7 @@ def _saved_folder(name: str | os.PathLike[str]) -> Path | None:
 
 def _load_entry(entry: Entry) -> Model:
     plugin = plugins.load(entry.plugin)
-    files = store.pull(entry)
+    files = store.load(entry)
     if entry.source is None:
         return Model(entry, loader.initialise(plugin, entry, files, seed=0), files, {"backbone": entry.name})
     provenance = {"backbone": entry.name, **(store.receipt(entry.name) or {})}

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from zoo.console import printable
+
+LONGEST_LABEL = 100
+"""Characters of a label that are shown."""
+
 
 def write(manifest: Mapping[str, Any], name: str) -> str:
-    """Return the text of a saved model's README.md."""
+    """Return the text of a saved model's README.md; labels, names and licences cannot add markup to it."""
     entry, task, data = manifest["entry"], manifest["task"], manifest["data"]
     known = task["labels"]
-    labels = ", ".join(f"`{label}`" for label in known[:50])
+    labels = ", ".join(_code(label) for label in known[:50])
     more = f" and {len(known) - 50} more" if len(known) > 50 else ""
     learnt = f"{task['name']} {len(known)} labels: {labels}{more}" if len(known) > 1 else task["name"]
     parts = (
@@ -21,30 +29,43 @@ def write(manifest: Mapping[str, Any], name: str) -> str:
         _leak(data["near_duplicates"], "validation", "training data"),
         _leak(data["test_duplicates"], "test", "training or validation data"),
     )
+    source = entry.get("source") or "random weights"
     measured = "\n".join(filter(None, (*parts, *leaks))) or "Not measured.\n"
     return f"""---
 library_name: zoo
-base_model: {entry["name"]}
-license: {entry.get("license") or "unknown"}
+base_model: {json.dumps(printable(entry["name"]))}
+license: {json.dumps(printable(entry.get("license") or "unknown"))}
 ---
 
-# {name}
+# {_plain(name)}
 
-`{entry["name"]}` fine-tuned to {learnt}.
+{_code(entry["name"])} fine-tuned to {learnt}.
 
-    zoo predict {name} INPUT
+    zoo predict {shlex.quote(printable(name))} INPUT
 
 ## Results
 
 {measured}
 ## Training
 
-- data: {data["origin"]}, {data["train"]:,} training examples, SHA-256 of the data {data["fingerprint"]}
+- data: {_plain(data["origin"])}, {data["train"]:,} training examples, SHA-256 of the data {data["fingerprint"]}
 - strategy: {manifest["recipe"]["strategy"]}, seed {manifest["recipe"]["seed"]}
-- backbone: pretrained on {entry.get("pretrained_on") or "nothing"}, from {entry.get("source") or "random weights"}
+- backbone: pretrained on {_plain(entry.get("pretrained_on") or "nothing")}, from {_plain(source)}
 
 Everything else is in zoo.json.
 """
+
+
+def _plain(text: str) -> str:
+    """Escape what Markdown or HTML would read as markup."""
+    return re.sub(r"([\\`*<>&\[\]])", r"\\\1", printable(text))
+
+
+def _code(text: object) -> str:
+    """Return inline code, between more backticks than the text has in a row."""
+    shown = printable(str(text), LONGEST_LABEL)
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    return f"{fence} {shown} {fence}" if "`" in shown else f"{fence}{shown}{fence}"
 
 
 def _table(metrics: Mapping[str, float], kind: str, count: int) -> str:

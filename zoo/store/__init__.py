@@ -3,6 +3,8 @@
 <home>/blobs/<sha256>   read-only files, one copy for all names and sources
 <home>/tmp/             partial downloads, <sha256>.part; never read except to resume
 <home>/lock.toml        pulled names -> source, commit, files with sizes and hashes, time
+<home>/shared.txt       paths of the shared locks that were used: their files are kept
+<home>/verified-<user>/ blobs whose hash was verified, and what their files looked like then
 """
 
 from __future__ import annotations
@@ -13,10 +15,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.store.paths import home
     from zoo.store.pull_plan import Plan, plan
-    from zoo.store.pulling import Look, is_pulled, look, pull, pull_all, pulled, receipt
+    from zoo.store.pulling import Look, is_pulled, load, look, pull, pull_all, pulled, receipt
     from zoo.store.receipts import using
 
-__all__ = ["Look", "Plan", "home", "is_pulled", "look", "plan", "pull", "pull_all", "pulled", "receipt", "using"]
+__all__ = [
+    "Look",
+    "Plan",
+    "home",
+    "is_pulled",
+    "load",
+    "look",
+    "plan",
+    "pull",
+    "pull_all",
+    "pulled",
+    "receipt",
+    "using",
+]
 
 _MODULES = {"home": "paths", "Plan": "pull_plan", "plan": "pull_plan", "using": "receipts"}
 

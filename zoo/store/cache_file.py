@@ -1,16 +1,22 @@
-"""Files of a cache: safetensors, written tensor by tensor, read memory-mapped and locked as long as a tensor lives."""
+"""Files of a cache: safetensors, written tensor by tensor, read memory-mapped and locked as long as a tensor lives.
+
+The metadata of a file holds the digest of its tensors, so that a file that a crash or a disk damaged is never used.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from math import prod
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
+from zoo.console import say
 from zoo.store import caches, file_locks
 from zoo.weights import safetensors_header
 
@@ -20,6 +26,10 @@ if TYPE_CHECKING:
 
 HEADER = 1024
 """Bytes before the tensors, padded with spaces: the header is written last."""
+BLOCK = 16 << 20
+"""Bytes hashed at once by a thread."""
+DIGEST = "sha256"
+"""Key of the digest in the metadata."""
 DTYPES = {
     "U8": "uint8",
     "I32": "int32",
@@ -33,7 +43,7 @@ DTYPES = {
 
 
 def read(path: Path) -> dict[str, Tensor] | None:
-    """Return the tensors of a file, mapped copy-on-write; None if it is missing or damaged, and then deleted.
+    """Return the tensors of a file, mapped copy-on-write; None if it is missing, or damaged and deleted with a message.
 
     The file is in use, and kept, until the last tensor that shares its memory is gone.
     """
@@ -43,8 +53,9 @@ def read(path: Path) -> dict[str, Tensor] | None:
                 return None
             with suppress(OSError):  # a read-only store
                 os.utime(path)
-            return _tensors(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    except (ValueError, KeyError):
+            return _verified(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    except (ValueError, KeyError, TypeError):
+        say("cache", f"{path} is damaged: it is deleted and computed again")
         with suppress(OSError):
             path.unlink()
     except OSError:
@@ -134,9 +145,10 @@ class Writer:
 
         The file is kept if it is within the size limit; else it is deleted as soon as nothing uses it.
         """
-        header = _header(tensors)
         if self.file is not None:
             try:
+                with mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ) as written:
+                    header = _header(_facts(tensors), written)
                 self.file.seek(0)
                 _write(self.file, header)
                 os.fsync(self.file.fileno())
@@ -147,7 +159,7 @@ class Writer:
                 return found
             except OSError:
                 self._move_to_memory()
-        self.memory[:HEADER] = header
+        self.memory[:HEADER] = _header(_facts(tensors))
         return _tensors(self.memory)
 
     def _move_to_memory(self) -> None:
@@ -168,26 +180,53 @@ def _write(file: IO[bytes], values: bytes | memoryview) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _header(tensors: Mapping[str, tuple[torch.dtype, Sequence[int]]]) -> bytes:
+def _facts(tensors: Mapping[str, tuple[torch.dtype, Sequence[int]]]) -> dict[str, Any]:
+    """Return the header of a safetensors file with these tensors, without metadata."""
     names = {name: dtype for dtype, name in DTYPES.items()}
     facts, end = {}, 0
     for name, (dtype, shape) in tensors.items():
         start, end = end, end + prod(shape) * dtype.itemsize
         dtype_name = names[str(dtype).removeprefix("torch.")]
         facts[name] = {"dtype": dtype_name, "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(facts).encode().ljust(HEADER - 8)
+    return facts
+
+
+def _header(facts: dict[str, Any], written: mmap.mmap | None = None) -> bytes:
+    """Return the first HEADER bytes of a file; with the digest of what was `written` after them."""
+    metadata = {} if written is None else {"__metadata__": {DIGEST: _digest(facts, written, HEADER)}}
+    text = json.dumps(metadata | facts).encode().ljust(HEADER - 8)
     return len(text).to_bytes(8, "little") + text
 
 
-def _tensors(content: mmap.mmap | bytearray) -> dict[str, Tensor]:
+def _digest(facts: dict[str, Any], content: mmap.mmap, start: int) -> str:
+    """Return the SHA-256 of the header and of the SHA-256 of each block from `start` on, computed in threads."""
+    with memoryview(content) as view, ThreadPoolExecutor(os.cpu_count()) as pool:
+        starts = range(start, len(view), BLOCK)
+        parts = pool.map(lambda begin: hashlib.sha256(view[begin : begin + BLOCK]).digest(), starts)
+        return hashlib.sha256(json.dumps(facts).encode() + b"".join(parts)).hexdigest()
+
+
+def _verified(content: mmap.mmap) -> dict[str, Tensor]:
     """Return views of the tensors of a file. Raises ValueError if it is damaged."""
+    length = int.from_bytes(content[:8], "little")
+    text = content[8 : 8 + min(length, safetensors_header.LONGEST)]
+    metadata = safetensors_header.check(text, len(content))
+    facts = json.loads(text)
+    facts.pop("__metadata__", None)
+    if metadata.get(DIGEST) != _digest(facts, content, 8 + length):
+        raise ValueError("the digest does not match")
+    return _tensors(content)
+
+
+def _tensors(content: mmap.mmap | bytearray) -> dict[str, Tensor]:
+    """Return views of the tensors of a file that is not damaged."""
     import torch
 
     length = int.from_bytes(content[:8], "little")
-    text = bytes(content[8 : 8 + min(length, safetensors_header.LONGEST)])
-    safetensors_header.check(text, len(content))
     flat, found = torch.frombuffer(content, dtype=torch.uint8)[8 + length :], {}
-    for name, facts in json.loads(text).items():
+    for name, facts in json.loads(bytes(content[8 : 8 + length])).items():
+        if name == "__metadata__":
+            continue
         start, end = facts["data_offsets"]
         dtype: torch.dtype = getattr(torch, DTYPES[facts["dtype"]])
         values = flat[start:end]

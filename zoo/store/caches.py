@@ -78,6 +78,11 @@ def make_room(needed: int, part: Path | None = None) -> bool:
     return size + needed <= most
 
 
+def clear_parts() -> int:
+    """Delete what killed processes left half-written; returns the bytes freed."""
+    return sum(_delete(entry) for entry in entries() if entry.path.suffix == PART)
+
+
 def clear() -> int:
     """Delete all entries that are not in use; returns the bytes freed."""
     return sum(map(_delete, entries()))

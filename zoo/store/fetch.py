@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import stat
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -13,6 +15,8 @@ from typing import IO
 
 from zoo.errors import StoreError
 from zoo.plugin import File
+from zoo.store import private, verified
+from zoo.store.paths import checked_sha256
 
 Arrived = Callable[[int], None]
 """Progress callback, called with the number of bytes received since the last call."""
@@ -31,7 +35,7 @@ class Remote:
 
     `stream(start)` opens a new stream at byte `start` on each call and raises StoreError on failure. `git` is the git
     blob hash of a small file: SHA-1 of "blob <bytes>", a zero byte and the content. `twins` are local files, from
-    other caches, that may have the same content.
+    other caches, that may have the same content. `mode` is the mode of the blob.
     """
 
     path: str
@@ -42,6 +46,7 @@ class Remote:
     git: str | None = None
     commit: str | None = None
     twins: tuple[Path, ...] = ()
+    mode: int = 0o444
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ def fetch(remote: Remote, claim: Claim, folder: Path, arrived: Arrived) -> File:
         if found := _find_blob(blobs, check):
             return found
         try:
-            return _link_cached(blobs, check, arrived) or _download(part, blobs, check, arrived)
+            return _take_cached(part, blobs, check, arrived) or _download(part, blobs, check, arrived)
         finally:
             if not check.resumable or not _size(part):
                 part.unlink(missing_ok=True)
@@ -116,19 +121,41 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _link_cached(blobs: Path, check: _Check, arrived: Arrived) -> File | None:
-    """Hard-link a file from another local cache into the store after verifying its hash."""
+def _take_cached(part: Path, blobs: Path, check: _Check, arrived: Arrived) -> File | None:
+    """Verify a file from another local cache and hard-link it into the store; copy it if others can write to it."""
+    mine = part.with_suffix(".cached")
     for twin in check.remote.twins:
-        with suppress(OSError, _Mismatch):
-            with twin.open("rb") as file:
+        mine.unlink(missing_ok=True)
+        try:
+            _link_or_copy(twin.resolve(strict=True), mine)
+            with mine.open("rb") as file:
                 size, found, git = hashed(file)
             check.check_content(size, found)
             check.check_git_hash(git)
-            if not (blobs / found).exists():
-                os.link(os.path.realpath(twin), blobs / found)
             arrived(size)
-            return File(check.remote.path, found, size)
+            return _finish(mine, blobs, check, found)
+        except (OSError, _Mismatch):
+            continue
+        finally:
+            mine.unlink(missing_ok=True)
     return None
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    with suppress(OSError):  # another file system
+        if private.is_private(source.stat()):
+            os.link(source, target)
+    if not target.exists():
+        shutil.copyfile(source, target)
+
+
+def _finish(part: Path, blobs: Path, check: _Check, sha256: str) -> File:
+    """Rename a verified file to its hash, read-only, and remember that it is verified."""
+    blob = blobs / checked_sha256(sha256, check.remote.path)
+    os.chmod(part, check.remote.mode)
+    os.replace(part, blob)
+    verified.remember(blob)
+    return File(check.remote.path, sha256, _size(blob))
 
 
 def hashed(source: IO[bytes]) -> tuple[int, str, str]:
@@ -143,7 +170,7 @@ def hashed(source: IO[bytes]) -> tuple[int, str, str]:
 
 def _download(part: Path, blobs: Path, check: _Check, arrived: Arrived) -> File:
     """Download or resume a partial file and rename it to its hash; on a mismatch, retry once from the beginning."""
-    if not check.resumable:
+    if not check.resumable or not _is_own_part(part):
         part.unlink(missing_ok=True)
     try:
         found = _append(part, check, arrived)
@@ -154,14 +181,27 @@ def _download(part: Path, blobs: Path, check: _Check, arrived: Arrived) -> File:
         except _Mismatch as mismatch:
             part.unlink()
             raise mismatch.error from mismatch
-    os.chmod(part, 0o444)
-    os.replace(part, blobs / found)
-    return File(check.remote.path, found, _size(blobs / found))
+    return _finish(part, blobs, check, found)
+
+
+def _is_own_part(part: Path) -> bool:
+    """Return whether a partial file was written by this user alone: no link, and nothing that others can write."""
+    try:
+        found = part.lstat()
+    except OSError:
+        return True
+    return private.is_private(found) and stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+
+
+def _open_part(part: Path) -> IO[bytes]:
+    """Open a partial file to read and append; never the target of a link."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return open(os.open(part, flags, 0o600), "ab+")
 
 
 def _append(part: Path, check: _Check, arrived: Arrived) -> str:
     """Download the missing bytes of a partial file while hashing; verify it and return its SHA-256."""
-    with part.open("ab+") as out, ThreadPoolExecutor(1) as hasher, ThreadPoolExecutor(1) as disk:
+    with _open_part(part) as out, ThreadPoolExecutor(1) as hasher, ThreadPoolExecutor(1) as disk:
         done, digest = _hash_existing(out, arrived)
         flush, flushed = disk.submit(FLUSH, out.fileno()), done
         if check.size is None or done < check.size:
@@ -231,7 +271,10 @@ class _Check:
         return self.sha256 or self.remote.git or hashlib.sha256(self.remote.url.encode()).hexdigest()
 
     def check_metadata(self) -> None:
-        """Raise StoreError before the download if the source's hash or size contradicts the expected one."""
+        """Raise StoreError before the download if a hash is none, or the source contradicts the expected ones."""
+        for sha256 in (self.remote.sha256, self.claim.file.sha256):
+            if sha256 is not None:
+                checked_sha256(sha256, self.remote.path)
         pairs = (
             ("SHA-256", self.remote.sha256, self.claim.file.sha256, ""),
             ("a size of", self.remote.size, self.claim.file.bytes, " bytes"),

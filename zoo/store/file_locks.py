@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -16,12 +16,12 @@ def share(descriptor: int, *, wait: bool = False) -> bool:
     return _lock(descriptor, "LOCK_SH", wait=wait, unsupported=True)
 
 
-def exclude(descriptor: int) -> bool:
-    """Lock an open file exclusively without waiting; False if it is locked, or the file system has no locks.
+def exclude(descriptor: int, *, unsupported: bool = False) -> bool:
+    """Lock an open file exclusively without waiting; False if it is locked, `unsupported` on a file system without.
 
     On NFS the file must be open for writing.
     """
-    return _lock(descriptor, "LOCK_EX", wait=False, unsupported=False)
+    return _lock(descriptor, "LOCK_EX", wait=False, unsupported=unsupported)
 
 
 def _lock(descriptor: int, kind: str, *, wait: bool, unsupported: bool) -> bool:
@@ -47,6 +47,14 @@ def shared(path: Path) -> Iterator[None]:
         yield
 
 
+def hold(path: Path) -> IO[bytes] | None:
+    """Return a file with a shared lock, held until it is garbage; None in a read-only folder."""
+    file = _open(path)
+    if file is not None:
+        share(file.fileno(), wait=True)
+    return file
+
+
 @contextmanager
 def exclusive(path: Path) -> Iterator[bool]:
     """Try to hold an exclusive lock on a file within the block; yields whether nothing else holds one."""
@@ -56,11 +64,14 @@ def exclusive(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes] | None]:
+    file = _open(path)
+    with file or nullcontext():
+        yield file
+
+
+def _open(path: Path) -> IO[bytes] | None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b")
+        return path.open("a+b")
     except OSError:
-        yield None
-        return
-    with file:
-        yield file
+        return None

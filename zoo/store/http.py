@@ -6,6 +6,7 @@ huggingface_hub provides URLs and metadata; file contents are downloaded here, i
 from __future__ import annotations
 
 import http.client
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -43,12 +44,12 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Head of a response: its status, first byte, and the total and body sizes in bytes (None: unknown)."""
+    """Head of a response: its status, first byte, total size in bytes (None: unknown), and whether it marks its end."""
 
     status: int
     first: int
     total: int | None
-    length: int | None
+    ends: bool
 
 
 class Line:
@@ -79,23 +80,35 @@ class Line:
                     return self._parse_response(response, first)
                 self.close()
                 self._current_url = _redirect_target(self._current_url, location)
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
+            raise self._broken(error, reused) from error
+        except (http.client.InvalidURL, ValueError) as error:  # ports, IPv6 and IDNA; headers that are not ASCII
             self.close()
-            wait = 0.0 if reused else None  # servers close idle connections: retry at once
-            raise Broken(f"{type(error).__name__}: {error}", wait) from error
+            raise Refused("cannot be requested: the URL, a redirect, a header or the token is invalid") from error
+        except http.client.HTTPException as error:
+            raise self._broken(error, reused) from error
         raise Refused(f"redirects more than {MAX_REDIRECTS} times")
 
     def read(self, into: memoryview) -> int:
-        """Read the next bytes of the response into a buffer; returns their number, 0 at the end."""
-        assert self._response is not None
+        """Read the bytes that have arrived into a buffer; returns their number, 0 at the end.
+
+        One read of the socket at most, so that a connection that fails loses nothing that was received.
+        """
+        response = self._response
+        assert response is not None
         try:
-            count = self._response.readinto(into)
+            if response.chunked or response.length is None:
+                count = response.readinto(into)
+            else:
+                count = response.fp.readinto1(into[: response.length]) if response.length else 0
+                response.length -= count
         except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise Broken(f"{type(error).__name__}: {error}") from error
-        if count == 0 and self._response.length:
+            raise self._broken(error) from error
+        if count == 0 and response.length:
             self.close()
             raise Broken("the connection was closed before the end of the file")
+        if response.length == 0:
+            response.close()  # the connection can be used again
         return count
 
     def close(self) -> None:
@@ -105,6 +118,11 @@ class Line:
                 self._connection.close()
         self._connection = self._response = None
         self._current_url = self.url
+
+    def _broken(self, error: Exception, reused: bool = False) -> Broken:
+        self.close()
+        wait = 0.0 if reused else None  # servers close idle connections: retry at once
+        return Broken(f"{type(error).__name__}: {error}", wait)
 
     def _request(self, ranged: Mapping[str, str]) -> http.client.HTTPResponse:
         parts = urlsplit(self._current_url)
@@ -129,17 +147,17 @@ class Line:
             wait = retry_after(response.getheader("Retry-After"))
             self.close()
             raise Broken(f"the server returned HTTP status {status}", wait, status)
-        length = None if response.length is None else int(response.length)
+        ends = response.length is not None or response.chunked
         if status == 200:
             self._check_encoding(response)
-            return Answer(status, 0, length, length)
+            return Answer(status, 0, response.length, ends)
         if status == 206:
             self._check_encoding(response)
             first, total = _content_range(response.getheader("Content-Range"))
             if first != requested:
                 self.close()
                 raise Refused(f"returned a range that starts at byte {first}, not {requested}", status)
-            return Answer(status, first, total, length)
+            return Answer(status, first, total, ends)
         redirected = self._current_url != self.url
         self.close()
         if redirected and status in (401, 403, 404, 410):  # signed URLs expire: retry from the original URL
@@ -153,11 +171,25 @@ class Line:
             raise Refused(f"returned Content-Encoding {encoding}, which was not requested", response.status)
 
 
+def is_valid(url: str) -> bool:
+    """Return whether a URL can be requested: http or https, a host, a port in range, nothing that must be quoted."""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        port = 1 if parts.port is None else parts.port
+    except ValueError:
+        return False
+    printable = re.fullmatch(r"[\x21-\x7e]*", parts.path + parts.query) and not re.search(r"[\0-\x20\x7f]", url)
+    return bool(printable and parts.scheme in ("http", "https") and host and port)
+
+
 def _redirect_target(url: str, location: str) -> str:
     target = urljoin(url, location)
     before, after = urlsplit(url), urlsplit(target)
     if after.scheme not in ("http", "https") or (before.scheme, after.scheme) == ("https", "http"):
-        raise Refused(f"redirects to {after.scheme}://{after.hostname}, which is insecure")
+        raise Refused(f"redirects to {after.scheme}://{after.hostname!a:.80}, which is insecure")
+    if not is_valid(target):
+        raise Refused(f"redirects to an invalid URL: {location!a:.80}")
     return target
 
 
@@ -206,13 +238,15 @@ def _credentials(header: str, parts: SplitResult) -> dict[str, str]:
     return {header: f"Basic {b64encode(pair.encode()).decode()}"}
 
 
+RANGE = re.compile(r"\s*bytes\s*([0-9]{1,18})-[0-9]{0,18}(?:/(?:([0-9]{1,18})|\*))?\s*")
+
+
 def _content_range(text: str | None) -> tuple[int, int | None]:
     """Parse a Content-Range header such as `bytes 0-99/1234`: first byte and total size (None: unknown)."""
-    span, _, total = (text or "").removeprefix("bytes").strip().partition("/")
-    first = span.partition("-")[0]
-    if not first.isdecimal():
-        raise Refused(f"returned the invalid Content-Range {text!r}", 206)
-    return int(first), int(total) if total.isdecimal() else None
+    match = RANGE.fullmatch(text or "")
+    if match is None:
+        raise Refused(f"returned the invalid Content-Range {text!a:.80}", 206)
+    return int(match[1]), int(match[2]) if match[2] else None
 
 
 def retry_after(text: str | None) -> float | None:
@@ -225,5 +259,5 @@ def retry_after(text: str | None) -> float | None:
 
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None

@@ -16,13 +16,15 @@ from zoo.errors import StoreError
 from zoo.plugin import Entry, File
 from zoo.store import http, stream, web, xet
 from zoo.store.fetch import Remote
-from zoo.store.paths import is_inside
+from zoo.store.paths import is_inside, is_sha256
 from zoo.store.source_errors import bad_source, row_of
 
 METADATA_WORKERS = 8
 """Concurrent metadata requests."""
 TRIES = 3
 """Attempts per metadata request."""
+LARGEST = 1 << 50
+"""Maximum size of a file in bytes that is believed."""
 Found = TypeVar("Found")
 SOURCE = re.compile(r"hf://(?P<repo>\w[\w.-]*(/\w[\w.-]*)?)(@(?P<revision>\w[\w./-]*))?")
 
@@ -57,15 +59,22 @@ def listing(entry: Entry) -> tuple[tuple[File, ...], str]:
     constants.HF_HUB_DISABLE_TELEMETRY = True
     repo, revision, endpoint = _parse_source(entry)
     api = HfApi(endpoint=endpoint, user_agent=web.agent())
+    url = f"{endpoint or constants.ENDPOINT}/{repo}"
     try:
         found = _retry(lambda: api.model_info(repo, revision=revision, files_metadata=True))
+        files = [File(s.rfilename, s.lfs.sha256 if s.lfs else None, s.size) for s in found.siblings or ()]
     except HFValidationError as error:
         raise bad_source(entry, str(error)) from error
     except (web.transport_error(), OfflineModeIsEnabled) as error:
-        url = f"{endpoint or constants.ENDPOINT}/{repo}"
         raise _explain(entry, repo, revision, "", url, error) from error
-    files = [File(s.rfilename, s.lfs.sha256 if s.lfs else None, s.size) for s in found.siblings or ()]
-    return tuple(file for file in files if is_inside(file.path)), str(found.sha)
+    except Exception as error:  # whatever the library raises for a response that it does not expect
+        raise _not_a_hub(entry, url, f"{type(error).__name__} in the listing") from error
+    for file in files:
+        if not isinstance(file.path, str) or not _is_size(file.bytes):
+            raise _not_a_hub(entry, url, f"the file {file.path!a:.80} of {file.bytes!r:.40} bytes in the listing")
+        if file.sha256 is not None and not is_sha256(file.sha256):
+            raise _not_a_hub(entry, url, f"{file.sha256!a:.80} as SHA-256 of {file.path!a:.80}")
+    return tuple(file for file in files if is_inside(file.path)), _checked_commit(entry, url, found.sha)
 
 
 def _parse_source(entry: Entry) -> tuple[str, str, str | None]:
@@ -75,10 +84,36 @@ def _parse_source(entry: Entry) -> tuple[str, str, str | None]:
     if match is None:
         raise bad_source(entry, "must be hf://organisation/repository or hf://organisation/repository@revision")
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None  # huggingface_hub reads it only at import
-    if endpoint and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", endpoint):
-        what = f"{entry.name}: HF_ENDPOINT={endpoint!r} is not the URL of a Hub"
+    if endpoint and not (re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", endpoint) and http.is_valid(endpoint)):
+        shown = endpoint.rpartition("@")[2]  # without a password, which may be what makes it invalid
+        what = f"{entry.name}: HF_ENDPOINT={shown!a:.200} is not the URL of a Hub"
         raise StoreError(what, fix="export HF_ENDPOINT=https://your.hub, or: unset HF_ENDPOINT")
+    _check_token(entry)
     return match["repo"], match["revision"] or "main", endpoint
+
+
+def _check_token(entry: Entry) -> None:
+    """Raise StoreError for a token that cannot be sent in a header; huggingface_hub does not check it."""
+    from huggingface_hub import get_token
+
+    if not re.fullmatch("[!-~]*", get_token() or ""):
+        what = f"{entry.name}: your token for the Hub has characters other than printable ASCII"
+        raise StoreError(what, fix="export HF_TOKEN=hf_…, or: hf auth login")
+
+
+def _is_size(size: object) -> bool:
+    return size is None or (type(size) is int and 0 <= size <= LARGEST)
+
+
+def _checked_commit(entry: Entry, url: str, commit: object) -> str:
+    if not isinstance(commit, str) or not re.fullmatch("[0-9A-Za-z._-]{1,100}", commit):
+        raise _not_a_hub(entry, url, f"{commit!a:.80} as commit")
+    return commit
+
+
+def _not_a_hub(entry: Entry, url: str, problem: str) -> StoreError:
+    what = f"{entry.name}: the response of {url} is not that of a Hub: {problem}"
+    return StoreError(what, fix="correct HF_ENDPOINT, or: unset HF_ENDPOINT")
 
 
 def _file(entry: Entry, repo: str, revision: str, path: str, endpoint: str | None) -> Remote:
@@ -97,26 +132,38 @@ def _file(entry: Entry, repo: str, revision: str, path: str, endpoint: str | Non
         metadata = _retry(lambda: get_hf_file_metadata(url, endpoint=endpoint, headers=headers))
     except (web.transport_error(), OfflineModeIsEnabled) as error:
         raise _explain(entry, repo, revision, path, url, error) from error
+    except Exception as error:  # whatever the library raises for headers that it does not expect
+        raise _not_a_hub(entry, url, f"{type(error).__name__} in the headers") from error
     if metadata.commit_hash is None:
-        what = f"{entry.name}: the response of {url} has no commit header, so the endpoint is not a Hub"
-        raise StoreError(what, fix="correct HF_ENDPOINT, or: unset HF_ENDPOINT")
-    pinned = hf_hub_url(repo, path, revision=metadata.commit_hash, endpoint=endpoint)
+        raise _not_a_hub(entry, url, "no commit header")
+    if not _is_size(metadata.size):
+        raise _not_a_hub(entry, url, f"a size of {metadata.size!r:.40}")
+    commit = _checked_commit(entry, url, metadata.commit_hash)
+    pinned = hf_hub_url(repo, path, revision=commit, endpoint=endpoint)
     etag = metadata.etag or ""
+    sha256 = etag if is_sha256(etag) else None
+    git = etag if re.fullmatch("[0-9a-f]{40}", etag) else None
+    sent = build_hf_headers(headers=headers)
+    plain = partial(web.read, entry, pinned, sent, metadata.size, bool(sha256 or git))
     offer = xet.offered(metadata, endpoint or constants.ENDPOINT)
     return Remote(
         path,
         pinned,
-        partial(_read, entry, pinned, build_hf_headers(headers=headers), metadata.size, offer),
+        partial(_read, plain, offer, sent, metadata.size),
         size=metadata.size,
-        sha256=etag if re.fullmatch("[0-9a-f]{64}", etag) else None,
-        git=etag if re.fullmatch("[0-9a-f]{40}", etag) else None,
-        commit=metadata.commit_hash,
-        twins=(_cache() / f"models--{repo.replace('/', '--')}" / "blobs" / etag,) if etag.isalnum() else (),
+        sha256=sha256,
+        git=git,
+        commit=commit,
+        twins=(cache() / f"models--{repo.replace('/', '--')}" / "blobs" / etag,) if sha256 or git else (),
     )
 
 
 def _read(
-    entry: Entry, url: str, headers: Mapping[str, str], size: int | None, offer: Any | None, start: int
+    plain: Callable[[int], Generator[memoryview]],
+    offer: Any | None,
+    headers: Mapping[str, str],
+    size: int | None,
+    start: int,
 ) -> Generator[memoryview]:
     """Yield the bytes of a file from `start` on: from xet storage if offered, falling back to plain HTTP."""
     done = start
@@ -126,10 +173,10 @@ def _read(
                 done += len(piece)
                 yield piece
             return
-    yield from web.read(entry, url, headers, size, done)
+    yield from plain(done)
 
 
-def _cache() -> Path:
+def cache() -> Path:
     """Return the cache folder of huggingface_hub."""
     environ = os.environ
     home = environ.get("HF_HOME") or os.path.join(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")

@@ -13,7 +13,8 @@ from typing import Any
 
 from zoo.errors import StoreError
 from zoo.plugin import File
-from zoo.store.paths import home, is_inside
+from zoo.store import regular_file
+from zoo.store.paths import home, is_inside, is_sha256
 
 HEADER = "# Written by zoo: pulled backbones and their file hashes. To accept new files: zoo pull NAME --update\n"
 WAIT = 30.0
@@ -42,7 +43,9 @@ def read(path: Path) -> Mapping[str, Receipt]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror}", fix=f"chmod u+r '{path}'") from error
+        raise StoreError(
+            f"{path}: cannot be read: {error.strerror}", fix=f"chmod u+r '{path}'   (if it is a file)"
+        ) from error
 
 
 def record(path: Path, name: str, receipt: Receipt) -> None:
@@ -59,6 +62,7 @@ def forget(path: Path, names: Sequence[str]) -> None:
 def _change(path: Path, change: Callable[[Mapping[str, Receipt]], Mapping[str, Receipt]], retry: str) -> None:
     import filelock
 
+    path = Path(os.path.realpath(path))  # one mutex and one file, whichever link leads to it
     for folder in (path.parent, home()):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -136,9 +140,11 @@ def _parse(path: Path, changed: int, size: int, inode: int) -> Mapping[str, Rece
     """Parse a lock, cached by mtime, size and inode: listing backbones looks up every name."""
     import tomllib
 
-    raw = path.read_bytes()
+    raw = regular_file.read_bytes(path, regular_file.TOML_BYTES)
     try:
-        tables = tomllib.loads(raw.decode("utf-8"))
+        text = raw.decode("utf-8")
+        regular_file.check_toml(text)
+        tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         match = re.search(r"at line (\d+)", str(error))
         raise _invalid(path, int(match[1]) if match else raw.count(b"\n") + 1, str(error)) from error
@@ -170,7 +176,7 @@ def _file(item: Any) -> File:
     file = File(item["path"], item["sha256"], item["bytes"])
     if not isinstance(file.path, str) or not is_inside(file.path):
         raise ValueError(f"path {file.path!r} must be relative and inside the source")
-    if not isinstance(file.sha256, str) or not re.fullmatch("[0-9a-f]{64}", file.sha256):
+    if not is_sha256(file.sha256):
         raise ValueError(f"sha256 of {file.path} must be 64 lower-case hexadecimal digits, not {file.sha256!r}")
     if not isinstance(file.bytes, int) or isinstance(file.bytes, bool) or file.bytes < 0:
         raise ValueError(f"bytes of {file.path} must be a non-negative integer, not {file.bytes!r}")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import glob
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.console import say
 from zoo.errors import StoreError
 from zoo.plugin import File
-from zoo.store import file_locks, lock
+from zoo.store import caches, file_locks, lock, verified
 from zoo.store import receipts as known
-from zoo.store.fetch import hashed
-from zoo.store.paths import blob, home, pulling
+from zoo.store.paths import blob, home, is_here, pulling
 
 STALE = 24 * 3600.0
 """Seconds after which an unlocked partial download is removed."""
@@ -23,7 +23,7 @@ STALE = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Result of verifying a file of a pulled name: "ok", "missing" or "damaged"."""
+    """Result of verifying a file of a pulled name: "ok", "missing", "damaged", or "size": the lock has another one."""
 
     name: str
     file: File
@@ -42,20 +42,16 @@ def verify(names: Sequence[str] = ()) -> list[Seen]:
     files = {file.sha256: file for receipt in chosen.values() for file in receipt.files}
     with ThreadPoolExecutor(2) as pool:
         states = dict(zip(files, pool.map(_state, files.values()), strict=True))
-    return [Seen(name, file, states[file.sha256]) for name, receipt in chosen.items() for file in receipt.files]
+    seen = [Seen(name, file, states[file.sha256]) for name, receipt in chosen.items() for file in receipt.files]
+    return [replace(each, state="size") if each.state == "ok" and not is_here(each.file) else each for each in seen]
 
 
 def _state(file: File) -> str:
     path = blob(file)
-    try:
-        with path.open("rb") as content:
-            size, sha256, _ = hashed(content)
-    except FileNotFoundError:
-        return "missing"
-    except OSError:
-        return "damaged"
-    if (size, sha256) == (file.bytes, file.sha256):
+    if verified.verify(path):
         return "ok"
+    if not path.exists():
+        return "missing"
     with suppress(OSError):  # a read-only store keeps it
         path.unlink()
     return "damaged"
@@ -68,15 +64,26 @@ def remove(names: Sequence[str]) -> int:
     """
     mine = lock.read(known.own())
     for name in names:
+        if name not in mine and (other := known.read().get(name)):
+            what = f"{name} is recorded in {other.path} alone, for everyone who works there"
+            raise StoreError(what, fix=f"delete the table of {name} from '{other.path}', then: zoo gc")
         _check_pulled(name, mine)
-    candidates = {file for name in names for file in mine[name].files}
-    lock.forget(known.own(), names)
-    return _remove_unreferenced(map(blob, candidates))
+    with _writing():
+        lock.forget(known.own(), names)
+    for path, receipts in ((path, lock.read(path)) for path in known.lock_files()):
+        if kept := [name for name in names if name in receipts]:
+            say("kept", f"the files that {path} records for {', '.join(kept)}")
+    return _remove_unreferenced([blob(file) for name in names for file in mine[name].files])
 
 
 def collect() -> int:
-    """Delete files that no lock references and partial downloads older than a day; returns the bytes freed."""
-    return _remove_unreferenced(_files_in("blobs")) + sum(map(_remove_stale, _files_in("tmp")))
+    """Delete files that no lock references, and what killed processes left; returns the bytes freed."""
+    freed = _remove_unreferenced(_files_in("blobs")) + sum(map(_remove_stale, _files_in("tmp")))
+    beside = (part for path in known.lock_files() for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"))
+    for record in _files_in(verified.folder(home()).name):
+        if not (home() / "blobs" / record.name).exists():
+            _remove(record)
+    return freed + sum(_remove(part) for part in beside if _is_stale(part)) + caches.clear_parts()
 
 
 def _remove_unreferenced(blobs: Iterable[Path]) -> int:
@@ -86,11 +93,21 @@ def _remove_unreferenced(blobs: Iterable[Path]) -> int:
             say("kept", "a pull is running: files that no backbone uses are removed by the next zoo gc")
             return 0
         referenced = {file.sha256 for receipt in known.everywhere() for file in receipt.files}
-        return sum(_remove(path) for path in blobs if path.name not in referenced)
+        return sum(_remove(path) for path in dict.fromkeys(blobs) if path.name not in referenced)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Convert OSError, as in a read-only store, to StoreError."""
+    try:
+        yield
+    except OSError as error:
+        what = f"the store {home()} cannot be changed: {error.strerror or error}"
+        raise StoreError(what, fix=f"chmod -R u+w '{home()}', or leave it to the owner of that folder") from error
 
 
 def _files_in(folder: str) -> Iterator[Path]:
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         yield from sorted((home() / folder).iterdir())
 
 
@@ -99,25 +116,27 @@ def _remove_stale(path: Path) -> int:
     import filelock
 
     guard = path.with_suffix(".lock")
-    with suppress(filelock.Timeout, FileNotFoundError), filelock.FileLock(guard, timeout=0, is_singleton=False):
+    lock_it = filelock.FileLock(guard, timeout=0, is_singleton=False)
+    with _writing(), suppress(filelock.Timeout, FileNotFoundError), lock_it:
         if path.suffix == ".lock":
             if not path.with_suffix(".part").exists():
                 path.unlink(missing_ok=True)
             return 0
-        if abs(time.time() - path.stat().st_mtime) > STALE:
+        if _is_stale(path):
             return _remove(path)
     return 0
 
 
+def _is_stale(path: Path) -> bool:
+    return abs(time.time() - path.lstat().st_mtime) > STALE
+
+
 def _remove(path: Path) -> int:
-    try:
-        size = path.stat().st_size
+    with _writing(), suppress(FileNotFoundError):
+        size = path.lstat().st_size
         path.unlink()
-    except FileNotFoundError:
-        return 0
-    except OSError as error:
-        raise StoreError(f"{path} cannot be removed: {error.strerror}", fix=f"chmod -R u+w '{home()}'") from error
-    return size
+        return size
+    return 0
 
 
 def _check_pulled(name: str, receipts: Mapping[str, lock.Receipt]) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from zoo.errors import StoreError
 from zoo.plugin import File
+
+HEXADECIMAL = frozenset("0123456789abcdef")
 
 
 def home() -> Path:
@@ -16,8 +19,21 @@ def home() -> Path:
 
 
 def blob(file: File) -> Path:
-    """Return the path of a file's blob, whether it exists or not."""
-    return home() / "blobs" / str(file.sha256)
+    """Return the path of a file's blob, whether it exists or not. Raises StoreError if its hash is no SHA-256."""
+    return home() / "blobs" / checked_sha256(file.sha256, file.path)
+
+
+def is_sha256(text: object) -> bool:
+    """Return whether a value is 64 lower-case hexadecimal digits."""
+    return isinstance(text, str) and len(text) == 64 and not {*text} - HEXADECIMAL
+
+
+def checked_sha256(sha256: str | None, path: str) -> str:
+    """Return the SHA-256 of a file, which names its blob. Raises StoreError if it is anything else."""
+    if sha256 is None or not is_sha256(sha256):
+        what = f"{path}: {sha256!r:.80} is not a SHA-256, which has 64 lower-case hexadecimal digits"
+        raise StoreError(what, fix=f"correct the sha256 of {path} where it comes from: its row, mirror or plugin")
+    return sha256
 
 
 def pulling() -> Path:
@@ -26,7 +42,7 @@ def pulling() -> Path:
 
 
 def is_here(file: File) -> bool:
-    """Return whether the blob of a file exists with the right size; its hash was verified when it was created."""
+    """Return whether the blob of a file exists with the right size; loading verifies its hash."""
     try:
         return file.sha256 is not None and blob(file).stat().st_size == file.bytes
     except OSError:

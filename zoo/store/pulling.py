@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from zoo.plugin import Entry, File, TextInput
-from zoo.store import kept_rows, lock, receipts
-from zoo.store.paths import blob, is_here
+from zoo.store import file_locks, kept_rows, lock, receipts, verified
+from zoo.store.paths import blob, is_here, pulling
 from zoo.store.pull_plan import disk_errors, paths, plan
 
 
@@ -25,8 +25,14 @@ def pull(entry: Entry) -> dict[str, Path]:
 def pull_all(entries: Iterable[Entry]) -> dict[str, dict[str, Path]]:
     """Return the local files of several entries by name; missing files are downloaded concurrently.
 
-    Raises StoreError if one entry fails; the others are pulled nevertheless.
+    Raises StoreError if one entry fails; the others are pulled nevertheless. No file is removed meanwhile.
     """
+    receipts.remember_shared()
+    with file_locks.shared(pulling()):
+        return _pull_all([*entries])
+
+
+def _pull_all(entries: Sequence[Entry]) -> dict[str, dict[str, Path]]:
     plans = [plan(entry) for entry in entries]
     files = {each.entry.name: each.files for each in plans}
     if any(each.missing for each in plans):
@@ -40,27 +46,32 @@ def pull_all(entries: Iterable[Entry]) -> dict[str, dict[str, Path]]:
         if each.known.path == receipts.own() and (team := receipts.shared()):
             with disk_errors(each.entry):
                 lock.record(team, each.entry.name, recorded)
-    receipts.remember_shared()
     return {name: {file.path: blob(file) for file in each} for name, each in files.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """File listing of a source at one commit (a zoo.plugin.Repository); small files can be fetched."""
+    """File listing of a source at one commit (a zoo.plugin.Repository); small files can be fetched.
+
+    No file is removed from the store while it exists.
+    """
 
     files: Mapping[str, File]
     entry: Entry
     commit: str | None
     here: bool
+    lock: IO[bytes] | None
 
     def fetch(self, *paths: str) -> dict[str, Path]:
         """Download the given files and return their verified local copies by path. Raises StoreError."""
-        if self.here:
-            return {path: blob(self.files[path]) for path in paths}
-        from zoo.store import transfer
+        found: Iterable[File] = [self.files[path] for path in paths]
+        if not self.here:
+            from zoo.store import transfer
 
-        found = transfer.fetch_some(self.entry, [self.files[path] for path in paths], self.commit)
-        return {file.path: blob(file) for file in found}
+            found = transfer.fetch_some(self.entry, [*found], self.commit)
+        local = {file.path: blob(file) for file in found}
+        verified.check(self.entry.name, local)
+        return local
 
 
 def look(name: str, source: str) -> Look:
@@ -69,13 +80,15 @@ def look(name: str, source: str) -> Look:
     If `name` was pulled from that source, the files in the lock are returned without a request.
     """
     entry = Entry(name, name.partition("/")[0], "text", TextInput((), 1), source=source)
+    held = file_locks.hold(pulling())
     before = receipts.find(entry)
     if before is not None and all(map(is_here, before.receipt.files)):
-        return Look({file.path: file for file in before.receipt.files}, entry, before.receipt.commit, here=True)
-    from zoo.store import sources
+        files, commit, here = before.receipt.files, before.receipt.commit, True
+    else:
+        from zoo.store import sources
 
-    files, commit = sources.listing(entry)
-    return Look({file.path: file for file in files}, entry, commit, here=False)
+        (files, commit), here = sources.listing(entry), False
+    return Look({file.path: file for file in files}, entry, commit, here, held)
 
 
 def pulled(entries: Iterable[Entry]) -> dict[str, int]:
@@ -83,6 +96,13 @@ def pulled(entries: Iterable[Entry]) -> dict[str, int]:
     locked = receipts.read()
     here = ((entry, _pulled_files(entry, locked[entry.name].receipt)) for entry in entries if entry.name in locked)
     return {entry.name: sum(file.bytes or 0 for file in files) for entry, files in here if files}
+
+
+def load(entry: Entry) -> dict[str, Path]:
+    """Return the local files of an entry like `pull`, with the hashes of all files verified. Raises StoreError."""
+    files = pull(entry)
+    verified.check(entry.name, files)
+    return files
 
 
 def is_pulled(entry: Entry) -> bool:

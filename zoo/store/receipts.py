@@ -5,6 +5,8 @@ A zoo.lock is committed to a project's repository, so that a team and its CI use
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -13,8 +15,8 @@ from pathlib import Path
 
 from zoo.errors import StoreError
 from zoo.plugin import Entry
-from zoo.store import lock
-from zoo.store.paths import home
+from zoo.store import file_locks, lock
+from zoo.store.paths import home, pulling
 
 SHARED = "zoo.lock"
 
@@ -119,23 +121,42 @@ def _bare(receipt: lock.Receipt) -> lock.Receipt:
 
 
 def remember_shared() -> None:
-    """Record the path of the shared lock, so that `zoo gc` keeps the files it references."""
-    path, known = shared(), home() / "shared.txt"
-    if path is None or str(path) in (places := _lines(known)):
+    """Record the path of the shared lock, so that `zoo gc` and `zoo rm` keep the files it references.
+
+    Called before a pull: afterwards no `zoo gc` is running that does not know the lock.
+    """
+    path, known = shared(), _projects()
+    if path is None or path in _read_projects():
         return
-    with suppress(OSError):  # a read-only store cannot be collected anyway
+    with file_locks.shared(pulling()), suppress(OSError):  # a read-only store cannot be collected anyway
         known.parent.mkdir(parents=True, exist_ok=True)
-        known.write_text("".join(f"{each}\n" for each in [*places, str(path)]), encoding="utf-8")
+        with known.open("ab", buffering=0) as file:
+            file.write(f"\n{json.dumps(str(path))}\n".encode())  # one write: other processes append as well
 
 
 def everywhere() -> Iterator[lock.Receipt]:
     """Yield the receipts of the user's lock and of all shared locks that were used and still exist."""
-    for path in {own(), *map(Path, _lines(home() / "shared.txt")), *filter(None, [shared()])}:
+    for path in lock_files():
         yield from lock.read(path).values()
 
 
-def _lines(path: Path) -> list[str]:
+def lock_files() -> list[Path]:
+    """Return the paths of the user's lock and of all shared locks that were used."""
+    return list(dict.fromkeys((own(), *_read_projects(), *filter(None, [shared()]))))
+
+
+def _projects() -> Path:
+    return home() / "shared.txt"
+
+
+def _read_projects() -> list[Path]:
+    """Return the recorded paths, one a line: as JSON, or as they are (those of an earlier version)."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        lines = _projects().read_bytes().split(b"\n")
     except OSError:
         return []
+    found = []
+    for line in filter(None, lines):
+        with suppress(ValueError):  # damaged: the next pull in that folder records it again
+            found.append(Path(json.loads(line) if line.startswith(b'"') else os.fsdecode(line)))
+    return found

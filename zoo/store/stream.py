@@ -20,16 +20,20 @@ BLOCK = 1 << 20
 TRIES = 5
 """Attempts without progress before giving up."""
 PAUSE = 0.5
-"""Delay in seconds before the first retry; doubles with each further one."""
+"""Delay in seconds before the first retry; doubles with each further one. A cut body is requested again at once."""
 LONGEST = 60.0
 """Maximum Retry-After in seconds that is honoured; a longer one is an error."""
+UNBOUNDED = "sends neither a size nor a hash, so that a file that is cut off could not be told from a complete one"
 
 
-def stream(url: str, headers: Mapping[str, str], start: int = 0, size: int | None = None) -> Generator[memoryview]:
+def stream(
+    url: str, headers: Mapping[str, str], start: int = 0, size: int | None = None, *, checked: bool = False
+) -> Generator[memoryview]:
     """Yield the bytes of a URL from `start` on, in order; a piece is valid until the next one is requested.
 
-    `size` is the total size in bytes, if known. Without range support the body is read from the beginning on one
-    connection. Raises Broken when all retries have failed, Refused for failures that a retry does not fix.
+    `size` is the total size in bytes, if known. A body that does not mark its end is refused unless the caller has
+    its size or hash `checked`. Without range support the body is read from the beginning on one connection. Raises
+    Broken when all retries have failed, Refused for failures that a retry does not fix.
     """
     line = Line(url, headers)
     try:
@@ -37,7 +41,7 @@ def stream(url: str, headers: Mapping[str, str], start: int = 0, size: int | Non
         answer = _retry(line, lambda: line.get(start, CHUNK + start - 1 if last is None else last))
         total = answer.total if size is None else size
         if answer.status == 200 or total is None:
-            yield from _whole(line, answer, start)
+            yield from _whole(line, answer, start, checked=checked or size is not None)
         elif total - start <= CHUNK:
             yield from _part(line, answer, start, total)
         else:
@@ -59,11 +63,19 @@ def _retry(line: Line, request: Callable[[], Answer], tried: int = 0) -> Answer:
             time.sleep(PAUSE * 2 ** (tried - 1) if error.wait is None else error.wait)
 
 
-def _whole(line: Line, answer: Answer, start: int) -> Generator[memoryview]:
+def _pause(tried: int) -> None:
+    """Wait before a body that broke is requested again: not at all if it was the first time since the last byte."""
+    if tried > 1:
+        time.sleep(PAUSE * 2 ** (tried - 2))
+
+
+def _whole(line: Line, answer: Answer, start: int, *, checked: bool) -> Generator[memoryview]:
     """Yield the bytes from `start` on without range requests: read from byte 0, and start over after a failure."""
     block = memoryview(bytearray(BLOCK))
     done, position, tried = start, answer.first, 0
     while True:
+        if not checked and not (answer.status == 200 and answer.ends):
+            raise Refused(UNBOUNDED, answer.status)
         try:
             count = line.read(block)
             if count == 0:
@@ -73,6 +85,7 @@ def _whole(line: Line, answer: Answer, start: int) -> Generator[memoryview]:
             if tried >= TRIES:
                 raise
             line.close()
+            _pause(tried)
             answer = _retry(line, lambda: line.get(), tried)
             position = answer.first
             continue
@@ -105,6 +118,7 @@ def _fill(line: Line, into: memoryview, start: int, answer: Answer | None = None
             tried += 1
             if tried >= TRIES:
                 raise
+            _pause(tried)
             answer = None
             continue
         if count == 0:

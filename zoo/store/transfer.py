@@ -13,9 +13,9 @@ from pathlib import Path
 from zoo.console import MEGABYTES, Bar, say
 from zoo.errors import StoreError
 from zoo.plugin import Entry, File
-from zoo.store import file_locks, kept_rows, lock, receipts, sources
+from zoo.store import kept_rows, lock, receipts, sources
 from zoo.store.fetch import Arrived, Claim, Remote, fetch
-from zoo.store.paths import home, is_here, pulling
+from zoo.store.paths import home, is_here
 from zoo.store.pull_plan import Plan, disk_errors
 
 FILES = 2
@@ -39,7 +39,7 @@ def _with_metadata(file: File, remote: Remote | None) -> File:
 
 def fetch_some(entry: Entry, files: Sequence[File], commit: str | None) -> list[File]:
     """Download small files of an entry at one commit, without progress output and without recording them in a lock."""
-    remotes = sources.locate(entry, [file.path for file in files], commit)
+    remotes = sources.locate(entry, files, commit)
     with disk_errors(entry):
         claims = [Claim(file, entry.name, "the listing", f"zoo pull {entry.name} --update") for file in files]
         return [fetch(remote, claim, home(), lambda count: None) for remote, claim in zip(remotes, claims, strict=True)]
@@ -53,7 +53,6 @@ def fetch_all(plans: Sequence[Plan]) -> dict[str, tuple[File, ...]]:
     errors: list[StoreError] = []
     files: dict[str, tuple[File, ...]] = {}
     with (
-        file_locks.shared(pulling()),
         Bar("pull", sum(job.remote.size or 0 for job in jobs), MEGABYTES) as bar,
         _Downloads(jobs, bar.advance) as downloads,
     ):
@@ -74,7 +73,7 @@ def _locate(plan: Plan) -> list[Remote]:
     if not plan.missing:
         return []
     commit = plan.known.receipt.commit if plan.known else None
-    return sources.locate(plan.entry, [file.path for file in plan.missing], commit)
+    return sources.locate(plan.entry, plan.missing, commit)
 
 
 def _pairs(plan: Plan, remotes: Sequence[Remote]) -> list[tuple[Remote, File]]:

@@ -8,31 +8,41 @@ from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from urllib.parse import quote
 
-from zoo.errors import StoreError
-from zoo.plugin import Entry
+from zoo.errors import StoreError, without_credentials
+from zoo.plugin import Entry, File
 from zoo.store import http, stream
 from zoo.store.fetch import Remote
-from zoo.store.source_errors import bad_source
+from zoo.store.source_errors import bad_source, row_of
 
 REACH_TIMEOUT = 5.0
 """Timeout in seconds of the connectivity check."""
 OFFLINE = ("ZOO_OFFLINE", "HF_HUB_OFFLINE")
 
 
-def locate(entry: Entry, paths: Sequence[str]) -> list[Remote]:
+def locate(entry: Entry, files: Sequence[File]) -> list[Remote]:
     """Return the files of an https:// source, without metadata."""
     check_online(entry)
     source = entry.source or ""
-    if not re.fullmatch(r"https://[\w.-]+(:\d+)?(/[^\s?#]*)?", source):
-        raise bad_source(entry, "must be https://host/folder")
-    urls = {path: f"{source.rstrip('/')}/{quote(path)}" for path in paths}
-    return [Remote(path, url, partial(read, entry, url, {"User-Agent": agent()}, None)) for path, url in urls.items()]
+    if not re.fullmatch(r"https://[\w.-]+(:\d+)?(/[^\s?#]*)?", source) or not http.is_valid(source):
+        raise bad_source(entry, "must be https://host/folder, in ASCII but for the host")
+    headers = {"User-Agent": agent()}
+    remotes = []
+    for file in files:
+        url = f"{source.rstrip('/')}/{quote(file.path)}"
+        checked = file.sha256 is not None or file.bytes is not None
+        remotes.append(Remote(file.path, url, partial(read, entry, url, headers, None, checked)))
+    return remotes
 
 
-def read(entry: Entry, url: str, headers: Mapping[str, str], size: int | None, start: int) -> Generator[memoryview]:
-    """Yield the bytes of a URL from `start` on; credentials are sent only to its origin. Raises StoreError."""
+def read(
+    entry: Entry, url: str, headers: Mapping[str, str], size: int | None, checked: bool, start: int
+) -> Generator[memoryview]:
+    """Yield the bytes of a URL from `start` on; credentials are sent only to its origin. Raises StoreError.
+
+    `checked` says that the caller checks its size or hash; a body that does not mark its end is refused otherwise.
+    """
     try:
-        yield from stream.stream(url, headers, start, size)
+        yield from stream.stream(url, headers, start, size, checked=checked)
     except http.Refused as error:
         raise refused(entry, url, str(error), error.status) from error
     except http.Broken as error:
@@ -65,6 +75,8 @@ def forbidden() -> list[str]:
 def refused(entry: Entry, url: str, said: str, status: int | None) -> StoreError:
     """Return the error for a final failure, with the message `said`."""
     fix = f"zoo pull {entry.name}   (retry later)"
+    if said == stream.UNBOUNDED:
+        fix = f"add sha256 or bytes to the file in {row_of(entry)}"
     if status in (401, 403, 404, 410):
         fix = f"check source and files: zoo info {entry.name}"
     return StoreError(f"{entry.name}: {url} {said}", fix=fix)
@@ -98,13 +110,14 @@ def reach() -> tuple[str, str | None]:
     from huggingface_hub import constants
 
     url = os.environ.get("HF_ENDPOINT", "").rstrip("/") or str(constants.ENDPOINT)
+    shown = without_credentials(url)
     line = http.Line(url, {"User-Agent": agent()}, timeout=REACH_TIMEOUT)
     try:
         line.get()
     except http.Broken as error:
-        return url, str(error)
+        return shown, str(error)
     except http.Refused as error:
-        return url, None if error.status else str(error)
+        return shown, None if error.status else str(error)
     finally:
         line.close()
-    return url, None
+    return shown, None

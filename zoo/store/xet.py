@@ -11,6 +11,8 @@ from collections.abc import Generator, Mapping
 from functools import cache
 from typing import Any
 
+from zoo.store.paths import is_sha256
+
 LEAST = 8 << 20
 """Minimum missing bytes for which xet storage is used; smaller downloads are not worth the extra requests."""
 SETTINGS = {
@@ -39,6 +41,8 @@ def offered(metadata: Any, origin: str) -> Any | None:
 
     data = getattr(metadata, "xet_file_data", None)
     if data is None or constants.HF_HUB_DISABLE_XET or not data.refresh_route.startswith(f"{origin}/"):
+        return None
+    if not is_sha256(data.file_hash):  # not a SHA-256, but as long
         return None
     return data if (metadata.size or 0) >= LEAST and _session(os.getpid()) else None
 

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from zoo.errors import PluginError, WeightsError, ZooError
 from zoo.plugin import Backbone, Classifier, Entry, ImageInput, Plugin, TextInput
+from zoo.weights.guard import guarded
 from zoo.weights.safetensors_file import FORMAT, read_state
 
 
@@ -24,10 +25,11 @@ def load(plugin: Plugin, entry: Entry, files: Mapping[str, Path]) -> Backbone:
     file. Raises WeightsError if keys or shapes do not match exactly, PluginError if the plugin violates the API.
     """
     state = _pretrained(plugin, entry, files)
-    backbone = _build(plugin, entry, files, "meta")
+    backbone = _build(plugin, entry, files, "meta", tensors=len(state))
+    _complete(backbone.module, state, entry)  # before anything of the sizes in a configuration is allocated
     lazy = not _needs_values(backbone.module)
     if not lazy:
-        backbone = _build(plugin, entry, files, "cpu")
+        backbone = _build(plugin, entry, files, "cpu", tensors=len(state))
     _fill(backbone.module, state, entry, assign=lazy)
     meta = _on_meta(backbone.module)
     if meta:
@@ -41,7 +43,7 @@ def load(plugin: Plugin, entry: Entry, files: Mapping[str, Path]) -> Backbone:
 
 def initialise(plugin: Plugin, entry: Entry, files: Mapping[str, Path], seed: int) -> Backbone:
     """Return the backbone of an entry with random weights from `seed`; the global RNG state is not changed."""
-    backbone = _build(plugin, entry, files, "cpu", seed)
+    backbone = _build(plugin, entry, files, "cpu", seed=seed)
     backbone.module.float()
     return backbone
 
@@ -58,7 +60,7 @@ def classifier(plugin: Plugin, entry: Entry, files: Mapping[str, Path], dim: int
             if _is_saved_model(path, metadata):
                 return None
             state.update(tensors)
-    found = plugin.classifier(entry, state, files) if state else None
+    found = _classifier(plugin, entry, state, files) if state else None
     if found is None or found.weight.shape[-1] != dim:  # another dim: a classifier on features that are not pooled
         return None
     classes = len(found.labels)
@@ -67,6 +69,17 @@ def classifier(plugin: Plugin, entry: Entry, files: Mapping[str, Path], dim: int
         what = f"{_label(entry)}: classifier() of {entry.name} has {classes} labels, but weight and bias {shapes}"
         raise PluginError(what, fix="report it to the plugin's author; task=… and custom labels are not affected")
     return Classifier(found.labels, found.weight.float(), found.bias.float())
+
+
+def _classifier(plugin: Plugin, entry: Entry, state: Mapping[str, Tensor], files: Mapping[str, Path]) -> Any:
+    try:
+        with guarded(f"{_label(entry)}: classifier() of {entry.name}", len(state)):
+            return plugin.classifier(entry, state, files)
+    except ZooError:
+        raise
+    except Exception as error:
+        what = f"{_label(entry)}: classifier() failed on {entry.name}: {type(error).__name__}: {error}"
+        raise PluginError(what, fix="report it to the plugin's author; other backbones are not affected") from error
 
 
 def check_stages(backbone: Backbone, label: str = "the backbone") -> None:
@@ -114,7 +127,8 @@ def _is_saved_model(path: Path, metadata: Mapping[str, str]) -> bool:
 
 def _adapt(plugin: Plugin, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]) -> dict[str, Tensor]:
     try:
-        adapted = plugin.adapt(entry, state, files)
+        with guarded(f"{_label(entry)}: adapt() of {entry.name}", len(state)):
+            adapted = plugin.adapt(entry, state, files)
     except ZooError:
         raise
     except Exception as error:
@@ -125,11 +139,17 @@ def _adapt(plugin: Plugin, entry: Entry, state: dict[str, Tensor], files: Mappin
     return adapted
 
 
-def _build(plugin: Plugin, entry: Entry, files: Mapping[str, Path], device: str, seed: int = 0) -> Backbone:
-    """Build the model with the plugin on a device and validate the result; the global RNG state is restored."""
+def _build(
+    plugin: Plugin, entry: Entry, files: Mapping[str, Path], device: str, *, tensors: int | None = None, seed: int = 0
+) -> Backbone:
+    """Build the model with the plugin on a device and validate the result; the global RNG state is restored.
+
+    `tensors` is the number of tensors in its weights, of which a network has few modules; None: without weights.
+    """
     try:
         initialisation = _SkipInitialisation() if device == "meta" else nullcontext()
-        with torch.random.fork_rng(devices=[]), torch.device(device), initialisation:
+        guard = guarded(f"{_label(entry)}: build() of {entry.name}", tensors)
+        with guard, torch.random.fork_rng(devices=[]), torch.device(device), initialisation:
             torch.default_generator.manual_seed(seed)  # only the CPU generator, which fork_rng restores
             backbone: Any = plugin.build(entry, files)
     except ZooError:
@@ -208,8 +228,8 @@ def _tie(module: nn.Module, groups: Iterable[Sequence[str]]) -> None:
             setattr(module.get_submodule(parent), attribute, parameter)
 
 
-def _fill(module: nn.Module, state: dict[str, Tensor], entry: Entry, *, assign: bool) -> None:
-    """Load a state dict with strict keys and shapes; for tied parameters one of the names suffices."""
+def _complete(module: nn.Module, state: dict[str, Tensor], entry: Entry) -> None:
+    """Raise WeightsError unless keys and shapes match; names of tied parameters that are missing are added."""
     expected = {k: v for k, v in module.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
     present = {id(expected[name]): state[name] for name in state.keys() & expected.keys()}
     state |= {name: present[id(tied)] for name, tied in expected.items() if name not in state and id(tied) in present}
@@ -229,6 +249,10 @@ def _fill(module: nn.Module, state: dict[str, Tensor], entry: Entry, *, assign: 
         what = f"{entry.name}: the weights do not match the model ({len(expected)} tensors). {problems}"
         fix = f"zoo info {entry.name}   (check its source and files; keys are renamed by adapt() of {_label(entry)})"
         raise WeightsError(what, fix=fix)
+
+
+def _fill(module: nn.Module, state: dict[str, Tensor], entry: Entry, *, assign: bool) -> None:
+    """Load a complete state dict."""
     tied = _tied(module) if assign else []
     try:
         module.load_state_dict(state, strict=True, assign=assign)

@@ -17,10 +17,9 @@ from zoo.data.datasets import Batch, Dataset
 from zoo.data.sampler import sequential_batches
 from zoo.finetune.features.prefix_units import Leaf, Unit, text_length
 from zoo.finetune.freezing import eval_mode
-from zoo.finetune.inference import BATCH_SIZE
+from zoo.finetune.inference import BATCH_SIZE, each_batch
 from zoo.finetune.network import autocast
 from zoo.finetune.runtime.torch_internals import tree_flatten
-from zoo.finetune.runtime.workers import parallel
 from zoo.plugin import Backbone
 from zoo.store import cache_file
 
@@ -59,17 +58,17 @@ def _fill(backbone: Backbone, unit: Unit, data: Dataset, on_disk: bool, precisio
     device = next(backbone.module.parameters()).device
     hook = unit.module.register_forward_hook(lambda _, __, output: setattr(recorded, "leaves", tree_flatten(output)[0]))
 
-    def compute(indices: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def compute(batch: Batch) -> list[Tensor]:
         with torch.inference_mode(), autocast(device, precision):
-            backbone.module(data.batch(indices).to(device).inputs)
-            return indices, [leaf.cpu() for leaf in recorded.leaves if isinstance(leaf, Tensor)]
+            backbone.module(batch.inputs)
+            return [leaf for leaf in recorded.leaves if isinstance(leaf, Tensor)]
 
     try:
         with eval_mode(backbone.module):
             batches = sequential_batches(len(data), BATCH_SIZE, data.lengths)
-            for indices, tensors in parallel(compute, batches, device):
+            for indices, _, tensors in each_batch(compute, data, batches, device):
                 for leaf, buffer, tensor in zip(unit.leaves, buffers, tensors, strict=True):
-                    _write(leaf, buffer, tensor, indices, begins)
+                    _write(leaf, buffer, tensor.cpu(), indices, begins)
                 bar.advance(len(indices))
     finally:
         hook.remove()
