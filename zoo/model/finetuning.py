@@ -66,7 +66,7 @@ class Trainable(Protocol):
 
 def finetune(model: Trainable, request: Request, folder: Path | None, checkpoints: Checkpointer) -> None:
     """Carry out a request, save to `folder`, and report on the way."""
-    with distributed.process_group(), one_thread_each():
+    with distributed.process_group(model.device), one_thread_each():
         start = time.monotonic()
         data = setup.read_data(request, model.entry)
         identity = _identity(model, request, data)
