@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 from torch.utils._pytree import tree_map
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "second"
 aten = torch.ops.aten
@@ -30,7 +30,7 @@ _libraries: list[torch.library.Library] = []
 
 
 class Wait(NamedTuple):
-    """The host waited for the device: to "read" values, or to "write" them in a copy that blocks; `place` is the line."""
+    """The host waited: to "read" values, or to "write" them in a copy that blocks; `place` is the line of code."""
 
     kind: str
     operation: str
@@ -83,6 +83,7 @@ def install() -> None:
     every.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     for name in VIEWS:
         some.impl(name, torch.library.get_kernel(f"aten::{name}", "CPU").call_boxed, "PrivateUse1", with_keyset=True)
+    some.impl("mse_loss", partial(_run, aten.mse_loss.default), "PrivateUse1")  # else its output would be resized
     some.impl("convolution_overrideable", partial(_run, aten.convolution.default), "PrivateUse1")
     some.impl("convolution_backward_overrideable", _convolution_backward, "PrivateUse1")
     some.impl("_copy_from", _copy_from, "PrivateUse1")
@@ -138,7 +139,7 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     if name in READS or (name in INDEXING and masks):
         _note("read", name)
     fresh = set()
-    for key in _outputs(op):  # may be resized, which shared memory cannot be
+    for key in _outputs(op):  # an empty one may be resized, which shared memory cannot be
         original = kwargs[key]
         named[key] = torch.empty_strided(original.shape, original.stride(), dtype=original.dtype)
         originals[id(named[key])] = original
