@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="tiny nets, few steps")
     parser.add_argument("--only", nargs="+", help="run only these parts: agree, images, texts, features, peers")
     given = parser.parse_args()
-    scale, few = (SMALL, 2) if given.small else (LARGE, 30)
+    scale, few = (SMALL, 2) if given.small else (LARGE, 20)
     parts = {"agree": agreement, "images": images, "texts": texts, "features": features, "peers": peers}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
