@@ -171,14 +171,14 @@ def test_file_name_outside_the_folder_raises(saved):
 @pytest.mark.parametrize("label", [10**20, 10**900, "\udcff", "\ud800", "\x1b[2J\n", True])
 def test_any_label_is_read_as_it_was_saved(tmp_path, label):
     manifest = MANIFEST | {"task": {"labels": [label]}}
-    artefact.check_can_be_saved(manifest)
+    assert artefact.as_read(manifest) == manifest
     saved = artefact.write(tmp_path / "model", STATE, manifest, "", {})
     assert artefact.read(saved)["task"] == {"labels": [label]}
 
 
-def test_a_label_that_cannot_be_read_raises_before_the_work():
-    with pytest.raises(ArtefactError, match=r"has more than 1,000 digits\nfix: rename the labels"):
-        artefact.check_can_be_saved({"labels": [10**1000]})
+def test_a_label_that_cannot_be_read_raises():
+    with pytest.raises(ValueError, match="has more than 1,000 digits"):
+        artefact.as_read({"labels": [10**1000]})
 
 
 @pytest.mark.parametrize("number", [True, 0, -1, 1.0])

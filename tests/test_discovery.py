@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -118,6 +119,70 @@ def test_a_plugin_whose_package_is_missing_raises(distribution):
     with pytest.raises(PluginError, match=f"its package '{folder.name}' is not installed") as caught:
         plugins.load("fake")
     assert caught.value.fix == "pip install --force-reinstall fake-nets"
+
+
+@pytest.mark.parametrize("name", ["native", "timm", "hf", "NATIVE"])
+def test_a_first_party_name_is_reserved(distribution, name):
+    distribution(name, catalogue=f'["{name}/x"]', name="other-nets")
+    found = discovery.installed()
+    assert found["native"].distribution == found["timm"].distribution == "backbone-zoo"
+    assert found["native"].problem is None
+    assert f"the name '{name}' is reserved" in (found[f"{name} (other_nets)"].problem or "")
+    assert found[f"{name} (other_nets)"].catalogue is None
+    assert plugins.load("native").api == 1
+    with pytest.raises(PluginError, match="reserved for the plugin of backbone-zoo") as caught:
+        plugins.load(f"{name} (other_nets)")
+    assert caught.value.fix.startswith("pip uninstall other-nets")
+
+
+def test_metadata_that_claims_to_be_backbone_zoo_does_not_own_its_names(distribution):
+    folder = distribution("native", name="other-nets")
+    info = next(folder.parent.glob("*.dist-info"))
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: backbone-zoo\nVersion: 9.0\n")
+    assert discovery.installed()["native"].target == "zoo_native:plugin"
+
+
+ENTRY_POINTS = {
+    "a Cyrillic letter": ("n\u0430tive = {}:plugin", "it has the letter U+0430 (cyrillic small letter a)"),
+    "a NUL": ("b\0d = {}:plugin", "its name is not up to 255 ASCII letters"),
+    "a long name": ("b" * 256 + " = {}:plugin", "its name is not up to 255 ASCII letters"),
+    "a target with a NUL": ("bad = {}\0:plugin", "its entry point is not of the form module:object"),
+    "a relative target": ("bad = ..{}:plugin", "its entry point is not of the form module:object"),
+    "code as target": ("bad = {}:system('x')", "its entry point is not of the form module:object"),
+}
+
+
+@pytest.mark.parametrize("case", ENTRY_POINTS)
+def test_an_invalid_entry_point_is_a_problem_of_its_plugin(distribution, case):
+    line, problem = ENTRY_POINTS[case]
+    folder = distribution("fake", catalogue="")
+    points = next(folder.parent.glob("*.dist-info")) / "entry_points.txt"
+    points.write_text(f"[zoo.plugins]\n{line.format(folder.name)}\n")
+    (found,) = (plugin for plugin in discovery.installed().values() if plugin.distribution.startswith("fake"))
+    assert problem in (found.problem or "")
+    assert found.catalogue is None
+    with pytest.raises(PluginError, match=r"its (name|entry point) is not"):
+        plugins.load(found.name)
+
+
+def test_a_name_in_metadata_cannot_hold_a_command(distribution):
+    folder = distribution("fake", name="fake-nets")
+    info = next(folder.parent.glob("*.dist-info"))
+    (info / "METADATA").write_text("Name: x;rm${IFS}-rf\nVersion: 1\x1b[31m\n\n")
+    found = discovery.installed()["fake"]
+    assert (found.distribution, found.version) == ("fake_nets", "1.0")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "zero", "large"])
+def test_entry_points_are_read_from_small_regular_files_only(distribution, kind):
+    folder = distribution("fake")
+    points = next(folder.parent.glob("*.dist-info")) / "entry_points.txt"
+    points.unlink()
+    if kind == "large":
+        points.write_text("[zoo.plugins]\n" + "x = y:z\n" * 20_000)
+    else:
+        os.mkfifo(points) if kind == "pipe" else points.symlink_to("/dev/zero")
+    assert not {"fake", "x"} & set(discovery.installed())
 
 
 BROKEN = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -137,8 +138,8 @@ def test_a_tampered_small_file_does_not_reach_the_plugin(hub):
 
 def test_a_blob_is_hashed_once_in_its_life(blob, monkeypatch):
     hashed = []
-    digest = verified.hashlib.file_digest
-    monkeypatch.setattr(verified.hashlib, "file_digest", lambda *args: hashed.append(1) or digest(*args))
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *args: hashed.append(1) or digest(*args))
     store.load(entry("hf://org/net", ONE))
     verified._verified.clear()  # as in another process
     store.load(entry("hf://org/net", ONE))
@@ -379,10 +380,12 @@ def test_gc_and_rm_in_a_read_only_store_raise(blob, command):
     from test_store_faults import DROP_ROOT
 
     (store.home() / "blobs" / ("0" * 64)).write_bytes(b"orphan")
+    (store.home() / "cache" / "of others").mkdir(parents=True)
     folders = [store.home(), *filter(Path.is_dir, store.home().rglob("*"))]
     for folder in folders:
-        folder.chmod(0o555)
-    code = f"from zoo import errors\nfrom zoo.store import maintenance\ntry: maintenance.{command}\n"
+        folder.chmod(0o000 if folder.name == "of others" else 0o555)
+    code = "from zoo import errors\nfrom zoo.store import caches, maintenance\nassert caches.make_room(1)\n"
+    code += f"try: maintenance.{command}\n"
     code += "except errors.StoreError as error: sys.exit(7 * ('cannot be changed' in error.what))"
     try:
         assert child(DROP_ROOT + code, Path.cwd()).wait(30) == 7

@@ -27,10 +27,12 @@ FORMER = (
 """Undeclared hyperparameters that are not numbers; configuration classes convert them, or models read them."""
 SUB_CONFIG = ("text_config_dict", "vision_config_dict")
 """Former names of sub-configurations in image-text dual encoders."""
-BACKBONES = {"backbone", "use_timm_backbone", "use_pretrained_backbone", "backbone_kwargs"}
-"""Keys that name another model, which transformers looks up on the Hub."""
+LOADING = {"backbone", "use_timm_backbone", "use_pretrained_backbone", "backbone_kwargs", "use_kernels"}
+"""Keys about another model, which transformers looks up on the Hub, and about kernels."""
 LONGEST = 10_000
 """Maximum length of a list or a text, and number of layers."""
+WORD = re.compile(r"[\w.*+-]*", re.ASCII)
+"""Texts in a table: no path, repository or address."""
 LAYERS = re.compile("layers?$|depth|blocks")
 """Keys of numbers of layers: configurations make lists of that length."""
 
@@ -43,19 +45,21 @@ def hyperparameters(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     if str(kind.model_type).startswith("timm"):
         raise ValueError(f"{kind.model_type} is a model of timm: its names are timm/…")
     declared = _declared(kind)
-    return {key: _value(kind, key, value) for key, value in values.items() if _is_allowed(kind, key, value, declared)}
+    found = {key: _value(kind, key, value) for key, value in values.items() if _is_allowed(kind, key, value, declared)}
+    return found | {"model_type": kind.model_type} if "model_type" in found else found
 
 
 def _declared(kind: Any) -> set[str]:
     """Return the hyperparameters that a configuration class declares: fields, or arguments in older transformers."""
-    arguments = [inspect.signature(part.__init__).parameters for part in inspect.getmro(kind)[:-1]]
-    names = {field.name for field in fields(kind)} if is_dataclass(kind) else set().union(*arguments)
-    return (names | kind.attribute_map.keys()) - BACKBONES - {"self", "kwargs"}
+    names = {field.name for field in fields(kind)} if is_dataclass(kind) else set()
+    for part in () if names else inspect.getmro(kind)[:-1]:
+        names |= inspect.signature(part).parameters.keys()
+    return {*names, *kind.attribute_map} - LOADING - {"kwargs"}
 
 
 def _is_allowed(kind: Any, key: str, value: Any, declared: set[str]) -> bool:
     """Return whether a key is a declared or former hyperparameter of a configuration class."""
-    if key in HEADS or key in BACKBONES:
+    if key in HEADS or key in LOADING:
         return False
     if key in ATTENTION_KEYS:
         return isinstance(value, str) and value in ATTENTION
@@ -97,4 +101,13 @@ def _value(kind: Any, key: str, value: Any) -> Any:
     named = value.get("model_type")
     if isinstance(named, str) and named in CONFIG_MAPPING:
         return hyperparameters(CONFIG_MAPPING[named], value)
-    return {name: _value(kind, "", item) for name, item in value.items() if not str(name).startswith("_")}
+    return {name: _value(kind, name, item) for name, item in value.items() if is_plain(item)}
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether a value in a table, such as rope_scaling, is a number, a word, or a list or table of them."""
+    if isinstance(value, Mapping):
+        return all(map(is_plain, value.values()))
+    if isinstance(value, list):
+        return all(map(is_plain, value))
+    return WORD.fullmatch(value) is not None if isinstance(value, str) else True

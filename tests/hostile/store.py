@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import socket
@@ -141,4 +142,80 @@ def of_locks() -> Iterator[Case]:
             yield Case(f"{command}, store/lock.toml: {content}", prepare, "lock.toml", heavy=command != "gc")
 
 
-CASES = [*thinned(of_local_files(), 3), *thinned(of_locks(), 1)]
+# Stores that cannot be written, or were changed
+
+TRAIN = ["finetune", "mine/net", "images", "--strategy", "probe", "--out", "model"]
+
+
+def stored(arguments: list[str], change: Callable[[Path], object]) -> Callable[[Path], list[str]]:
+    """Return a preparation: a small network is pulled, then its store is changed; root has no privileges."""
+
+    def prepare(folder: Path) -> list[str]:
+        import pictures
+
+        import zoo
+        from zoo.weights.safetensors_file import write_state
+
+        network = zoo.load(pictures.catalogue(folder), "cpu").backbone.module
+        (folder / "box").mkdir()
+        write_state(folder / "box" / "model.safetensors", network.state_dict(), {})
+        source = 'source = "file://./box"\nfiles = [{ path = "model.safetensors" }]\n'
+        with (folder / "zoo.toml").open("a") as file:
+            file.write(pictures.ROW.format(name="net", size=16, mean=[0.5] * 3).replace("tiny/", "mine/") + source)
+        pictures.folder(folder / "images", 4)
+        zoo.pull("mine/net")
+        change(folder / "store")
+        if os.geteuid() == 0:  # capset: drop all capabilities
+            ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+        return arguments
+
+    return prepare
+
+
+def read_only(store: Path) -> None:
+    """Make a store read-only, with caches that cannot even be listed."""
+    for name, mode in (("decoded", 0o000), ("features", 0o555)):
+        (store / "cache" / name).mkdir(parents=True)
+        (store / "cache" / name).chmod(mode)
+    (store / "blobs" / ("0" * 64)).touch()
+    for path in (store / "cache", store / "blobs", store / "tmp", store):
+        path.chmod(0o555)
+
+
+def _blob(store: Path) -> Path:
+    return next((store / "blobs").iterdir())
+
+
+def _tamper(store: Path) -> None:
+    blob = _blob(store)
+    before = blob.stat()
+    blob.chmod(0o600)
+    blob.write_bytes(blob.read_bytes()[:-1] + b"X")
+    os.utime(blob, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _swap(store: Path) -> None:
+    (store / "swap").write_bytes(_blob(store).read_bytes()[:-1] + b"X")
+    (store / "swap").replace(_blob(store))
+
+
+def _link(store: Path) -> None:
+    (store.parent / "elsewhere").write_bytes(_blob(store).read_bytes()[:-1] + b"X")
+    blob = _blob(store)
+    blob.unlink()
+    blob.symlink_to(store.parent / "elsewhere")
+
+
+def of_stores() -> Iterator[Case]:
+    """Read-only stores serve; changed ones do not load."""
+    yield Case("read-only: finetune", stored(TRAIN, read_only), code=0, keeps=("model/*",), heavy=True)
+    for arguments in (["gc"], ["gc", "--caches"], ["rm", "mine/net"]):
+        yield Case(f"read-only: {' '.join(arguments)}", stored(arguments, read_only), "cannot be changed")
+    for arguments in (["verify"], ["list", "--pulled"], ["info", "mine/net"], PULL):
+        yield Case(f"read-only: {arguments[0]}", stored(arguments, read_only), code=0, heavy=True)
+    for name, change in {"in place": _tamper, "by another file": _swap, "by a link": _link}.items():
+        yield Case(f"changed {name}: finetune", stored(TRAIN, change), "was changed after its download")
+        yield Case(f"changed {name}: verify", stored(["verify"], change), "damaged", heavy=True)
+
+
+CASES = [*thinned(of_local_files(), 4), *thinned(of_locks(), 1), *of_stores()]

@@ -16,7 +16,7 @@ from zoo.store import regular_file
 GROUP = "zoo.plugins"
 OWNER, RESERVED = "backbone_zoo", ("native", "timm", "hf")
 """The distribution of the first-party plugins, whose names no other distribution may register."""
-ENTRY_POINTS_BYTES, METADATA_BYTES = 1 << 20, 16 << 20
+ENTRY_POINTS_BYTES, METADATA_BYTES = 64 << 10, 16 << 20
 """Maximum size of these files of a distribution in bytes."""
 
 

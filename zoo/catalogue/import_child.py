@@ -14,10 +14,13 @@ from zoo.errors import PluginError
 
 def main(names: Sequence[str]) -> None:
     """Import each plugin and print its API version or its error as one line of JSON."""
-    with os.fdopen(os.dup(1), "w") as out:
-        os.dup2(2, 1)  # keep anything a plugin prints out of the results
+    out = os.dup(1)
+    os.dup2(2, 1)  # keep anything a plugin prints out of the results
+    try:
         for name in names:
-            print(json.dumps(_try_load(name)), file=out, flush=True)
+            os.write(out, f"{json.dumps(_try_load(name))}\n".encode())
+    except OSError:  # a plugin has closed it
+        os._exit(1)
     os._exit(0)  # do not wait for threads that a plugin started
 
 

@@ -10,14 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from zoo.catalogue import names, plugins
 from zoo.catalogue.discovery import installed
-from zoo.catalogue.rows import entry_from_row, read_catalogue, read_json, row_from_entry
+from zoo.catalogue.rows import Row, entry_from_row, read_catalogue, read_json, row_from_entry
 from zoo.errors import CatalogueError, NameNotFound, PluginError, ZooError
 from zoo.plugin import Entry, File, Repository
+from zoo.weights.guard import guarded
 
+T = TypeVar("T")
 ROW_OVERRIDES = ("dim", "params", "license", "pretrained_on", "tasks", "metrics", "aliases")
 """Fields of a catalogue row that take precedence over those its plugin resolves."""
 RECEIPT = ("name", "plugin", "source", "files")
@@ -172,15 +174,20 @@ def _resolve(plugin: str, name: str, rest: str) -> Entry | None:
         return found
 
     try:
-        found = plugins.load(plugin).resolve(bare, look)
-    except ZooError:
+        loaded = plugins.load(plugin)
+        with guarded(f"plugin '{plugin}': resolve({bare!r})"):
+            found: object = loaded.resolve(bare, look)
+    except (ZooError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit would end the process without a word
         label = installed()[plugin].label
         what = f"{label}: resolve({bare!r}) raised {type(error).__name__}: {error}"
         raise PluginError(what, fix=f"zoo list {plugin}/   (lists the names of its catalogue)") from error
     if found is None:
         return None
+    if not isinstance(found, Entry):
+        what = f"{installed()[plugin].label}: resolve({bare!r}) returns {type(found).__name__}, not an Entry or None"
+        raise PluginError(what, fix=f"zoo list {plugin}/   (lists the names of its catalogue)")
     if at:
         found = replace(found, name=name, source=f"{(found.source or '').partition('@')[0]}@{revision}")
     row = {key: value for key, value in row_from_entry(found).items() if key not in RECEIPT}
@@ -245,7 +252,7 @@ def _spellings(label: str) -> Iterator[str]:
 def _merged(of: str | None = None) -> _Merged:
     """Merge all catalogues, or only those that may list names `of` one plugin.
 
-    User catalogues are read on every call because they may change; core and plugin catalogues are cached.
+    A user catalogue is read again if it has changed, and the saved models in it on every call.
     """
     labels = dict(_core_labels(_core_path()))
     problems: dict[str, CatalogueError] = {}
@@ -253,7 +260,7 @@ def _merged(of: str | None = None) -> _Merged:
     for plugin in installed().values():
         if plugin.catalogue and of in (None, plugin.name):
             try:
-                _add(labels, _plugin_labels(plugin.name, plugin.catalogue))
+                _add(labels, _result(_plugin_labels(plugin.name, plugin.catalogue)))
             except CatalogueError as error:
                 problems[plugin.name] = error
     for path in _user_paths():
@@ -292,8 +299,23 @@ def _core_labels(path: Path) -> Mapping[str, Entry]:
     return _by_label(entry_from_row(name, row, catalogue=path) for name, row in read_catalogue(path).items())
 
 
+def _result(outcome: T | CatalogueError) -> T:
+    """Return or raise the outcome of a cached function."""
+    if isinstance(outcome, CatalogueError):
+        raise outcome.with_traceback(None)
+    return outcome
+
+
 @lru_cache(maxsize=64)
-def _plugin_labels(plugin: str, path: Path) -> Mapping[str, Entry]:
+def _plugin_labels(plugin: str, path: Path) -> Mapping[str, Entry] | CatalogueError:
+    """Return the labels of a plugin's catalogue, or the error, so that it is read once."""
+    try:
+        return _checked_labels(plugin, path)
+    except CatalogueError as error:
+        return error
+
+
+def _checked_labels(plugin: str, path: Path) -> Mapping[str, Entry]:
     with _gc_disabled():
         entries = [entry_from_row(name, row, catalogue=path) for name, row in read_catalogue(path).items()]
     for entry in entries:
@@ -317,11 +339,21 @@ def _gc_disabled() -> Iterator[None]:
 
 
 def _user_rows(path: Path) -> tuple[Entry, ...]:
-    table = read_catalogue(path).items()
+    stat = os.stat(path)
+    table = _result(_user_table(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)).items()
     return tuple(
         _saved_entry(name, row, path) if "saved" in row else entry_from_row(name, row, catalogue=path)
         for name, row in table
     )
+
+
+@lru_cache(maxsize=4)
+def _user_table(path: Path, changed: int, size: int, inode: int) -> dict[str, Row] | CatalogueError:
+    """Return the rows of a zoo.toml, or the error, so that one version of it is read once."""
+    try:
+        return read_catalogue(path)
+    except CatalogueError as error:
+        return error
 
 
 def _core_path() -> Path:

@@ -118,8 +118,8 @@ def _text(key: str, value: object) -> str:
 
 
 def _count(key: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _InvalidValue(key, "must be a positive integer")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 63:
+        raise _InvalidValue(key, "must be a positive integer of at most 63 bits")
     return value
 
 
@@ -192,7 +192,7 @@ def _file(key: str, value: object) -> File:
         raise _InvalidValue(key, f"path {path!r} must be relative and inside the source")
     if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
         raise _InvalidValue(key, f"sha256 of {path} must be 64 lower-case hexadecimal digits")
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63):
         raise _InvalidValue(key, f"bytes of {path} must be a non-negative integer")
     return File(path, sha256, size)
 

@@ -33,6 +33,8 @@ def _check_text(text: Any, index: int, where: Callable[[int], str]) -> None:
             f"{where(index)} has {what} where a text is expected",
             fix="pass texts, pairs of texts or lists of words; remove examples without a text",
         )
+    if text.isascii():  # takes no time, whatever its length
+        return
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -18,6 +18,8 @@ from zoo.errors import DataError
 
 UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks of UTF-16."""
+LONGEST_FIELD = 10_000_000
+"""Maximum length of a value of a CSV file in characters."""
 ENDS = 4096
 """Bytes at both ends of a file that are searched for NUL."""
 FEW_ROWS, FEW_BYTES, EXPANSION = 1_000_000, 1_000_000_000, 50
@@ -127,7 +129,7 @@ def _split_rows(path: Path, text: str, separator: str) -> list[tuple[int, list[s
 
 
 def _parse_csv(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
-    csv.field_size_limit(1 << 30)
+    csv.field_size_limit(LONGEST_FIELD)
     spaced = f"{separator} " in text.partition("\n")[0]
     source = io.StringIO(text, newline="")
     reader = csv.reader(source, delimiter=separator, strict=True, skipinitialspace=spaced)
@@ -140,6 +142,8 @@ def _parse_csv(path: Path, text: str, separator: str) -> list[tuple[int, list[st
     except csv.Error as error:
         what = "unclosed quote" if "end of data" in str(error) else str(error)
         fix = 'double a quote inside a quoted value: "a ""word"" in quotes"'
+        if "field limit" in what:
+            what, fix = f"a value of more than {LONGEST_FIELD:,} characters", "close its quote, or split it into rows"
         raise DataError(f"{path}:{line}: {what}", fix=fix) from error
     return found
 
@@ -194,8 +198,9 @@ def _parquet(path: Path) -> Table:
     from pyarrow import parquet, types
 
     file = parquet.ParquetFile(path)
-    _check_expansion(path, file.metadata)
-    schema = file.schema_arrow
+    schema, groups = file.schema_arrow, range(file.metadata.num_row_groups)
+    size, rows = sum(file.metadata.row_group(group).total_byte_size for group in groups), file.metadata.num_rows
+    _check_expansion(path, rows, size)
     classes = _class_names((schema.metadata or {}).get(b"huggingface", b""))
     strings = [field.name for field in schema if types.is_string(field.type) or types.is_large_string(field.type)]
 
@@ -203,15 +208,15 @@ def _parquet(path: Path) -> Table:
         # as a dictionary: a text that many rows repeat takes its memory once
         found = parquet.read_table(path, columns=[name], read_dictionary=[name] if name in strings else None)
         values = [value for chunk in found.column(name).chunks for value in _values(chunk)]
+        _check_expansion(path, rows, sum(len(value) for value in values if isinstance(value, str | bytes)))
         return by_name(values, classes[name]) if name in classes else values
 
-    return Table(list(schema.names), file.metadata.num_rows, column, str(path), folder=path.parent)
+    return Table(list(schema.names), rows, column, str(path), folder=path.parent)
 
 
-def _check_expansion(path: Path, metadata: Any) -> None:
+def _check_expansion(path: Path, rows: int, expanded: int) -> None:
     """Raise DataError for a few bytes that expand to very many rows or to gigabytes."""
-    size, rows = path.stat().st_size, metadata.num_rows
-    expanded = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    size = path.stat().st_size
     if rows > max(FEW_ROWS, size) or expanded > max(FEW_BYTES, EXPANSION * size):
         what = f"{path} has {rows:,} rows and {expanded:,} bytes of values in a file of {size:,} bytes"
         raise DataError(what, fix="write each example once: nearly all rows of this table are equal")

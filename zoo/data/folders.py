@@ -21,7 +21,7 @@ SPLITS = (*TRAIN, *VALID, *TEST)
 
 def check(path: Path) -> None:
     """Raise DataError unless a path is a folder, a table or a text file."""
-    path = path.expanduser()
+    path = Path(os.path.expanduser(path))
     try:
         is_file = not stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError as error:

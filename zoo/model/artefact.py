@@ -69,8 +69,8 @@ def write(
     """Save a model atomically: write to the working folder of `folder`, then rename; returns `folder`."""
     with out_folder.claim(folder) as working:
         try:
-            (working / "saved").mkdir(parents=True, exist_ok=True)
-            _fill(working / "saved", state, manifest, card, files)
+            copy_files(working, files)
+            _fill(working / "saved", state, manifest, card)
             out_folder.publish(working / "saved", folder, MANIFEST)
         except (OSError, WeightsError) as error:
             raise ArtefactError(
@@ -80,25 +80,28 @@ def write(
     return folder
 
 
-def check_can_be_saved(manifest: Mapping[str, Any]) -> None:
-    """Raise ArtefactError if a manifest with these values could not be read back, before the work is done."""
-    try:
-        _load_json(json.dumps(manifest).encode())
-    except (ValueError, RecursionError) as error:
-        what = f"the model could not be loaded after saving: {error}"
-        raise ArtefactError(what, fix="rename the labels (or class folders) and columns of the data") from error
+def as_read(manifest: Mapping[str, Any]) -> Any:
+    """Return a manifest, or a part of one, as it is read back; ValueError or RecursionError if it cannot be."""
+    return _load_json(json.dumps(manifest).encode())
 
 
-def _fill(
-    part: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any], card: str, files: Mapping[str, Path]
-) -> None:
+def copy_files(working: Path, files: Mapping[str, Path]) -> None:
+    """Copy the files of a backbone that a saved model needs, but for weights, unless they are copied already.
+
+    Before a training this keeps them, whatever happens to the store meanwhile. Raises OSError.
+    """
+    (working / "saved").mkdir(parents=True, exist_ok=True)
+    for name, source in files.items():
+        target = working / "saved" / name
+        if not name.endswith(".safetensors") and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+def _fill(part: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any], card: str) -> None:
     from zoo.weights import safetensors_file
 
     safetensors_file.write_state(part / WEIGHTS, state, {"zoo": safetensors_file.FORMAT})
-    for name, source in files.items():
-        target = part / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
     listed = {p.relative_to(part).as_posix(): _digest(p) for p in sorted(part.rglob("*")) if p.is_file()}
     (part / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
     document = {"format": FORMAT, **manifest, "files": listed}

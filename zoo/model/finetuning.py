@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from zoo import tasks
 from zoo.catalogue import plugins, rows
 from zoo.console import say
 from zoo.data.summary import DataSummary
-from zoo.errors import PluginError, RecipeError
+from zoo.errors import ArtefactError, PluginError, RecipeError
 from zoo.finetune import messages, setup, strategies
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.job import Job
@@ -73,7 +74,7 @@ def finetune(model: Trainable, request: Request, out: Path | None, *, resume: bo
         start = time.monotonic()
         checkpoints = checkpointer(out, request.recipe.save_every, resume=resume)
         data = setup.read_data(request, model.entry)
-        with _claimed(out):
+        with _claimed(model, out):
             identity = _identity(model, request, data)
             checkpoints.begin(identity)
             _run(model, request, data, checkpoints)
@@ -86,9 +87,19 @@ def finetune(model: Trainable, request: Request, out: Path | None, *, resume: bo
 
 
 @contextmanager
-def _claimed(out: Path | None) -> Iterator[None]:
-    """Lock the working folder of `out` by the first process of the run."""
-    with out_folder.claim(out) if out is not None and distributed.rank() == 0 else nullcontext():
+def _claimed(model: Trainable, out: Path | None) -> Iterator[None]:
+    """Lock the working folder of `out` by the first process of the run, and copy the files to save into it."""
+    if out is None or distributed.rank() > 0:
+        yield
+        return
+    with out_folder.claim(out) as working:
+        try:
+            artefact.copy_files(working, model.files)
+        except OSError as error:
+            what = f"the files of {model.entry.name} cannot be copied to {working}: {error}"
+            raise ArtefactError(
+                what, fix="free some disk space, or choose another folder: --out ~/runs/model"
+            ) from error
         yield
 
 
@@ -117,7 +128,11 @@ def _run(model: Trainable, request: Request, data: setup.Data, checkpoints: Chec
 def _check_can_be_saved(model: Trainable, job: Job) -> None:
     """Raise ArtefactError, before the training, if the manifest could not be read back."""
     parts = {"entry": rows.row_from_entry(model.entry), "task": job.task.to_dict(), "data": job.summary.to_dict()}
-    artefact.check_can_be_saved(parts)
+    try:
+        tasks.from_dict(artefact.as_read(parts)["task"])
+    except (ValueError, RecursionError) as error:
+        what = f"the fine-tuned model could not be loaded: {error}"
+        raise ArtefactError(what, fix="rename the labels (or class folders) and columns of the data") from error
 
 
 def find_lr(model: Trainable, request: Request) -> LearningRates:

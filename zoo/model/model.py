@@ -283,8 +283,7 @@ class Model:
             "training": self.training,
             "provenance": self.provenance,
         }
-        kept = {name: p for name, p in self.files.items() if not name.endswith(".safetensors")}
-        artefact.write(path, network.tensors(), manifest, model_card.write(manifest, path.name), kept)
+        artefact.write(path, network.tensors(), manifest, model_card.write(manifest, path.name), self.files)
         say("saved", f"{path}/   zoo predict {path} INPUT")
         return path
 
