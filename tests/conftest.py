@@ -6,7 +6,7 @@ import importlib
 import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,13 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+DEVICE = os.environ.get("ZOO_TEST_DEVICE")
+"""Device of the models in all tests: cuda, or second (second_device.py); None: what a test asks for."""
+if DEVICE == "second":
+    import second_device
+
+    second_device.install()
 
 ROW = """
 modality = "image"
@@ -50,6 +57,22 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
     return work
+
+
+@pytest.fixture(autouse=True, scope="session")
+def device() -> Iterator[None]:
+    """Load models to ZOO_TEST_DEVICE, if it is set, where a test says "cpu" or "auto"."""
+    with pytest.MonkeyPatch.context() as patch:
+        if DEVICE:
+            from zoo.model.device import resolve_device
+
+            for module in ("load", "model"):
+                patch.setattr(
+                    importlib.import_module(f"zoo.model.{module}"),
+                    "resolve_device",
+                    lambda name: resolve_device(DEVICE if str(name) in ("cpu", "auto") else name),
+                )
+        yield
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ def test_augmentation_depends_only_on_its_generator(name):
     torch.manual_seed(2)
     assert torch.equal(images.batch(rows, BatchOptions(name, seeded(5))), first)
     assert torch.equal(images.batch(rows, BatchOptions(name, seeded(6))), first) == (name == "none")
-    assert (first.shape, first.dtype) == ((12, 3, SIZE, SIZE), torch.float32)
+    assert (first.shape, first.dtype) == ((12, 3, SIZE, SIZE), torch.uint8)
 
 
 def test_augmentation_does_not_modify_the_decoded_pixels():

@@ -10,7 +10,7 @@ from torch import nn
 from zoo.cli import main
 from zoo.errors import ZooError
 from zoo.finetune.network import Network
-from zoo.finetune.runtime import memory
+from zoo.finetune.runtime import distributed, memory
 from zoo.finetune.training.best_weights import average
 from zoo.finetune.training.train_step import TrainStep
 from zoo.model.device import resolve_device
@@ -23,9 +23,11 @@ PROBES = {"cuda": "torch.cuda.is_available", "xpu": "torch.xpu.is_available", "m
 def available(monkeypatch):
     """Return a function that makes PyTorch report these kinds of GPUs and no others."""
 
-    def report(*kinds: str) -> None:
+    def report(*kinds: str, count: int = 2) -> None:
         for kind, probe in PROBES.items():
             monkeypatch.setattr(probe, lambda found=kind in kinds: found)
+            if kind != "mps":
+                monkeypatch.setattr(f"torch.{kind}.device_count", lambda found=kind in kinds: count * found)
 
     return report
 
@@ -52,6 +54,42 @@ def test_each_launched_process_has_a_gpu_of_its_own(available, monkeypatch, kind
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert str(resolve_device("auto")) == expected
+
+
+@pytest.mark.parametrize("kind", ["cuda", "xpu"])
+@pytest.mark.parametrize("name", ["auto", None])
+def test_process_without_a_gpu_of_its_own_raises(available, monkeypatch, kind, name):
+    available(kind, count=1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ZooError, match=rf"LOCAL_RANK=1\) has no GPU: {kind} has 1\nfix: torchrun --nproc-per-node 1 "):
+        resolve_device(name or kind)
+
+
+@pytest.mark.parametrize(("device", "on_cpu"), [("cpu", True), ("meta", True), ("cuda:1", False), ("xpu:1", False)])
+def test_process_group_communicates_on_the_device_of_the_model(available, monkeypatch, device, on_cpu):
+    """A GPU of the machine does not matter: a model on the CPU has no tensors for NCCL."""
+    import accelerate
+
+    available("cuda", "xpu")
+    started = []
+    monkeypatch.setattr(accelerate, "PartialState", lambda cpu: started.append(cpu))
+    monkeypatch.setattr("atexit.register", lambda function: None)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with distributed.process_group(torch.device(device)):
+        assert started == [on_cpu]
+
+
+def test_gpu_of_another_process_raises(available, monkeypatch):
+    available("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    fix = r'fix: --device cuda   \(device="cuda", without a number\)'
+    with (
+        pytest.raises(ZooError, match=rf"LOCAL_RANK=1\) is on cuda:0, .*\n{fix}"),
+        distributed.process_group(torch.device("cuda:0")),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("name", ["xpu", "mps", "nonsense"])

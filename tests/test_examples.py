@@ -17,6 +17,7 @@ from PIL import Image
 
 from zoo.data import sampler, split
 from zoo.data.batch_options import BatchOptions
+from zoo.data.datasets import LabelledDataset
 from zoo.data.decode_cache import decode
 from zoo.data.examples import Examples, Lazy
 from zoo.data.fingerprint import fingerprint, identity
@@ -259,9 +260,12 @@ def test_batches_centre_crop_images_of_different_shapes(tmp_path):
 
 def test_batches_are_normalised():
     data = Examples([np.full((16, 16, 3), 255, np.uint8)], [0], "data")
-    batch = prepare(data, Preprocessing(SPEC)).inputs.batch(torch.tensor([0]))
-    assert batch.dtype == torch.float32
-    torch.testing.assert_close(batch, torch.full((1, 3, 16, 16), 2.0))
+    served = LabelledDataset(prepare(data, Preprocessing(SPEC)).inputs).batch(torch.tensor([0]))
+    assert served.inputs.dtype == torch.uint8
+    batch = served.to(torch.device("cpu"))
+    assert batch.inputs.dtype == torch.float32
+    torch.testing.assert_close(batch.inputs, torch.full((1, 3, 16, 16), 2.0))
+    assert batch.to(torch.device("cpu")) is batch  # once
 
 
 @pytest.mark.parametrize("augment", ["shift", "shift-flip", "crop-flip"])
@@ -283,7 +287,7 @@ def test_shift_moves_the_image_and_replicates_the_border():
         Examples([picture] * 50, [0] * 50, "data"), Preprocessing(ImageInput(16, (0.0,) * 3, (1.0,) * 3))
     ).inputs
     found = images.batch(torch.arange(50), BatchOptions("shift", torch.Generator().manual_seed(0)))
-    edges = (found[:, 0, 0] > 0.5).sum(1)  # white columns: 8 plus the shift
+    edges = (found[:, 0, 0] > 127).sum(1)  # white columns: 8 plus the shift
     assert edges.unique().tolist() == [6, 7, 8, 9, 10]
 
 

@@ -63,7 +63,7 @@ class Net(nn.Module):
     def forward(self, inputs):
         mask = inputs["attention_mask"].bool()
         x = self.table(inputs["input_ids"]) * mask[:, :, None]
-        before = x.cumsum(1) / torch.arange(1, x.shape[1] + 1)[None, :, None]
+        before = x.cumsum(1) / torch.arange(1, x.shape[1] + 1, device=x.device)[None, :, None]
         tokens = (x + self.mix(torch.cat([x, before], 2)).tanh()) * mask[:, :, None]
         return Features(tokens.sum(1) / mask.sum(1, keepdim=True).clamp(min=1), tokens, mask)
 

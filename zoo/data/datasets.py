@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from zoo.data.batch_options import EVALUATION, BatchOptions
-from zoo.data.image_batches import Images
+from zoo.data.image_batches import Images, normalise
 from zoo.data.seeding import generator
 from zoo.data.texts import Texts
+from zoo.plugin import ImageInput
 
 MASK_RATE = 0.15
 """Share of tokens that a masked model predicts; of these 80 % are masked, 10 % replaced (BERT, arXiv 1810.04805)."""
@@ -21,9 +22,10 @@ Prepared = Tensor | dict[str, Tensor]
 
 
 class Batch(NamedTuple):
-    """Inputs of N examples with their targets.
+    """Inputs of N examples with their targets, as a dataset serves them or, after `to`, as a network takes them.
 
-    inputs         images (N, C, S, S), or a dict of token tensors (N, T)
+    inputs         images (N, C, S, S), uint8 before `to`, float32 after it; or a dict of token tensors (N, T)
+    spec           how `to` normalises images; None: they are not pixels
     selected       (N, T) bool: the M tokens that get an output; None: one output for each example
     targets        (N, …), or (M, …) where tokens are selected; None for prediction
     mixed_targets  targets of the examples that were mixed in (mixup, cutmix), None without mixing
@@ -32,6 +34,7 @@ class Batch(NamedTuple):
     """
 
     inputs: Prepared
+    spec: ImageInput | None = None
     selected: Tensor | None = None
     targets: Tensor | None = None
     mixed_targets: Tensor | None = None
@@ -44,10 +47,20 @@ class Batch(NamedTuple):
         return len(next(iter(self.inputs.values())) if isinstance(self.inputs, dict) else self.inputs)
 
     def to(self, device: torch.device) -> Batch:
-        """Move every tensor to a device."""
-        if device.type == "cpu":
-            return self
-        return self._replace(**{name: _to(value, device) for name, value in self._asdict().items()})
+        """Move every tensor to a device, and normalise images there: pixels are a quarter of the bytes."""
+        batch = self if device.type == "cpu" else self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        if batch.spec is None:
+            return batch
+        assert isinstance(batch.inputs, Tensor)
+        return batch._replace(inputs=normalise(batch.inputs, batch.spec), spec=None)
+
+    def pinned(self) -> Batch:
+        """Return the batch in page-locked memory, from which a GPU copies while the CPU goes on."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Apply a function to every tensor."""
+        return self._replace(**{name: _map(function, value) for name, value in self._asdict().items()})
 
     def rows(self, part: slice) -> Batch:
         """Return some of the examples, with their targets and their share of the weight."""
@@ -69,10 +82,10 @@ class Batch(NamedTuple):
         )
 
 
-def _to(value: Any, device: torch.device) -> Any:
+def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: tensor.to(device) for name, tensor in value.items()}
-    return value.to(device) if isinstance(value, Tensor) else value
+        return {name: function(tensor) for name, tensor in value.items()}
+    return function(value) if isinstance(value, Tensor) else value
 
 
 class Dataset(Protocol):
@@ -113,9 +126,11 @@ class LabelledDataset:
     def batch(self, indices: Tensor, options: BatchOptions = EVALUATION) -> Batch:
         """Return some examples; images are augmented as the options say."""
         kept = options.of(indices)
-        prepared = self.inputs.batch(kept) if isinstance(self.inputs, Texts) else self.inputs.batch(indices, options)
         targets = None if self.targets is None else self.targets[kept]
-        return Batch(prepared, targets=targets, weight=len(kept) / max(1, len(indices)))
+        weight = len(kept) / max(1, len(indices))
+        if isinstance(self.inputs, Texts):
+            return Batch(self.inputs.batch(kept), targets=targets, weight=weight)
+        return Batch(self.inputs.batch(indices, options), self.inputs.spec, targets=targets, weight=weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +168,8 @@ class AugmentedViews:
             images.append(self.data.batch(torch.tensor([example]), how).inputs)
         targets = None if self.data.targets is None else self.data.targets[kept % len(self.data)]
         stacked = torch.cat([image for image in images if isinstance(image, Tensor)])
-        return Batch(stacked, targets=targets, weight=len(kept) / max(1, len(indices)))
+        spec = None if isinstance(self.data.inputs, Texts) else self.data.inputs.spec
+        return Batch(stacked, spec, targets=targets, weight=len(kept) / max(1, len(indices)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +195,7 @@ class TaggedTexts(_TextDataset):
         """Return some texts; truncated words have no target."""
         words = self.inputs.word_numbers(indices)  # (N, T)
         selected = words >= 0
-        batch = Batch(self.inputs.batch(indices), selected)
+        batch = Batch(self.inputs.batch(indices), selected=selected)
         if self.targets is not None:
             rows = zip(indices.tolist(), words, selected, strict=True)
             batch = batch._replace(targets=torch.cat([self.targets[i][row[kept].long()] for i, row, kept in rows]))
@@ -212,7 +228,7 @@ class MaskedTexts(_TextDataset):
         replacements = torch.randint(self.vocabulary, ids.shape, generator=draws)
         changed = ids.masked_fill(selected & (fate < 0.8), self.mask)
         changed = torch.where(selected & (fate >= 0.9), replacements, changed)
-        return Batch({**inputs, "input_ids": changed}, selected, ids[selected]).rows(options.rows)
+        return Batch({**inputs, "input_ids": changed}, None, selected, ids[selected]).rows(options.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,4 +243,4 @@ class CausalTexts(_TextDataset):
         ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
         selected = torch.zeros_like(mask)
         selected[:, :-1] = mask[:, 1:]
-        return Batch(inputs, selected, ids[:, 1:][mask[:, 1:]]).rows(options.rows)
+        return Batch(inputs, None, selected, ids[:, 1:][mask[:, 1:]]).rows(options.rows)

@@ -1,4 +1,4 @@
-"""Decoded images served as normalised float batches, augmented for training."""
+"""Decoded images served as batches of pixels, augmented for training, and their normalisation."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class Images:
         return Images(self.pixels, self.spec, self.rows[torch.tensor(indices, dtype=torch.long)])
 
     def batch(self, indices: Tensor, options: BatchOptions = EVALUATION) -> Tensor:
-        """Return images (N, C, S, S), float32, normalised: centre crops, or augmented where a generator is given."""
+        """Return images (N, C, S, S), uint8: centre crops, or augmented where a generator is given."""
         rows, shard, draws = self.rows[indices], options.rows, options.generator
         if draws is None:
-            return normalise(self._centres(rows[shard]), self.spec)
+            return self._centres(rows[shard])
         if "crop" in STEPS[options.augment]:
             images = random_crops(self.pixels, rows, self.spec.size, draws, shard)
         else:
             images = self._centres(rows[shard])
-        return normalise(vary(images, options.augment, len(rows), draws, shard), self.spec)
+        return vary(images, options.augment, len(rows), draws, shard)
 
     def _centres(self, indices: Tensor) -> Tensor:
         """Return centre crops (N, C, S, S), uint8."""
@@ -60,7 +60,8 @@ def normalise(images: Tensor, spec: ImageInput) -> Tensor:
     """Map uint8 pixels (N, C, S, S) to (pixel / 255 - mean) / std as float32, in one multiplication and addition."""
     mean = torch.tensor(spec.mean).view(1, -1, 1, 1)
     std = torch.tensor(spec.std).view(1, -1, 1, 1)
-    return images.float().mul_(1 / (255 * std)).sub_(mean / std)
+    scale, shift = (tensor.to(images.device, non_blocking=True) for tensor in (1 / (255 * std), mean / std))
+    return images.float().mul_(scale).sub_(shift)
 
 
 def _centre(images: Tensor, size: int) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,14 @@ from zoo.errors import PluginError, ZooError
 from zoo.finetune.freezing import eval_mode
 from zoo.finetune.network import Network, autocast, read_features
 from zoo.finetune.runtime import distributed
+from zoo.finetune.runtime.ahead import ahead
 from zoo.finetune.runtime.memory import is_out_of_memory, release
 from zoo.finetune.runtime.workers import parallel
 from zoo.tasks.task import Task
 
-BATCH_SIZE = 32
+BATCH_SIZE, GPU_BATCH_SIZE = 32, 64
 Forward = Callable[[Batch], Tensor]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Measurement:
 
 
 def extract_features(
-    backbone: nn.Module, data: Dataset, *, reads: str, precision: str, batch_size: int = BATCH_SIZE
+    backbone: nn.Module, data: Dataset, *, reads: str, precision: str, batch_size: int | None = None
 ) -> Outputs:
     """Return float32 features on the CPU: pooled (N, D), or a list of token features (Mi, D)."""
 
@@ -53,7 +55,7 @@ def extract_features(
     return _run(backbone, forward, data, precision, batch_size)
 
 
-def predict(network: Network, data: Dataset, *, precision: str, batch_size: int = BATCH_SIZE) -> Any:
+def predict(network: Network, data: Dataset, *, precision: str, batch_size: int | None = None) -> Any:
     """Return float32 outputs on the CPU: (N, K), or a list of (Mi, K)."""
 
     def forward(batch: Batch) -> Tensor:
@@ -64,7 +66,7 @@ def predict(network: Network, data: Dataset, *, precision: str, batch_size: int 
 
 
 def measure(
-    network: Network, task: Task, data: Dataset, *, precision: str, batch_size: int = BATCH_SIZE
+    network: Network, task: Task, data: Dataset, *, precision: str, batch_size: int | None = None
 ) -> Measurement:
     """Return the metrics of a network on a dataset with targets."""
 
@@ -76,10 +78,12 @@ def measure(
     return Measurement(task.measure(outputs.values, outputs.targets), outputs)
 
 
-def _run(module: nn.Module, forward: Forward, data: Dataset, precision: str, batch_size: int) -> Outputs:
+def _run(module: nn.Module, forward: Forward, data: Dataset, precision: str, batch_size: int | None) -> Outputs:
     """Run over a dataset; halve the batch size until it fits into memory. PluginError if the network fails."""
+    on_cpu = next(module.parameters()).device.type == "cpu"
+    size = batch_size or (BATCH_SIZE if on_cpu else GPU_BATCH_SIZE)
     try:
-        return _pass(module, forward, data, precision, batch_size)
+        return _pass(module, forward, data, precision, size)
     except ZooError:
         raise
     except Exception as error:
@@ -87,34 +91,60 @@ def _run(module: nn.Module, forward: Forward, data: Dataset, precision: str, bat
             what = f"the network failed on its inputs: {type(error).__name__}: {error}"
             fix = "choose another backbone (zoo list), or report it to the author of its plugin"
             raise PluginError(what, fix=fix) from error
-        if batch_size == 1 or distributed.world_size() > 1:
+        if size == 1 or distributed.world_size() > 1:
             raise
     release()
-    return _run(module, forward, data, precision, batch_size // 2)
+    return _run(module, forward, data, precision, size // 2)
+
+
+def each_batch(
+    compute: Callable[[Batch], Result], data: Dataset, batches: Sequence[Tensor], device: torch.device
+) -> Iterator[tuple[Tensor, Batch, Result]]:
+    """Yield (indices, batch, compute(batch on the device)) of each batch, in order.
+
+    A CPU computes several batches in parallel. For a GPU batches are loaded ahead, and a result is handed out when the
+    next one is under way, so that copying it to the CPU keeps nobody waiting.
+    """
+
+    def load(indices: Tensor) -> tuple[Tensor, Batch]:
+        return indices, data.batch(indices)
+
+    def whole(indices: Tensor) -> tuple[Tensor, Batch, Result]:
+        batch = data.batch(indices)
+        return indices, batch, compute(batch.to(device))
+
+    if device.type == "cpu":
+        yield from parallel(whole, batches)
+        return
+    last: tuple[Tensor, Batch, Result] | None = None
+    for indices, batch in ahead(load, batches, device):
+        current = indices, batch, compute(batch.to(device))
+        if last is not None:
+            yield last
+        last = current
+    if last is not None:
+        yield last
 
 
 def _pass(module: nn.Module, forward: Forward, data: Dataset, precision: str, batch_size: int) -> Outputs:
-    """Compute batch by batch; on a CPU several batches in parallel."""
+    """Compute the outputs of every example."""
     device = next(module.parameters()).device
 
-    def compute(indices: Tensor) -> tuple[Tensor, Tensor, Tensor | None, list[int] | None]:
+    def compute(batch: Batch) -> Tensor:
         with torch.inference_mode(), autocast(device, precision):
-            batch = data.batch(indices).to(device)
-            counts = None if batch.selected is None else batch.selected.sum(1).tolist()
-            targets = None if batch.targets is None else batch.targets.cpu()
-            return indices, forward(batch).float().cpu(), targets, counts
+            return forward(batch).float()
 
     values: list[Tensor] = [torch.empty(0)] * len(data)
     targets: list[Tensor] = [torch.empty(0)] * len(data)
     one_each, seen = True, []
     batches = distributed.shard_batches(sequential_batches(len(data), batch_size, data.lengths))
     with eval_mode(module):
-        for indices, outputs, known, counts in parallel(compute, batches, device):
-            one_each = counts is None
-            counts = counts or [1] * len(indices)
-            _scatter(values, indices, outputs, counts)
-            if known is not None:
-                _scatter(targets, indices, known, counts)
+        for indices, batch, outputs in each_batch(compute, data, batches, device):
+            one_each = batch.selected is None
+            counts = [1] * len(indices) if batch.selected is None else batch.selected.sum(1).tolist()
+            _scatter(values, indices, outputs.cpu(), counts)
+            if batch.targets is not None:
+                _scatter(targets, indices, batch.targets, counts)
             seen.append(indices)
     _gather(values, targets, seen)
     if one_each:

@@ -8,16 +8,21 @@ import torch
 
 from zoo.errors import ZooError
 
+GPUS = {"cuda": torch.cuda, "xpu": torch.xpu}
+"""Kinds of GPUs of which a machine may have several, the preferred first."""
+
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """Return a device that works; "auto" is the GPU of this process if there is one. ZooError for any other.
 
-    Of several kinds "auto" takes the first of cuda (NVIDIA, AMD), xpu (Intel) and mps (Apple).
+    Of several kinds "auto" takes the first of cuda (NVIDIA, AMD), xpu (Intel) and mps (Apple). Of processes launched
+    together on one machine each has the GPU with its local rank, also for "cuda" and "xpu" without a number.
     """
     if device == "auto":
-        return _first_gpu() or torch.device("cpu")
+        kind = _first_gpu()
+        return torch.device("cpu") if kind is None else _of_this_process(torch.device(kind))
     try:
-        resolved = torch.device(device)
+        resolved = _of_this_process(torch.device(device))
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError) as error:
         raise ZooError(
@@ -26,12 +31,24 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def _first_gpu() -> torch.device | None:
-    """Return the GPU of this process: one for each process launched on this machine; a Mac has one for one process."""
-    index = os.environ.get("LOCAL_RANK", "0")
-    if torch.cuda.is_available():
-        return torch.device(f"cuda:{index}")
-    if torch.xpu.is_available():
-        return torch.device(f"xpu:{index}")
+def _first_gpu() -> str | None:
+    """Return the kind of GPU to use; a Mac has one GPU, for one process."""
+    for kind, module in GPUS.items():
+        if module.is_available():
+            return kind
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
-    return torch.device("mps") if alone and torch.backends.mps.is_available() else None
+    return "mps" if alone and torch.backends.mps.is_available() else None
+
+
+def _of_this_process(device: torch.device) -> torch.device:
+    """Return the GPU of this process for a kind of GPU; any other device as it is."""
+    rank = os.environ.get("LOCAL_RANK")
+    if device.index is not None or device.type not in GPUS:
+        return device
+    count = GPUS[device.type].device_count()
+    if rank is not None and int(rank) >= count > 0:
+        raise ZooError(
+            f"process {rank} of this machine (LOCAL_RANK={rank}) has no GPU: {device.type} has {count}",
+            fix=f'torchrun --nproc-per-node {count} …, or --device cpu   (device="cpu")',
+        )
+    return torch.device(device.type, int(rank or 0))

@@ -70,7 +70,7 @@ class Trainable(Protocol):
 
 def finetune(model: Trainable, request: Request, out: Path | None, *, resume: bool) -> None:
     """Carry out a request, save to `out`, and report on the way."""
-    with distributed.process_group(), one_thread_each():
+    with distributed.process_group(model.device), one_thread_each():
         start = time.monotonic()
         checkpoints = checkpointer(out, request.recipe.save_every, resume=resume)
         data = setup.read_data(request, model.entry)

@@ -17,10 +17,9 @@ from zoo.data.datasets import Batch, Dataset
 from zoo.data.sampler import sequential_batches
 from zoo.finetune.features.prefix_units import Leaf, Unit, text_length
 from zoo.finetune.freezing import eval_mode
-from zoo.finetune.inference import BATCH_SIZE
+from zoo.finetune.inference import BATCH_SIZE, each_batch
 from zoo.finetune.network import autocast
 from zoo.finetune.runtime.torch_internals import tree_flatten
-from zoo.finetune.runtime.workers import parallel
 from zoo.plugin import Backbone
 from zoo.store import cache_file
 
@@ -59,21 +58,21 @@ def _fill(backbone: Backbone, unit: Unit, data: Dataset, on_disk: bool, precisio
     device = next(backbone.module.parameters()).device
     hook = unit.module.register_forward_hook(lambda _, __, output: setattr(recorded, "leaves", tree_flatten(output)[0]))
 
-    def compute(indices: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def compute(batch: Batch) -> list[Tensor]:
         with torch.inference_mode(), autocast(device, precision):
-            backbone.module(data.batch(indices).to(device).inputs)
-            return indices, [leaf.cpu() for leaf in recorded.leaves if isinstance(leaf, Tensor)]
+            backbone.module(batch.inputs)
+            return [leaf for leaf in recorded.leaves if isinstance(leaf, Tensor)]
 
     try:
         with eval_mode(backbone.module):
             batches = sequential_batches(len(data), BATCH_SIZE, data.lengths)
-            for indices, tensors in parallel(compute, batches, device):
+            for indices, _, tensors in each_batch(compute, data, batches, device):
                 for leaf, buffer, tensor in zip(unit.leaves, buffers, tensors, strict=True):
-                    _write(leaf, buffer, tensor, indices, begins)
+                    _write(leaf, buffer, tensor.cpu(), indices, begins)
                 bar.advance(len(indices))
     finally:
         hook.remove()
-    return CachedPrefix(data, tuple(unit.leaves), tuple(buffers), begins, backbone)
+    return CachedPrefix(data, tuple(unit.leaves), tuple(buffers), begins)
 
 
 def _buffer(leaf: Leaf, rows: int, on_disk: bool) -> Tensor:
@@ -100,7 +99,6 @@ class CachedPrefix:
     leaves: tuple[Leaf, ...]
     buffers: tuple[Tensor, ...]
     begins: Tensor
-    backbone: Backbone
 
     @property
     def lengths(self) -> Tensor | None:
@@ -119,10 +117,8 @@ class CachedPrefix:
         """Return some examples; of images only the activations are used."""
         kept = options.of(indices)
         if self.data.lengths is None:
-            spec: Any = self.backbone.input
-            images = torch.zeros(1, spec.channels, spec.size, spec.size).expand(len(kept), -1, -1, -1)
             targets = None if self.data.targets is None else self.data.targets[kept]
-            batch = Batch({"images": images}, targets=targets, weight=len(kept) / max(1, len(indices)))
+            batch = Batch({}, targets=targets, weight=len(kept) / max(1, len(indices)))
         else:
             batch = self.data.batch(indices, options)
         assert isinstance(batch.inputs, dict)

@@ -12,14 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from zoo.errors import ZooError
+
 _active = False
 
 
 @contextmanager
-def process_group() -> Iterator[None]:
+def process_group(device: torch.device) -> Iterator[None]:
     """Join the processes that were launched together, inside the block; all have to run the same code in it.
 
-    Outside of it the world size is 1: one process may predict alone.
+    `device` is that of the model: on CPUs the processes communicate with gloo, whatever GPUs there are. ZooError if it
+    is the GPU of another process. Outside of it the world size is 1: one process may predict alone.
     """
     global _active
     before, _active = _active, True
@@ -27,11 +30,22 @@ def process_group() -> Iterator[None]:
         if world_size() > 1 and not distributed.is_initialized():
             from accelerate import PartialState
 
-            PartialState(cpu=not (torch.cuda.is_available() or torch.xpu.is_available()))
+            _check_own(device)
+            PartialState(cpu=device.type not in ("cuda", "xpu"))
             atexit.register(_leave)
         yield
     finally:
         _active = before
+
+
+def _check_own(device: torch.device) -> None:
+    """Raise ZooError for a GPU that is not the one with the local rank: two processes would share it, and wait."""
+    rank = os.environ.get("LOCAL_RANK", "0")
+    if device.index is not None and str(device.index) != rank:
+        raise ZooError(
+            f"the model of process {rank} (LOCAL_RANK={rank}) is on {device}, and each process has a GPU of its own",
+            fix=f'--device {device.type}   (device="{device.type}", without a number)',
+        )
 
 
 def _leave() -> None:

@@ -22,6 +22,7 @@ from zoo.finetune.inference import measure
 from zoo.finetune.job import Job
 from zoo.finetune.network import Network, load_state
 from zoo.finetune.runtime import distributed
+from zoo.finetune.runtime.ahead import ahead
 from zoo.finetune.training.best_weights import BestWeights, Candidate, Metrics
 from zoo.finetune.training.checkpoint import Checkpointer, Saved, stop_on_signal
 from zoo.finetune.training.optimizer import warmup_steps
@@ -98,7 +99,7 @@ def _steps(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> Itera
     hp = job.hp
     update = hp.batchnorm == "train"
     train_mode(step.local, freeze_stages=hp.freeze_stages, update_batchnorm=update, dropout=hp.dropout)
-    for number, indices, batch in _batches(job, phase.steps_before, progress.step):
+    for number, indices, batch in _batches(job, phase.steps_before, progress.step, step.device):
         loss = step(number, progress.step, indices, batch)
         progress.losses.append(loss)
         progress.step, progress.seconds = progress.step + 1, time.monotonic() - start
@@ -116,16 +117,20 @@ def _must_stop(progress: Progress, hp: Hyperparameters, phase: Phase) -> bool:
     return bool(over) or phase.steps_before + progress.step == hp.stop_after
 
 
-def _batches(job: Job, before: int, done: int) -> Iterator[tuple[int, Tensor, Batch]]:
-    """Yield (number, indices, batch) of the remaining steps."""
+def _batches(job: Job, before: int, done: int, device: torch.device) -> Iterator[tuple[int, Tensor, Batch]]:
+    """Yield (number, indices, batch) of the remaining steps; what is random depends on the number alone."""
     data, hp = job.train, job.hp
     order = training_order(
         len(data), hp.batch_size, before + hp.steps, hp.seed, lengths=data.lengths, weights=job.sampling_weights
     )
-    for number, indices in islice(order, before + done, None):
+
+    def load(step: tuple[int, Tensor]) -> tuple[int, Tensor, Batch]:
+        number, indices = step
         shard = distributed.shard(len(indices))
         options = BatchOptions(hp.augment, generator(hp.seed, "augment", number), shard)
-        yield number, indices, data.batch(indices, options)
+        return number, indices, data.batch(indices, options)
+
+    yield from ahead(load, islice(order, before + done, None), device)
 
 
 def _evaluate_when_due(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> None:
@@ -178,5 +183,5 @@ def _resume(step: TrainStep, job: Job, checkpoints: Checkpointer, phase: Phase, 
         step.micro_batch = facts["micro_batch"]
         best = BestWeights(job.hp.soup)
         best.load(facts["best"], checkpoints)
-        losses = list(saved.tensors["losses"]) if "losses" in saved.tensors else []
+        losses = list(saved.tensors["losses"].to(step.device)) if "losses" in saved.tensors else []
         return Progress(best, facts["step"], facts["history"], losses, facts["seconds"])

@@ -58,9 +58,9 @@ class TrainStep:
 
         Random numbers depend on the `number` of the step in the run, the learning rate on that in its phase.
         """
+        batch = batch.to(self.device)
         if self.hp.mixup != "none":
             batch = _mixed(batch, self.hp, number)
-        batch = batch.to(self.device)
         while True:
             torch.manual_seed(derive_seed(self.hp.seed, "dropout", number, distributed.rank()))
             try:
