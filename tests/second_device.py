@@ -15,8 +15,7 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch import Tensor, nn
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "second"
@@ -25,7 +24,10 @@ VIEWS = ("as_strided", "view", "_reshape_alias", "unfold", "set_.source_Storage_
 """Operations whose kernel reads no memory: the CPU's serves every device, and the result shares the storage."""
 READS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim", "bincount"}
 """Operations that return a Python value, or a shape that depends on values."""
-INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
+WRITING = {"index_put", "index_put_", "_index_put_impl_"}
+"""Operations that count the elements of a mask; `index` calls nonzero."""
+INDEXING = {"index", "_unsafe_index", *WRITING}
+"""Operations that take indices on the CPU."""
 _libraries: list[torch.library.Library] = []
 
 
@@ -76,7 +78,7 @@ def install() -> None:
     if _libraries:
         return
     _setup_privateuseone_for_python_backend(NAME, _Module())
-    torch.__future__.set_swap_module_params_on_conversion(True)  # module.to keeps tied parameters tied
+    nn.Module.to = _to
     every, some = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     _libraries.extend((every, some))
     every.fallback(_run, "PrivateUse1")
@@ -88,6 +90,18 @@ def install() -> None:
     some.impl("convolution_backward_overrideable", _convolution_backward, "PrivateUse1")
     some.impl("_copy_from", _copy_from, "PrivateUse1")
     some.impl("_fused_sdp_choice", lambda *args, **kwargs: 0, "PrivateUse1")  # attention as plain matrix products
+
+
+_module_to = nn.Module.to
+
+
+def _to(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+    """Move parameters in place, as to a GPU, so that tied ones stay tied; by default they would be replaced."""
+    torch.__future__.set_swap_module_params_on_conversion(bool(args))
+    try:
+        return _module_to(module, *args, **kwargs)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
 
 
 @contextmanager
@@ -104,16 +118,15 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     name = op._schema.name.removeprefix("aten::")
     originals: dict[int, Tensor] = {}
     strangers: list[Tensor] = []
-    masks = False
 
     def enter(value: Any) -> Any:
-        nonlocal masks
         if isinstance(value, torch.device):
             return torch.device("cpu")
+        if isinstance(value, list):
+            return [enter(one) for one in value]
         if not isinstance(value, Tensor):
             return value
         if value.device.type == NAME:
-            masks = masks or value.dtype == torch.bool
             inside = _with_device_type(value, CPU)
             originals[id(inside)] = value
             return inside
@@ -122,6 +135,8 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
         return value
 
     def leave(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(leave(one) for one in value)
         original = originals.get(id(value))
         if original is None:
             return on_device(value)
@@ -131,12 +146,12 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
             _inside(original).copy_(value)
         return original
 
-    inside, named = tree_map(enter, (args, kwargs))
+    inside, named = [enter(value) for value in args], {key: enter(value) for key, value in kwargs.items()}
     if strangers and originals and name not in INDEXING:
         raise RuntimeError(
             f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and cpu! ({op})"
         )
-    if name in READS or (name in INDEXING and masks):
+    if name in READS or (name in WRITING and any(one is not None and one.dtype == torch.bool for one in args[1])):
         _note("read", name)
     fresh = set()
     for key in _outputs(op):  # an empty one may be resized, which shared memory cannot be
@@ -144,7 +159,7 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
         named[key] = torch.empty_strided(original.shape, original.stride(), dtype=original.dtype)
         originals[id(named[key])] = original
         fresh.add(id(named[key]))
-    return tree_map(leave, op(*inside, **named))
+    return leave(op(*inside, **named))
 
 
 @cache
@@ -194,4 +209,4 @@ def _note(kind: str, operation: str) -> None:
     while frame.f_back and ("/torch/" in frame.f_code.co_filename or frame.f_code.co_filename == __file__):
         frame = frame.f_back
     place = "/".join(frame.f_code.co_filename.split("/")[-3:])
-    waits.append(Wait(kind, operation, f"{place}:{frame.f_lineno}"))
+    waits.append(Wait(kind, operation, f"{place}:{frame.f_lineno} {frame.f_code.co_name}"))

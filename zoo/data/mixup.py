@@ -33,7 +33,7 @@ def mix(images: Tensor, how: str, chance: torch.Generator) -> Mixed:
     """
     # torch.distributions.Beta samples from the global generator only.
     rng = random.Random(int(torch.randint(2**62, (), generator=chance)))
-    partner = torch.randperm(len(images), generator=chance).to(images.device)
+    partner = torch.randperm(len(images), generator=chance).to(images.device, non_blocking=True)
     if how == "both":
         how = rng.choice(("mixup", "cutmix"))
     return {"mixup": _mixup, "cutmix": _cutmix}[how](images, partner, rng)
