@@ -106,7 +106,8 @@ class Tokenizer:
     """A tokenizer of the `tokenizers` library and the ids of its special tokens.
 
     `pad` is the padding token, `mask` the one of masked language modelling, `end` the end-of-text token, `size` the
-    number of token ids that the model knows (None: those of `fast`). Core truncates, pads (on the right) and aligns words; the truncation and padding settings of `fast` are ignored.
+    number of token ids that the model knows (None: those of `fast`). Core truncates, pads (on the right) and aligns
+    words; the truncation and padding settings of `fast` are ignored.
     """
 
     fast: tokenizers.Tokenizer
