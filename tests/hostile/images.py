@@ -174,6 +174,35 @@ def skipped(folder: Path) -> list[str]:
     return [*COMMAND, "--set", "skip_bad=true"]
 
 
+def large(name: str, content: Callable[[], bytes]) -> Case:
+    """Return a case with a file just within the limits, which is decoded."""
+
+    def prepare(folder: Path) -> list[str]:
+        beside_good(folder, "large.png", content())
+        return COMMAND
+
+    return Case(f"a large file: {name}", prepare, code=0, keeps=KEEPS, heavy=True)
+
+
+def plain(form: str, mode: str, size: int, **options: object) -> bytes:
+    """Return an image of one colour in a format."""
+    buffer = io.BytesIO()
+    Image.new(mode, (size, size)).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+LARGE: dict[str, Callable[[], bytes]] = {
+    "grey PNG of 16 bits": lambda: png(13_000, 16, 0, bytes(13_000 * 26_001)),
+    "RGBA PNG": lambda: png(11_000, 8, 6, bytes(11_000 * (4 * 11_000 + 1))),
+    "progressive JPEG": lambda: plain("JPEG", "RGB", 13_000, progressive=True),
+    "CMYK JPEG": lambda: plain("JPEG", "CMYK", 11_000, progressive=True),
+    "RGBA TIFF": lambda: plain("TIFF", "RGBA", 10_000, compression="tiff_lzw"),
+    "WebP": lambda: plain("WEBP", "RGBA", 7_800, lossless=True, method=0),
+    "AVIF": lambda: plain("AVIF", "RGBA", 7_800, speed=10),
+    "JPEG 2000": lambda: plain("JPEG2000", "RGBA", 4_500),
+}
+
+
 def without_permission(path: Path, mode: int = 0) -> None:
     """Change the mode of a path, and drop all capabilities of root (Linux capset, version 3), so that it binds."""
     path.chmod(mode)
@@ -246,5 +275,6 @@ CASES = [
     refused("LAB TIFF", lab, "colour mode LAB"),
     *(refused(f"{name} called .png", lambda name=name: FOREIGN[name], heavy=True) for name in FOREIGN),
     *(refused(f"bomb: {name}", make, heavy=f"bomb: {name}" not in IN_SUITE) for name, make in BOMBS.items()),
+    *(large(name, content) for name, content in LARGE.items()),
     *(arranged(name, arrange, says, heavy=name not in IN_SUITE) for name, (arrange, says) in ARRANGED.items()),
 ]

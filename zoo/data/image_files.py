@@ -33,7 +33,7 @@ CORE_BYTES = 256_000_000
 """Memory of all decoding threads together, for each core; at least MAX_BYTES."""
 PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 """Bytes per pixel that Pillow keeps of a mode; 4 of all others."""
-DECODER_BYTES = {"AVIF": 12, "JPEG2000": 16, "TIFF": 4, "WEBP": 12}
+DECODER_BYTES = {"AVIF": 12, "JPEG2000": 24, "TIFF": 4, "WEBP": 12}
 """Bytes per pixel of a decoder's own buffers, as measured; a progressive JPEG takes two for each coefficient."""
 OUTPUT_BYTES = 4
 """Bytes per pixel of the image converted to RGB."""
