@@ -14,6 +14,7 @@ from PIL import Image
 import zoo
 from zoo import store
 from zoo.catalogue import plugins, registry
+from zoo.data.datasets import LabelledDataset
 from zoo.data.examples import Examples
 from zoo.data.prepare import Preprocessing, prepare
 from zoo.testing import kit
@@ -120,9 +121,8 @@ def test_preprocessing_equals_the_image_processor(case, serve):
     serve(net={**tiny.repository("vit"), "preprocessor_config.json": json.dumps(values).encode()})
     image = Image.fromarray(pictures.array("red", 0, (96, 96)))
     spec = registry.find("hf/tiny/net").input
-    found = prepare(Examples([image], ["red"], "data"), Preprocessing(spec, cache=False)).inputs.batch(
-        torch.tensor([0])
-    )
+    prepared = prepare(Examples([image], ["red"], "data"), Preprocessing(spec, cache=False)).inputs
+    found = LabelledDataset(prepared).batch(torch.tensor([0])).to(torch.device("cpu")).inputs
     Path("config.json").write_bytes(tiny.repository("vit")["config.json"])
     Path("preprocessor_config.json").write_text(json.dumps(values))
     expected = AutoImageProcessor.from_pretrained(".")(image, return_tensors="pt")["pixel_values"]
