@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -15,12 +16,18 @@ from zoo.errors import DataError
 TEXTS = (
     *("text", "sentence", "review", "content", "body", "document", "message", "comment", "tweet", "tokens", "words"),
     *("question", "premise", "abstract", "description", "utterance", "title", "headline"),
+    *("mail", "email", "sms", "post", "article", "caption", "transcript", "texts", "sentences", "reviews", "prompt"),
 )
 IMAGES = ("image", "img", "picture", "photo", "file", "path", "file_name", "filename", "image_path", "filepath")
+PICTURE_WORDS = {"image", "img", "picture", "pic", "photo", "photograph", "jpg", "jpeg", "png", "file", "filename"}
+PICTURE_WORDS |= {"path", "filepath", "fname", "frame", "scan", "slide"}
+"""Words of the names of columns of images: photo_path, imageFile, IMG name."""
+FILLERS = {"path", "name", "file", "fn", "uri", "full", "rel", "relative", "local", "the", "s"}
 LABELS = ("label", "labels", "target", "class", "ner_tags")
+WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 ALSO_LABELS = (
     *("category", "sentiment", "topic", "intent", "emotion", "score", "rating", "stars", "pos_tags", "tags", "tag"),
-    *("targets", "classes", "categories", "label_name", "class_name", "y"),
+    *("targets", "classes", "categories", "label_name", "class_name", "y", "upos"),
 )
 """Label names used only if a table has exactly one of them: rating and sentiment together are ambiguous."""
 PAIRS = (
@@ -38,9 +45,12 @@ MAX_NAME = 40
 def choose(table: Table, asked: Columns, modality: str) -> Columns:
     """Return the input and label columns; raises DataError listing all columns if the choice is ambiguous."""
     _check(table, asked)
-    free = [name for name in table.names if name.lower() not in COUNTERS]
+    several = multi_hot(table, asked.label)
+    free = [name for name in table.names if name.lower() not in COUNTERS and name not in (asked.groups, *several)]
     label = asked.label if asked.label is not None else _label(free, asked.input)
     inputs = asked.input or _input([name for name in free if name != label], modality)
+    if not inputs and modality == "image" and len(free) > 2:
+        inputs = _only_images(table, [name for name in free if name != label])
     if not inputs and label is None:
         _check_header(table)
         inputs, label = _by_values(table, free, modality)
@@ -53,7 +63,27 @@ def choose(table: Table, asked: Columns, modality: str) -> Columns:
         label = rest.pop()
     if label is None and rest:
         raise _ambiguous(table, "label")
-    return Columns(inputs, label or None)
+    return replace(asked, input=inputs, label=label or None)
+
+
+def multi_hot(table: Table, label: str | None) -> tuple[str, ...]:
+    """Return the columns of a list such as "red,green,blue"; () for a single column. DataError for an unknown one."""
+    if not label or "," not in label or label in table.names:
+        return ()
+    names = tuple(name.strip() for name in label.split(","))
+    for name in names:
+        if name not in table.names:
+            what = f"{table.origin} has no column {name!r}; it has {', '.join(filter(None, table.names))}"
+            raise Unlabelled(what, fix=f'--label "{table.names[-1]}", or another')
+    return names
+
+
+def choose_inputs(table: Table, asked: tuple[str, ...], modality: str) -> tuple[str, ...]:
+    """Return the input columns, as `choose`, of a table whose other columns do not matter: for prediction."""
+    _check(table, Columns(asked))
+    free = [name for name in table.names if name.lower() not in COUNTERS]
+    label = _label(free, asked)
+    return asked or _input([name for name in free if name != label], modality) or choose(table, Columns(), modality).input
 
 
 def _check(table: Table, asked: Columns) -> None:
@@ -68,7 +98,10 @@ def _check(table: Table, asked: Columns) -> None:
         if name not in names:
             fix = f'--input "{names[0]}", or another'
             raise DataError(f"{table.origin} has no column {name!r}; {known}", fix=fix)
-    if asked.label and asked.label not in names:
+    if asked.groups is not None and asked.groups not in names:
+        fix = f'--groups "{names[0]}", or another'
+        raise DataError(f"{table.origin} has no column {asked.groups!r}; {known}", fix=fix)
+    if asked.label and asked.label not in names and not multi_hot(table, asked.label):
         fix = f'--label "{names[-1]}", or another'
         raise Unlabelled(f"{table.origin} has no column {asked.label!r}; {known}", fix=fix)
 
@@ -87,7 +120,27 @@ def _input(names: Sequence[str], modality: str) -> tuple[str, ...]:
     pairs = PAIRS if modality == "text" else ()
     usual = IMAGES if modality == "image" else TEXTS
     found = [pair for pair in (*pairs, *((name,) for name in usual)) if all(name in lower for name in pair)]
-    return tuple(lower[name] for name in found[0]) if found else ()
+    if found:
+        return tuple(lower[name] for name in found[0])
+    is_one = _names_images if modality == "image" else _names_texts
+    alike = [name for name in names if is_one(name)]
+    return tuple(alike) if len(alike) == 1 else ()
+
+
+def _names_images(name: str) -> bool:
+    """Return whether a name is made of words for images and files: photo_path, imageFile, "IMG name"."""
+    words = [word.lower().rstrip("s") for word in WORD.findall(name)]
+    return any(word in PICTURE_WORDS for word in words) and all(word in PICTURE_WORDS | FILLERS for word in words)
+
+
+def _names_texts(name: str) -> bool:
+    return "text" in [word.lower() for word in WORD.findall(name)]
+
+
+def _only_images(table: Table, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the only column whose values are names of image files."""
+    found = [name for name in names if isinstance(first := table.column(name)[0], str) and _are_images([first])]
+    return tuple(found) if len(found) == 1 else ()
 
 
 def _by_values(table: Table, names: Sequence[str], modality: str) -> tuple[tuple[str, ...], str | None]:

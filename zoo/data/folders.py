@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.data import table_examples
+from zoo.data import conll, table_examples
 from zoo.data.examples import IMAGE_SUFFIXES, TEST, TEXT_SUFFIXES, TRAIN, VALID, Columns, Examples, Label, Parts
 from zoo.data.files import TABLES, read_table, read_text
 from zoo.data.local_files import unreadable
@@ -51,13 +51,25 @@ def read(path: Path, columns: Columns, modality: str) -> Parts:
     return {"train": partial(_classes, path, modality)}
 
 
+def files(root: Path, modality: str) -> list[Path]:
+    """Return the images, or the texts, anywhere below a folder, sorted; DataError if there are none."""
+    things, suffixes = ("images", IMAGE_SUFFIXES) if modality == "image" else ("texts", TEXT_SUFFIXES)
+    found = _files_below(root, suffixes, {})
+    if not found:
+        raise DataError(f"{root} holds no {things}", fix=f"pass the folder or the table of the {things}: ls {root}")
+    return found
+
+
 def _file(path: Path, columns: Columns, modality: str) -> Examples:
     if path.suffix.lower() in TABLES:
         return table_examples.examples(read_table(path), columns, modality)
     if modality == "image":
         fix = "pass a folder with one sub-folder per class, or choose a text backbone: zoo list --modality text"
         raise DataError(f"{path} is a text file, but the backbone takes images", fix=fix)
-    return _texts([path], str(path))
+    text = read_text(path)
+    if conll.looks_like(text):
+        return table_examples.examples(conll.parse(text, path), columns, modality)
+    return Examples([text], [None], str(path))
 
 
 def _split_files(root: Path, modality: str) -> dict[str, Path]:
