@@ -13,12 +13,13 @@ from zoo.tasks.language_model import CausalLM, MaskedLM
 from zoo.tasks.multilabel import Multilabel
 from zoo.tasks.regress import Regress
 from zoo.tasks.tag import Tag
-from zoo.tasks.task import Prediction, Task, score
+from zoo.tasks.task import Mistake, Prediction, Task, score
 
 __all__ = [
     "KINDS",
     "NAMES",
     "Classify",
+    "Mistake",
     "Prediction",
     "Task",
     "check_name",

@@ -48,6 +48,13 @@ def indices(labels: Sequence[Any], known: Sequence[Any]) -> list[int]:
     return [index[label] for label in labels]
 
 
+def confusion(labels: Sequence[Any], truths: Tensor, guesses: Tensor) -> list[tuple[Any, Any, int]]:
+    """Return (truth, answer, count) of the pairs of class indices (N,) that occur, in the order of the labels."""
+    pairs, counts = (truths * len(labels) + guesses).unique(return_counts=True)
+    rows = zip(pairs.tolist(), counts.tolist(), strict=True)
+    return [(labels[pair // len(labels)], labels[pair % len(labels)], count) for pair, count in rows]
+
+
 def balance(how: str, targets: Tensor, classes: int) -> dict[str, Any]:
     """Return the fields of a task that balance `cross_entropy` by the class counts of its targets (M,).
 

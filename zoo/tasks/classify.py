@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from zoo.data.examples import Label
 from zoo.tasks import classes, metrics
-from zoo.tasks.task import TOLERANCE, Prediction, Task
+from zoo.tasks.intervals import Interval, wilson
+from zoo.tasks.task import TOLERANCE, Mistake, Prediction, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,26 @@ class Classify(Task):
 
     def per_class(self, outputs: Tensor, targets: Tensor) -> dict[Label, dict[str, float]]:
         """Return precision, recall, F1 and support (number of examples) of each class."""
-        hits, truths, guessed = self._counts(outputs, targets)
-        columns = {
-            "precision": hits / guessed.clamp(min=1),
-            "recall": hits / truths.clamp(min=1),
-            "f1": metrics.f1(hits, truths, guessed),
-            "support": truths,
-        }
-        return {label: {k: float(v[i]) for k, v in columns.items()} for i, label in enumerate(self.labels)}
+        return metrics.by_label(self.labels, *self._counts(outputs, targets))
+
+    def intervals(self, outputs: Tensor, targets: Tensor) -> dict[str, Interval]:
+        """Return Wilson's interval of the accuracy."""
+        hits = int((outputs.argmax(1) == targets).sum())
+        return {"accuracy": wilson(hits, len(targets))}
+
+    def mistakes(self, inputs: Sequence[Any], outputs: Tensor, targets: Tensor) -> list[Mistake]:
+        """Return the misclassified examples, those whose true class is least likely first."""
+        answers, logs = outputs.argmax(1), outputs.log_softmax(1)
+        wrong = (answers != targets).nonzero()[:, 0]
+        losses = -logs[wrong, targets[wrong]]
+        wrong, losses = wrong[order := losses.argsort(descending=True, stable=True)], losses[order]
+        shares = logs[wrong, answers[wrong]].exp()
+        rows = zip(*(part.tolist() for part in (wrong, targets[wrong], answers[wrong], shares, losses)), strict=True)
+        return [Mistake(i, inputs[i], self.labels[t], self.labels[a], p, loss) for i, t, a, p, loss in rows]
+
+    def confusion(self, outputs: Tensor, targets: Tensor) -> list[tuple[Label, Label, int]]:
+        """Return (truth, answer, count) of the pairs of classes that occur."""
+        return classes.confusion(self.labels, targets, outputs.argmax(1))
 
     def improves(self, before: Tensor, after: Tensor, targets: Tensor) -> bool:
         """Return whether outputs (N, K) are correct more often than others before, beyond one standard error.

@@ -16,6 +16,7 @@ from zoo.data.examples import Label
 from zoo.data.texts import Texts
 from zoo.errors import RecipeError
 from zoo.plugin import Tokenizer
+from zoo.tasks.intervals import Interval, bootstrap
 from zoo.tasks.task import Prediction, Task
 
 
@@ -58,6 +59,16 @@ class LanguageModel(Task):
         """Return perplexity, token accuracy, and mean loss in nats per token."""
         loss, accuracy = torch.cat(list(outputs)).double().mean(0).tolist()
         return {"perplexity": math.exp(min(loss, 700.0)), "accuracy": accuracy, "loss": loss}
+
+    def intervals(self, outputs: Sequence[Tensor], targets: Any) -> dict[str, Interval]:
+        """Return bootstrap intervals over texts, as tokens of one text depend on each other."""
+        table = torch.stack([torch.cat([part.sum(0), part.new_tensor([len(part)])]) for part in outputs]).double()
+
+        def score(weights: Tensor) -> dict[str, Tensor]:
+            loss, hits, tokens = (weights @ table).unbind(1)
+            return {"perplexity": (loss / tokens.clamp(min=1)).exp(), "accuracy": hits / tokens.clamp(min=1)}
+
+        return bootstrap(score, *table.shape)
 
     def decode(self, outputs: Any, top: int) -> list[Prediction]:
         """Raise RecipeError: zoo.model.generation predicts with language models."""

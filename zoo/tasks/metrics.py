@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,14 +37,26 @@ def average_precision(scores: Tensor, truths: Tensor) -> Tensor:
 
     Scores (N, K), truths (N, K) of 0 and 1, result (K,) float64: 0 for a label without positives.
     """
+    return ranking(scores, truths)(torch.ones(1, len(scores), dtype=torch.float64))[0]
+
+
+def ranking(scores: Tensor, truths: Tensor) -> Callable[[Tensor], Tensor]:
+    """Sort examples by score, for the average precision (R, K) under weights of the examples (R, N)."""
     scores, order = scores.sort(0, descending=True)
     hits = truths.gather(0, order).double()
     ranks = torch.arange(len(scores))[:, None].expand_as(scores)
     tied = torch.zeros_like(scores, dtype=torch.bool)
     tied[:-1] = scores[1:] == scores[:-1]  # equal scores are one threshold: use the last of them
     tie_end = ranks.masked_fill(tied, len(scores)).flip(0).cummin(0).values.flip(0)
-    precision = hits.cumsum(0).gather(0, tie_end) / (tie_end + 1)
-    return (precision * hits).sum(0) / hits.sum(0).clamp(min=1)
+
+    def weighted(weights: Tensor) -> Tensor:
+        counts = weights[:, order]  # (R, N, K)
+        positives = counts * hits
+        ends = tie_end.expand_as(counts)
+        precision = positives.cumsum(1).gather(1, ends) / counts.cumsum(1).gather(1, ends).clamp(min=1)
+        return (precision * positives).sum(1) / positives.sum(1).clamp(min=1)
+
+    return weighted
 
 
 def r2(outputs: Tensor, targets: Tensor) -> float:
@@ -83,10 +97,39 @@ def marks_entities(tags: Sequence[str]) -> bool:
     return bool(inside) and (with_kind or {"B", "I"} <= inside <= PREFIXES)
 
 
-def entity_f1(guesses: Sequence[Sequence[str]], truths: Sequence[Sequence[str]]) -> tuple[float, float, float]:
-    """Return micro-averaged precision, recall and F1 of entities; a match has the same kind, start and end."""
-    hits = guessed = actual = 0
+Texts = Sequence[Sequence[str]]
+"""The tags of each text."""
+
+
+def entity_counts(guesses: Texts, truths: Texts) -> list[Counter[tuple[str, str]]]:
+    """Count the entities of each text by kind, as (kind, "hits"), (kind, "truths") and (kind, "guessed").
+
+    A hit has the same kind, start and end.
+    """
+    found = []
     for guess, truth in zip(guesses, truths, strict=True):
-        found, real = set(entities(guess)), set(entities(truth))
-        hits, guessed, actual = hits + len(found & real), guessed + len(found), actual + len(real)
+        guessed, real = set(entities(guess)), set(entities(truth))
+        parts = {"hits": guessed & real, "truths": real, "guessed": guessed}
+        found.append(Counter((kind, name) for name, part in parts.items() for kind, _, _ in part))
+    return found
+
+
+def entity_f1(guesses: Texts, truths: Texts) -> tuple[float, float, float]:
+    """Return micro-averaged precision, recall and F1 of entities."""
+    total: Counter[str] = Counter()
+    for counts in entity_counts(guesses, truths):
+        for (_, name), count in counts.items():
+            total[name] += count
+    hits, actual, guessed = total["hits"], total["truths"], total["guessed"]
     return hits / max(1, guessed), hits / max(1, actual), 2 * hits / max(1, guessed + actual)
+
+
+def by_label(labels: Sequence[Any], hits: Tensor, truths: Tensor, guessed: Tensor) -> dict[Any, dict[str, float]]:
+    """Return precision, recall, F1 and support of each label from counts (K,); 0 where there is nothing to divide."""
+    columns = {
+        "precision": hits / guessed.clamp(min=1),
+        "recall": hits / truths.clamp(min=1),
+        "f1": f1(hits, truths, guessed),
+        "support": truths,
+    }
+    return {label: {k: float(v[i]) for k, v in columns.items()} for i, label in enumerate(labels)}

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from zoo.data.examples import Label
 from zoo.errors import DataError, RecipeError
 from zoo.tasks import classes, metrics
-from zoo.tasks.task import TOLERANCE, Prediction, Task
+from zoo.tasks.intervals import Interval, bootstrap
+from zoo.tasks.task import TOLERANCE, Mistake, Prediction, Task
 
 SEPARATORS = re.compile(r"\s*[|;,]\s*")
 
@@ -69,14 +70,42 @@ class Multilabel(Task):
 
         The first is a mean over the labels that occur, the second over those that occur in outputs or targets.
         """
-        truths, guesses = targets.double(), (outputs.sigmoid() >= 0.5).double()
-        hits, there, guessed = (truths * guesses).sum(0), truths.sum(0), guesses.sum(0)
+        hits, there, guessed = _counts(outputs, targets)
         return {
-            "map": float(metrics.average_precision(outputs, truths).sum() / (there > 0).sum().clamp(min=1)),
+            "map": float(metrics.average_precision(outputs, targets.double()).sum() / (there > 0).sum().clamp(min=1)),
             "macro_f1": metrics.macro_f1(hits, there, guessed),
             "micro_f1": float(metrics.f1(hits.sum(), there.sum(), guessed.sum())),
             "loss": float(F.binary_cross_entropy_with_logits(outputs, targets)),
         }
+
+    def per_class(self, outputs: Tensor, targets: Tensor) -> dict[Label, dict[str, float]]:
+        """Return precision, recall, F1 and support of each label, at probability 1/2."""
+        return metrics.by_label(self.labels, *_counts(outputs, targets))
+
+    def intervals(self, outputs: Tensor, targets: Tensor) -> dict[str, Interval]:
+        """Return the bootstrap interval of the mean average precision."""
+        truths = targets.double()
+        ranked = metrics.ranking(outputs, truths)
+
+        def score(weights: Tensor) -> dict[str, Tensor]:
+            occurs = (weights @ truths > 0).sum(1).clamp(min=1)
+            return {"map": ranked(weights).sum(1) / occurs}
+
+        return bootstrap(score, *targets.shape)
+
+    def mistakes(self, inputs: Sequence[Any], outputs: Tensor, targets: Tensor) -> list[Mistake]:
+        """Return the examples with a label too few or too many at probability 1/2, highest mean loss first."""
+        answers, truths = outputs.sigmoid() >= 0.5, targets > 0.5
+        sure = torch.where(answers, outputs, -outputs).sigmoid().masked_fill(answers == truths, 0).amax(1)
+        losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").mean(1)
+        wrong = [i for i in losses.argsort(descending=True, stable=True).tolist() if sure[i] > 0]
+
+        def named(row: Tensor) -> tuple[Any, ...]:
+            return tuple(self.labels[k] for k in row.nonzero()[:, 0].tolist())
+
+        return [
+            Mistake(i, inputs[i], named(truths[i]), named(answers[i]), float(sure[i]), float(losses[i])) for i in wrong
+        ]
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Return the probability of each label (N, K)."""
@@ -121,6 +150,12 @@ class Multilabel(Task):
     def to_dict(self) -> dict[str, Any]:
         """Return the name and the labels, in the order of the head's outputs."""
         return {"name": self.name, "labels": list(self.labels)}
+
+
+def _counts(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return true positives, support and number of predictions of each label, (K,) each."""
+    truths, guesses = targets.double(), (outputs.sigmoid() >= 0.5).double()
+    return (truths * guesses).sum(0), truths.sum(0), guesses.sum(0)
 
 
 def _rows(labels: Sequence[Label]) -> list[list[Any]]:

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from zoo.data.examples import Label
 from zoo.errors import DataError, RecipeError
 from zoo.tasks import metrics
-from zoo.tasks.task import TOLERANCE, Prediction, Task
+from zoo.tasks.intervals import Interval, bootstrap
+from zoo.tasks.task import TOLERANCE, Mistake, Prediction, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,26 @@ class Regress(Task):
             "rmse": float(error.square().mean().sqrt()) * self.std,
             "loss": float(error.square().mean()),
         }
+
+    def intervals(self, outputs: Tensor, targets: Tensor) -> dict[str, Interval]:
+        """Return the bootstrap intervals of R² and of the mean absolute error."""
+        errors, truths = (outputs[:, 0] - targets).double(), targets.double() - targets.double().mean()
+        table = torch.stack([errors.abs(), errors.square(), truths, truths.square()], 1)  # (N, 4)
+
+        def score(weights: Tensor) -> dict[str, Tensor]:
+            error, squared, mean, square = (weights @ table / len(table)).unbind(1)
+            variance = square - mean.square()
+            constant = variance <= 1e-12 * square  # R² is undefined where a sample has one value
+            return {"r2": torch.where(constant, 0, 1 - squared / variance), "mae": error * self.std}
+
+        return bootstrap(score, *table.shape)
+
+    def mistakes(self, inputs: Sequence[Any], outputs: Tensor, targets: Tensor) -> list[Mistake]:
+        """Return the examples by their absolute error in the labels' own unit, largest first."""
+        answers, truths = (part.double() * self.std + self.mean for part in (outputs[:, 0], targets))
+        errors = (answers - truths).abs()
+        order = [i for i in errors.argsort(descending=True, stable=True).tolist() if errors[i] != 0]
+        return [Mistake(i, inputs[i], float(truths[i]), float(answers[i]), None, float(errors[i])) for i in order]
 
     def decode(self, outputs: Tensor, top: int) -> list[Prediction]:
         """Return the numbers, in the labels' own unit."""

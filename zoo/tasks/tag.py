@@ -18,7 +18,8 @@ from zoo.data.texts import Texts
 from zoo.errors import DataError, RecipeError
 from zoo.plugin import Tokenizer
 from zoo.tasks import classes, metrics
-from zoo.tasks.task import TOLERANCE, Prediction, Task
+from zoo.tasks.intervals import Interval, bootstrap
+from zoo.tasks.task import TOLERANCE, Mistake, Prediction, Task
 
 WORDS = re.compile(r"\w+|[^\w\s]")
 """Words of an untokenised text: runs of letters and digits, and each punctuation mark."""
@@ -104,6 +105,57 @@ class Tag(Task):
             found["macro_f1"] = metrics.macro_f1(hits, support, guessed)
         return found | {"loss": float(F.cross_entropy(rows, truths))}
 
+    def per_class(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[Label, dict[str, float]]:
+        """Return precision, recall, F1 and support of each kind of entity, or of each tag where there are none."""
+        if not self._marks_entities():
+            rows, truths = torch.cat(list(outputs)), torch.cat(list(targets))
+            return metrics.by_label(self.labels, *metrics.class_counts(rows.argmax(1), truths, len(self.labels)))
+        counts: Counter[tuple[str, str]] = Counter()
+        for found in self._entity_counts(outputs, targets):
+            counts.update(found)
+        kinds = sorted({str(tag).partition("-")[2] for tag in self.labels if tag != "O"})
+        columns = (
+            torch.tensor([counts[kind, name] for kind in kinds]).double() for name in ("hits", "truths", "guessed")
+        )
+        return metrics.by_label([kind or "entity" for kind in kinds], *columns)
+
+    def intervals(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str, Interval]:
+        """Return bootstrap intervals over texts, as words of one text depend on each other."""
+        hits = [(part.argmax(1) == truth).sum() for part, truth in zip(outputs, targets, strict=True)]
+        words = torch.stack([torch.stack(hits), torch.tensor([len(truth) for truth in targets])], 1).double()
+        counts = self._text_counts(outputs, targets)  # (N, 3 * K)
+
+        def score(weights: Tensor) -> dict[str, Tensor]:
+            right, length = (weights @ words).unbind(1)
+            found, there, guessed = (weights @ counts).chunk(3, 1)  # (R, K) each
+            if self._marks_entities():
+                f1 = metrics.f1(found.sum(1), there.sum(1), guessed.sum(1))
+            else:
+                f1 = metrics.f1(found, there, guessed).sum(1) / (there + guessed > 0).sum(1).clamp(min=1)
+            return {"accuracy": right / length.clamp(min=1), self.main_metric: f1}
+
+        return bootstrap(score, len(words), 1 + counts.shape[1])
+
+    def mistakes(self, inputs: Sequence[Any], outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Mistake]:
+        """Return the texts with a wrong tag, highest loss of a word first; truth and answer are its wrong words."""
+        found = []
+        for index, (rows, truths) in enumerate(zip(outputs, targets, strict=True)):
+            logs, answers = rows.log_softmax(1), rows.argmax(1)
+            wrong = (answers != truths).nonzero()[:, 0]
+            if len(wrong):
+                words = [(inputs[index][i], truths[i], answers[i]) for i in wrong.tolist()]
+                truth = tuple(f"{word}/{self.labels[there]}" for word, there, _ in words)
+                answer = tuple(f"{word}/{self.labels[guess]}" for word, _, guess in words)
+                sure = float(logs[wrong, answers[wrong]].max().exp())
+                found.append(
+                    Mistake(index, inputs[index], truth, answer, sure, float(-logs[wrong, truths[wrong]].min()))
+                )
+        return sorted(found, key=lambda mistake: -mistake.loss)
+
+    def confusion(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> list[tuple[Label, Label, int]]:
+        """Return (truth, answer, count) of the pairs of tags that occur, over words."""
+        return classes.confusion(self.labels, torch.cat(list(targets)), torch.cat(list(outputs)).argmax(1))
+
     def probabilities(self, outputs: Sequence[Tensor]) -> list[Tensor]:
         """Return softmax probabilities of the words of each text, (words, K)."""
         return [rows.softmax(1) for rows in outputs]
@@ -134,6 +186,21 @@ class Tag(Task):
 
     def _marks_entities(self) -> bool:
         return metrics.marks_entities([str(tag) for tag in self.labels])
+
+    def _entity_counts(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Counter[tuple[str, str]]]:
+        return metrics.entity_counts([self._tags(part.argmax(1)) for part in outputs], [*map(self._tags, targets)])
+
+    def _text_counts(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        """Return hits, truths and guesses of each text: of entities of any kind (N, 3), or of each tag (N, 3 * K)."""
+        if self._marks_entities():
+            names = ("hits", "truths", "guessed")
+            rows = [
+                [sum(count for (_, of), count in found.items() if of == name) for name in names]
+                for found in self._entity_counts(outputs, targets)
+            ]
+            return torch.tensor(rows).double()
+        pairs = zip(outputs, targets, strict=True)
+        return torch.stack([torch.cat(metrics.class_counts(a.argmax(1), b, len(self.labels))) for a, b in pairs])
 
     def _tags(self, indices: Tensor) -> list[str]:
         return [str(self.labels[i]) for i in indices.tolist()]

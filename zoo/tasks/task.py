@@ -12,6 +12,7 @@ from zoo.data.datasets import Dataset, Inputs, LabelledDataset
 from zoo.data.examples import Label
 from zoo.errors import DataError, RecipeError
 from zoo.plugin import Tokenizer
+from zoo.tasks.intervals import Interval
 
 LOWER_IS_BETTER = frozenset({"loss", "perplexity", "mae", "rmse"})
 TOLERANCE = 1e-4
@@ -31,6 +32,26 @@ class Prediction:
     label: Any
     probability: float | None = None
     top: tuple[tuple[Any, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """An example that a model gets wrong.
+
+    index        of the example in the data
+    input        as it was given: a path, an image or a text
+    truth        its label; of a tagger the wrong words, each as word/tag
+    answer       the prediction, in the same form
+    probability  of the answer; of several labels or words the highest one of a wrong decision; None for numbers
+    loss         how wrong: cross-entropy in nats, for numbers the absolute error
+    """
+
+    index: int
+    input: Any
+    truth: Any
+    answer: Any
+    probability: float | None
+    loss: float
 
 
 class Task(Protocol):
@@ -106,8 +127,25 @@ class Task(Protocol):
         ...
 
     def per_class(self, outputs: Any, targets: Any) -> dict[Label, dict[str, float]]:
-        """Return precision, recall, F1 and support of each class; {} for tasks without classes."""
+        """Return precision, recall, F1 and support of each class, label or kind of entity; {} for other tasks."""
         return {}
+
+    def intervals(self, outputs: Any, targets: Any) -> dict[str, Interval]:
+        """Return the 95 % confidence interval of the main metric, and of the accuracy where there is one."""
+        return {}
+
+    def mistakes(self, inputs: Sequence[Any], outputs: Any, targets: Any) -> list[Mistake]:
+        """Return the examples that are wrong, highest loss first; RecipeError for a task without labels."""
+        raise RecipeError(
+            f"{self.name} has no labels, so no example is wrong", fix="model.evaluate(texts)   (perplexity and loss)"
+        )
+
+    def confusion(self, outputs: Any, targets: Any) -> list[tuple[Label, Label, int]]:
+        """Return (truth, answer, count) of the pairs that occur; RecipeError for a task without classes."""
+        raise RecipeError(
+            f"a confusion matrix needs one class for each example, and this is a {self.name} model",
+            fix="leave out --confusion" + (", and list the worst with --errors errors.csv" if self.labelled else ""),
+        )
 
     def improves(self, before: Tensor, after: Tensor, targets: Any) -> bool:
         """Return whether better validation outputs are better beyond chance, where the task has a test for it."""

@@ -1,0 +1,54 @@
+"""Confidence intervals of metrics: Wilson's for a share of examples, else the bootstrap over examples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from zoo.data.seeding import generator
+
+Interval = tuple[float, float]
+LEVEL = 0.95
+"""Confidence level of all intervals."""
+Z = 1.959964
+"""The 0.975 quantile of the normal distribution."""
+RESAMPLES, FEWEST = 1_000, 100
+"""Bootstrap samples; with fewer than the second no interval is given."""
+WORK = 100_000_000
+"""Numbers that all bootstrap samples of a metric may take together."""
+CHUNK = 1_000_000
+"""Numbers that the bootstrap samples computed at once may take."""
+
+
+def wilson(hits: float, count: int) -> Interval:
+    """Return the score interval of a proportion, hits of count (Wilson 1927, doi 10.1080/01621459.1927.10502953)."""
+    share, spread = hits / count, Z * Z / count
+    middle = share + spread / 2
+    margin = Z * math.sqrt(share * (1 - share) / count + spread / (4 * count))
+    return max(0.0, (middle - margin) / (1 + spread)), min(1.0, (middle + margin) / (1 + spread))
+
+
+def bootstrap(metric: Callable[[Tensor], dict[str, Tensor]], count: int, width: int) -> dict[str, Interval]:
+    """Return percentile bootstrap intervals of metrics over `count` examples (Efron and Tibshirani 1993, chapter 13).
+
+    `metric` maps weights (R, count), how often each example is in each of R samples, to values (R,); it takes `width`
+    numbers for an example and sample. The samples are seeded. {} where so many examples and labels take too long.
+    """
+    size = count * width
+    samples = min(RESAMPLES, WORK // max(1, size))
+    if samples < FEWEST or count < 2:
+        return {}
+    chance = generator(0, "bootstrap", count)
+    found: dict[str, list[Tensor]] = {}
+    for start in range(0, samples, step := max(1, CHUNK // size)):
+        drawn = torch.randint(count, (min(step, samples - start), count), generator=chance)
+        weights = torch.zeros(drawn.shape, dtype=torch.float64)
+        weights.scatter_add_(1, drawn, torch.ones_like(weights))
+        for name, values in metric(weights).items():
+            found.setdefault(name, []).append(values)
+    levels = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
+    ends = {name: torch.cat(parts).double().quantile(levels).tolist() for name, parts in found.items()}
+    return {name: (low, high) for name, (low, high) in ends.items()}
