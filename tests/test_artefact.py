@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from zoo.errors import ArtefactError
 from zoo.model import artefact
+from zoo.store import out_folder
 
 DATA = {
     "origin": "a folder",
@@ -71,16 +72,16 @@ def test_write_to_a_non_empty_folder_raises(tmp_path):
 def test_check_free_of_a_file_path_raises(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ArtefactError, match="file is a file"):
-        artefact.check_free(tmp_path / "file")
+        out_folder.check_free(tmp_path / "file")
     with pytest.raises(ArtefactError, match=r"cannot be created: .*file is not writable"):
-        artefact.check_free(tmp_path / "file" / "below")
+        out_folder.check_free(tmp_path / "file" / "below")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_check_free_in_an_unwritable_folder_raises(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ArtefactError, match="is not writable"):
-        artefact.check_free(tmp_path / "model")
+        out_folder.check_free(tmp_path / "model")
 
 
 def test_write_to_a_folder_that_cannot_be_created_raises():
@@ -138,8 +139,7 @@ def test_invalid_manifest_section_raises(saved, key, value):
     ("text", "message"),
     [
         ('{"format": 1, "format": 2}', "duplicate key 'format'"),
-        ('{"format": 1%s}' % ("0" * 5000), "is too large"),
-        ('{"format": 1, "entry": "\\ud800"}', "surrogates not allowed"),
+        ('{"format": 1%s}' % ("0" * 5000), "has more than 1,000 digits"),
         ('{"format": 1, "entry": %s}' % ("[" * 5000 + "]" * 5000), "recursion"),
     ],
 )
@@ -166,6 +166,27 @@ def test_file_name_outside_the_folder_raises(saved):
     manifest["files"]["../../etc/passwd"] = {}
     with pytest.raises(ArtefactError, match="is outside the folder"):
         artefact.files(saved, manifest)
+
+
+@pytest.mark.parametrize("label", [10**20, 10**900, "\udcff", "\x1b[2J\n", True])
+def test_any_label_is_read_as_it_was_saved(tmp_path, label):
+    manifest = MANIFEST | {"task": {"labels": [label]}}
+    assert artefact.as_read(manifest) == manifest
+    saved = artefact.write(tmp_path / "model", STATE, manifest, "", {})
+    assert artefact.read(saved)["task"] == {"labels": [label]}
+
+
+def test_a_label_that_cannot_be_read_raises():
+    with pytest.raises(ValueError, match="has more than 1,000 digits"):
+        artefact.as_read({"labels": [10**1000]})
+
+
+@pytest.mark.parametrize("number", [True, 0, -1, 1.0])
+def test_a_format_that_never_was_raises(saved, number):
+    path = saved / "zoo.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": number}))
+    with pytest.raises(ArtefactError, match="format"):
+        artefact.read(saved)
 
 
 @settings(max_examples=80, deadline=None)

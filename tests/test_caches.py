@@ -197,7 +197,7 @@ def test_a_damaged_entry_is_deleted_with_a_message(damage, capsys):
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
     assert cache_file.read(path) is None
     assert not path.exists()
-    assert capsys.readouterr().out == f"cache     {path} is damaged: it is deleted and computed again\n"
+    assert capsys.readouterr().out == f"cache     {path} is damaged: its content is computed again\n"
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import datasets
@@ -341,3 +342,22 @@ def test_one_example_per_class_is_enough_without_validation():
     found = train_and_valid(train, Validation(), Preprocessing(SPEC), classes=True, seed=0)
     assert found.valid is None
     assert len(found.train.examples) == 3
+
+
+def unreadable(path):
+    """Take away all permissions; skips the test where they do not bind the user."""
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        path.chmod(0o700)
+        pytest.skip("this user may read everything")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["image", "folder"])
+def test_missing_permission_is_named(tmp_path, kind):
+    data = pictures.folder(tmp_path / "pictures", 2)
+    path = unreadable(data / "blue" / "000.png" if kind == "image" else data / "blue")
+    with pytest.raises(DataError, match=r"blue.* cannot be read: permission denied\nfix: chmod u\+rX .*blue"):
+        decoded(read(data)[0])
+    path.chmod(0o700)
+    decoded(read(data)[0])

@@ -14,14 +14,12 @@ from torch import nn
 
 import zoo
 from zoo.data import prepare
-from zoo.data.datasets import LabelledDataset
+from zoo.data.datasets import Batch, Dataset, LabelledDataset
 from zoo.data.examples import Examples
 from zoo.finetune.features.frozen_prefix import frozen_prefix
 from zoo.finetune.recipe import Recipe
 from zoo.finetune.setup import preprocessing
 from zoo.plugin import Backbone, Features, ImageInput
-
-CPU = torch.device("cpu")
 
 CANNOT = {"t5", "mpnet", "deberta-v2", "albert"}
 """The layers of the first three share a position bias, those of albert everything."""
@@ -34,6 +32,11 @@ def data_for(backbone: Backbone, count: int = 9) -> LabelledDataset:
     examples = Examples(inputs, [0] * count, "tests")
     how = preprocessing(backbone, Recipe(), cache=False)
     return LabelledDataset(prepare.prepare(examples, how).inputs, torch.arange(count) % 2)
+
+
+def served(backbone: Backbone, data: Dataset, indices: torch.Tensor) -> Batch:
+    """Return some examples on the device of a backbone."""
+    return data.batch(indices).to(next(backbone.module.parameters()).device)
 
 
 def gradients(backbone: Backbone, batch, frozen: int) -> dict[str, torch.Tensor]:
@@ -54,11 +57,11 @@ def check(backbone: Backbone, can: bool = True) -> None:
     keys = backbone.module.state_dict().keys()
     replays = 0
     for frozen in range(1, len(backbone.stages)):
-        expected = gradients(backbone, data.batch(order).to(CPU), frozen)
-        features = backbone.module(data.batch(order).to(CPU).inputs).pooled.detach()
+        expected = gradients(backbone, served(backbone, data, order), frozen)
+        features = backbone.module(served(backbone, data, order).inputs).pooled.detach()
         with frozen_prefix(backbone, (data, None, data), frozen, precision="fp32") as replay:
             assert replay.datasets[1] is None
-            batch = replay.datasets[2].batch(order).to(CPU)
+            batch = served(backbone, replay.datasets[2], order)
             found = gradients(backbone, batch, frozen)
             torch.testing.assert_close(backbone.module(batch.inputs).pooled.detach(), features, atol=1e-5, rtol=1e-4)
             assert backbone.module.state_dict().keys() == keys
@@ -67,7 +70,7 @@ def check(backbone: Backbone, can: bool = True) -> None:
         for name in found:
             torch.testing.assert_close(found[name], expected[name], atol=1e-4, rtol=1e-3)
     assert bool(replays) == can
-    torch.testing.assert_close(backbone.module(data.batch(order).to(CPU).inputs).pooled.detach(), features)
+    torch.testing.assert_close(backbone.module(served(backbone, data, order).inputs).pooled.detach(), features)
 
 
 @pytest.mark.parametrize("kind", families.FAMILIES)
@@ -111,12 +114,12 @@ def test_stages_that_cannot_be_replayed_run_each_time(twice, why):
     spec = ImageInput(16, (0.5,) * 3, (0.5,) * 3)
     backbone = Backbone(Around(twice), 3, spec, (("first",), ("second",)))
     data = data_for(backbone)
-    expected = backbone.module(data.batch(torch.arange(4)).to(CPU).inputs).pooled
+    expected = backbone.module(served(backbone, data, torch.arange(4)).inputs).pooled
     with frozen_prefix(backbone, (data,), 1, precision="fp32") as replay:
         assert replay.description.startswith("the 1 frozen stages run each time: ")
         assert why in replay.description
         assert replay.datasets == (data,)
-        torch.testing.assert_close(backbone.module(data.batch(torch.arange(4)).to(CPU).inputs).pooled, expected)
+        torch.testing.assert_close(backbone.module(served(backbone, data, torch.arange(4)).inputs).pooled, expected)
 
 
 def test_frozen_modules_run_once_and_are_restored(pretrained):
@@ -129,7 +132,7 @@ def test_frozen_modules_run_once_and_are_restored(pretrained):
             assert sum(found) <= 5  # four looks at the net, the set
             found.clear()
             for _ in range(3):
-                backbone.module(replay.datasets[0].batch(torch.arange(4)).to(CPU).inputs)
+                backbone.module(served(backbone, replay.datasets[0], torch.arange(4)).inputs)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -143,10 +146,10 @@ def test_large_activations_are_memory_mapped_and_leave_no_file(pretrained, monke
     monkeypatch.setattr("zoo.finetune.features.prefix_activations.IN_MEMORY", 0)
     backbone = zoo.load(pretrained, "cpu").backbone
     data = data_for(backbone)
-    expected = backbone.module(data.batch(torch.arange(4)).to(CPU).inputs).pooled
+    expected = backbone.module(served(backbone, data, torch.arange(4)).inputs).pooled
     with frozen_prefix(backbone, (data,), 2, precision="fp32") as replay:
         torch.testing.assert_close(
-            backbone.module(replay.datasets[0].batch(torch.arange(4)).to(CPU).inputs).pooled, expected
+            backbone.module(served(backbone, replay.datasets[0], torch.arange(4)).inputs).pooled, expected
         )
         assert list((tmp_path / "store" / "cache" / "activations").iterdir()) == []
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hostile import images as hostile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from zoo.data.image_files import MAX_BYTES
+from zoo.data.image_files import MAX_BYTES, Budget
 from zoo.data.images import pixels
 from zoo.errors import DataError
 from zoo.plugin import ImageInput
@@ -209,3 +212,87 @@ def test_float_tensors_outside_0_to_1_raise(value):
     image[0, 0, 0] = value
     with pytest.raises(DataError, match=r"image 0 is a float tensor with values from .*\nfix: scale it to \[0, 1\]"):
         pixels(image, ImageInput(8, (0.5,) * 3, (0.5,) * 3), "image 0")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [pytest.param(content, id=name) for name, content in [*hostile.FOREIGN.items(), *hostile.damaged()]],
+)
+def test_damaged_and_foreign_files_give_pixels_or_a_data_error(content):
+    try:
+        found = pixels(content, RGB, "image 3")
+    except DataError:
+        return
+    assert found.shape[0] == 3
+
+
+@pytest.mark.parametrize("name", [name for name in hostile.BOMBS if "JPEG" not in name])
+def test_bombs_raise_before_they_are_decoded(name):
+    with pytest.raises(DataError, match=r"image 3 is (too large to decode safely|not a readable image|damaged)"):
+        pixels(hostile.BOMBS[name](), RGB, "image 3")
+
+
+@pytest.mark.parametrize("error", [struct.error, OverflowError, AttributeError, KeyError, RecursionError, MemoryError])
+def test_any_error_of_a_decoder_is_a_data_error(monkeypatch, error):
+    def load(image):
+        raise error("unexpected")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    with pytest.raises(DataError, match=r"image 3 is damaged: .*unexpected"):
+        pixels(hostile.encoded("PNG"), RGB, "image 3")
+
+
+def test_a_pil_image_is_decoded_within_the_same_limits(tmp_path):
+    (tmp_path / "cut.png").write_bytes(hostile.encoded("PNG")[:600])
+    (tmp_path / "bomb.png").write_bytes(hostile.png(13_300, 8, 6))
+    (tmp_path / "page.eps").write_bytes(hostile.FOREIGN["EPS"])
+    found = {
+        "cut.png": "is damaged",
+        "bomb.png": "is too large",
+        "page.eps": "has the format EPS, which is not decoded",
+    }
+    for name, message in found.items():
+        with Image.open(tmp_path / name) as image, pytest.raises(DataError, match=message):
+            pixels(image, RGB, name)
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"), [("RGBA", "PNG"), ("P", "PNG"), ("I;16", "PNG"), ("CMYK", "TIFF"), ("F", "TIFF"), ("1", "PNG")]
+)
+def test_an_image_is_converted_alike_in_strips(monkeypatch, mode, form):
+    if mode == "I;16":
+        noise = np.random.default_rng(0).integers(0, 65536, (40, 40)).astype(np.uint16)
+    buffer = io.BytesIO()
+    image = Image.fromarray(noise) if mode == "I;16" else Image.open(io.BytesIO(hostile.encoded("PNG"))).convert(mode)
+    image.save(buffer, form)
+    whole = pixels(buffer.getvalue(), RGB, "whole")
+    monkeypatch.setattr("zoo.data.images.STRIP_PIXELS", 300)
+    assert torch.equal(pixels(buffer.getvalue(), RGB, "strips"), whole)
+
+
+def test_a_jpeg_beyond_the_limit_is_decoded_at_a_part_of_its_size(monkeypatch):
+    content = hostile.encoded("JPEG", size=400)
+    whole = pixels(content, RGB, "whole").float()
+    monkeypatch.setattr("zoo.data.image_files.MAX_BYTES", 400 * 400 * 8)
+    part = pixels(content, RGB, "part").float()
+    assert part.shape == whole.shape
+    assert (part - whole).abs().mean() < 8
+    monkeypatch.setattr("zoo.data.image_files.MAX_BYTES", 400 * 400 * 6)
+    with pytest.raises(DataError, match="too large to decode"):
+        pixels(content, RGB, "whole")
+
+
+def test_threads_share_the_memory_of_decoding():
+    budget, most, running = Budget(100), [], []
+
+    def work(_):
+        with budget.take(40):
+            running.append(1)
+            most.append(len(running))
+            time.sleep(0.005)
+            running.pop()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(16)))
+    assert max(most) == 2
+    assert budget.free == 100

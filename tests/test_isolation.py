@@ -12,9 +12,11 @@ import crowd
 import pytest
 
 import zoo
-from zoo.catalogue import isolated_import, plugins, registry
+from zoo.catalogue import discovery, isolated_import, plugins, registry
 from zoo.cli import main
 from zoo.errors import PluginError
+from zoo.testing import isolation
+from zoo.testing.rules import Broken
 
 NOISE = "import os\nprint('to stdout')\nos.write(1, b'to the file descriptor')\nos.system('echo from a child')\n"
 CODES = {
@@ -119,6 +121,79 @@ def test_a_plugin_that_hangs_or_crashes_at_import_is_reported(site, monkeypatch,
     assert "its import ends the process with exit code -6" in found["crashes"].what
     assert "its import ends the process with exit code 0" in found["leaves"].what
     assert found["hangs"].fix == "pip uninstall crowd-hangs"
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("import os; os._exit(0)", "its import ends the process with exit code 0"),
+        ("import os; os.kill(os.getpid(), 11)", "its import ends the process with exit code -11"),
+        ("import os\nif os.fork(): os._exit(0)\nimport time; time.sleep(60)", "ends the process with exit code 0"),
+        (crowd.CODE.replace("api = 1", "api = property(lambda self: exit(0))"), "cannot be used: SystemExit: 0"),
+    ],
+    ids=["exit", "crash", "fork", "api"],
+)
+def test_trials_turn_the_end_of_the_process_into_an_error(site, code, problem):
+    crowd.install(site, "bad", code)
+    with plugins.trials(), pytest.raises(PluginError) as caught:
+        plugins.load("bad")
+    assert problem in caught.value.what
+    assert "crowd-bad" in caught.value.fix
+
+
+def test_a_trial_is_repeated_only_if_the_plugin_or_a_distribution_changes(site, tmp_path):
+    count = f"open({str(tmp_path / 'count')!r}, 'a').write('x')\n"
+    crowd.install(site, "fine", count + crowd.CODE)
+    counts = []
+    for change in ("", "edit", "", "install"):
+        if change == "edit":
+            (site / "crowd_fine" / "more.py").write_text("")
+        elif change == "install":
+            crowd.install(site, "other")
+        plugins._load.cache_clear()
+        discovery._installed.cache_clear()
+        sys.modules.pop("crowd_fine", None)
+        with plugins.trials():
+            assert plugins.load("fine").api == 1
+        counts.append((tmp_path / "count").read_text().count("x"))
+    assert counts == [2, 4, 5, 7]  # imports here and in the subprocess
+
+
+def test_first_party_plugins_need_no_trial(monkeypatch):
+    monkeypatch.setattr(isolated_import, "apis", None)
+    plugins._load.cache_clear()
+    with plugins.trials():
+        assert plugins.load("native").api == 1
+
+
+def test_a_plugin_that_forks_goes_on_in_one_process(site, tmp_path):
+    crowd.install(site, "forks", "import os; os.fork()\n" + crowd.CODE)
+    code = f"from zoo.catalogue import plugins; plugins.load('forks'); open({str(tmp_path / 'o')!r}, 'a').write('x')"
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=60)
+    assert (tmp_path / "o").read_text() == "x"
+
+
+def test_an_answer_that_a_plugin_forges_is_an_error(site):
+    crowd.install(site, "bad")
+    for line in (b"{}", b"[]", b"\xff", b'{"api": "x"}', b'{"what": 1}'):
+        assert "its import writes to" in isolated_import._told("bad", line).what
+
+
+def test_a_subprocess_that_does_not_end_breaks_the_rule(monkeypatch):
+    monkeypatch.setattr(isolation, "TIMEOUT", 0.5)
+    with pytest.raises(Broken, match=r"has not finished after 0\.5 seconds"):
+        isolation._run_python("import os, time; os.fork(); time.sleep(60)")
+
+
+def test_a_broken_zoo_toml_is_a_note(site, isolated, capsys):
+    (isolated / "zoo.toml").write_text('["mine/a"]\nsaved = "gone"\n')
+    for words in (["list", "native/"], ["list", "native/", "--json"], ["plugins"]):
+        main(words, standalone_mode=False)
+        out, err = capsys.readouterr()
+        assert "native" in out
+        assert err.startswith("note: ")
+        assert "zoo.json does not exist; fix: delete the row in" in err
 
 
 def test_five_broken_plugins_among_twenty_are_reported_and_the_others_listed(site, others, monkeypatch, capsys):

@@ -285,9 +285,9 @@ def test_look_raises_for_a_source_that_cannot_be_listed():
 
 
 def test_look_lists_a_local_folder(tmp_path):
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "a.json").write_text("{}")
-    found = store.look("fake/x", tmp_path.as_uri())
+    (tmp_path / "source" / "sub").mkdir(parents=True)
+    (tmp_path / "source" / "sub" / "a.json").write_text("{}")
+    found = store.look("fake/x", (tmp_path / "source").as_uri())
     assert {path: file.bytes for path, file in found.files.items()} == {"sub/a.json": 2}
     assert found.fetch("sub/a.json")["sub/a.json"].read_text() == "{}"
 

@@ -100,7 +100,7 @@ BROKEN_FILES = {
     "nested TOML": ("a = " + "[" * 100_000, "zoo.toml", r"zoo\.toml:1: "),
     "a nested row": ('{"a/b": ' + "[" * 900 + "]" * 900 + "}", "zoo.json", r'"a/b"\] a/b = .* is not a row'),
     "dots": ("a" + ".a" * 20_000 + " = 1", "zoo.toml", r"zoo\.toml:1: too many dots in a line"),
-    "large TOML": ("#" * (5 << 20), "zoo.toml", r"zoo\.toml: cannot be read: larger than 4,194,304 bytes"),
+    "large TOML": ("#" * (3 << 20), "zoo.toml", r"zoo\.toml: cannot be read: larger than 2,097,152 bytes"),
     "a revision": (f'["a/b@main"]{ROW}', "zoo.toml", r"is not of the form plugin/name"),
 }
 
@@ -174,7 +174,7 @@ BROKEN_ROWS = {
     "input std": ("input = { size = 3, mean = [0.5], std = [0] }", "the same length, and std must be positive"),
     "input way": ('input = { size = 3, mean = [1], std = [1], interpolation = "x" }', "must be one of nearest, bi"),
     "input crop": ("input = { size = 3, mean = [1], std = [1], crop = 1.5 }", "crop must be a number in (0, 1]"),
-    "input scale": ("input = { size = 300, mean = [1], std = [1], crop = 0.05 }", "must be at most 4096"),
+    "input scale": ("input = { size = 300, mean = [1], std = [1], crop = 0.05 }", "must be at most 2048"),
     "text input": ('modality = "text"', "requires the keys files and max_length"),
 }
 

@@ -56,10 +56,21 @@ def test_metrics_of_a_single_example():
     assert task.measure(torch.zeros(1, 1), task.targets([3.0])) == {"r2": 0.0, "mae": 1.0, "rmse": 1.0, "loss": 1.0}
 
 
-@pytest.mark.parametrize("label", [math.nan, math.inf, None, "3", True, (1.0,)])
+@pytest.mark.parametrize("label", [math.nan, math.inf, None, "3", True, (1.0,), 10**400])
 def test_invalid_label_raises_with_its_index(label):
     with pytest.raises(DataError, match=r"label of example 1 is .*, no finite number\nfix: correct"):
         Regress.of([1.0, label])
+
+
+@pytest.mark.parametrize("labels", [[1e308, -1e308, 0.0], [1e308, 1e307], [5e-324, 0.0], [1e200, 0.0]])
+def test_labels_whose_variance_overflows_raise(labels):
+    with pytest.raises(DataError, match=r"labels from .* exceed the range of 64-bit arithmetic\nfix: rescale"):
+        Regress.of(labels)
+
+
+def test_a_label_far_beyond_those_of_training_raises():
+    with pytest.raises(DataError, match=r"label of example 1 is 1e\+300; those of training are 2 ± 1\nfix: correct"):
+        Regress.of([1.0, 3.0]).targets([2.0, 1e300])
 
 
 @pytest.mark.parametrize("count", [1, 3, 10])

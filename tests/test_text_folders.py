@@ -72,10 +72,28 @@ def test_hidden_files_and_folders_are_ignored(tmp_path):
 
 
 def test_a_cyclic_symlink_is_followed_once(tmp_path):
-    root = write(tmp_path / "data", {"a/1.txt": "1", "b/2.txt": "2", "elsewhere/3.txt": "3"})
+    root = write(tmp_path / "data", {"a/1.txt": "1", "b/2.txt": "2"})
+    write(tmp_path / "elsewhere", {"3.txt": "3"})
     (root / "a" / "again").symlink_to(root / "a")
-    (root / "b" / "more").symlink_to(root / "elsewhere")
-    assert texts(root).inputs == ["1", "2", "3", "3"]
+    (root / "b" / "more").symlink_to(tmp_path / "elsewhere")
+    assert texts(root).inputs == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("target", ["", "..", "b", "b/deeper", "../..", "/"])
+def test_a_link_that_gives_files_two_labels_raises(tmp_path, target):
+    root = write(tmp_path / "data", {"a/1.txt": "1", "b/2.txt": "2", "b/deeper/3.txt": "3", "c/4.txt": "4"})
+    (root / "a" / "more").symlink_to(root / target)
+    with pytest.raises(
+        DataError, match=r"leads to .*its files would have several labels\nfix: remove the symbolic link"
+    ):
+        texts(root)
+
+
+def test_two_links_to_one_folder_are_no_two_classes(tmp_path):
+    root = write(tmp_path / "data", {"a/1.txt": "1"})
+    (root / "b").symlink_to(root / "a")
+    with pytest.raises(DataError, match=r"is read for .*/data/a as well"):
+        texts(root)
 
 
 @pytest.mark.parametrize(

@@ -170,3 +170,18 @@ def test_weighted_sampling_is_proportional_to_the_weights():
 def test_sequential_batches_are_sorted_by_decreasing_length():
     batches = sampler.sequential_batches(5, 2, torch.tensor([3, 9, 1, 9, 4]))
     assert [batch.tolist() for batch in batches] == [[1, 3], [4, 0], [2]]
+
+
+def test_a_text_beyond_the_limit_raises_with_its_length(monkeypatch):
+    monkeypatch.setattr("zoo.data.texts.MAX_CHARACTERS", 20)
+    with pytest.raises(DataError, match="input 1 has 21 characters; the limit is 20"):
+        tokenise(["a cat", "x" * 21])
+
+
+def test_texts_are_tokenised_alike_in_chunks_of_any_size(monkeypatch):
+    inputs = [f"the {'cat ' * number}" for number in range(9)]
+    whole = tokenise(inputs)
+    monkeypatch.setattr("zoo.data.texts.MAX_CHARACTERS", 40)
+    parts = tokenise(inputs)
+    assert torch.equal(parts.ids, whole.ids)
+    assert torch.equal(parts.begins, whole.begins)

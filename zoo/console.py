@@ -39,6 +39,8 @@ def printable(text: str, longest: int = LONGEST) -> str:
 
     Characters that control a terminal, end a line, or reorder or hide text are escaped: \\x1b, \\n, \\u202e.
     """
+    if text.isascii() and text.isprintable() and len(text) <= longest:  # fast: nearly all
+        return text
     shown = UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), _shortened(text, longest))
     return _shortened(shown, longest)
 

@@ -105,14 +105,15 @@ class Features(NamedTuple):
 class Tokenizer:
     """A tokenizer of the `tokenizers` library and the ids of its special tokens.
 
-    `pad` is the padding token, `mask` the one of masked language modelling, `end` the end-of-text token. Core
-    truncates, pads (on the right) and aligns words; the truncation and padding settings of `fast` are ignored.
+    `pad` is the padding token, `mask` the one of masked language modelling, `end` the end-of-text token, `size` the
+    number of token ids that the model knows (None: those of `fast`). Core truncates, pads (on the right) and aligns words; the truncation and padding settings of `fast` are ignored.
     """
 
     fast: tokenizers.Tokenizer
     pad: int
     mask: int | None = None
     end: int | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

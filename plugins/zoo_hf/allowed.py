@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 ATTENTION = ("eager", "sdpa")
@@ -27,8 +27,12 @@ FORMER = (
 """Undeclared hyperparameters that are not numbers; configuration classes convert them, or models read them."""
 SUB_CONFIG = ("text_config_dict", "vision_config_dict")
 """Former names of sub-configurations in image-text dual encoders."""
+LOADING = {"backbone", "use_timm_backbone", "use_pretrained_backbone", "backbone_kwargs", "use_kernels"}
+"""Keys about another model, which transformers looks up on the Hub, and about kernels."""
 LONGEST = 10_000
 """Maximum length of a list or a text, and number of layers."""
+WORD = re.compile(r"[\w.*+-]*", re.ASCII)
+"""Texts in a table: no path, repository or address."""
 LAYERS = re.compile("layers?$|depth|blocks")
 """Keys of numbers of layers: configurations make lists of that length."""
 
@@ -40,13 +44,22 @@ def hyperparameters(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     if str(kind.model_type).startswith("timm"):
         raise ValueError(f"{kind.model_type} is a model of timm: its names are timm/…")
-    declared = {field.name for field in fields(kind)} | kind.attribute_map.keys()
-    return {key: _value(kind, key, value) for key, value in values.items() if _is_allowed(kind, key, value, declared)}
+    declared = _declared(kind)
+    found = {key: _value(kind, key, value) for key, value in values.items() if _is_allowed(kind, key, value, declared)}
+    return found | {"model_type": kind.model_type} if "model_type" in found else found
+
+
+def _declared(kind: Any) -> set[str]:
+    """Return the hyperparameters that a configuration class declares: fields, or arguments in older transformers."""
+    names = {field.name for field in fields(kind)} if is_dataclass(kind) else set()
+    for part in () if names else inspect.getmro(kind)[:-1]:
+        names |= inspect.signature(part).parameters.keys()
+    return {*names, *kind.attribute_map} - LOADING - {"kwargs"}
 
 
 def _is_allowed(kind: Any, key: str, value: Any, declared: set[str]) -> bool:
     """Return whether a key is a declared or former hyperparameter of a configuration class."""
-    if key in HEADS:
+    if key in HEADS or key in LOADING:
         return False
     if key in ATTENTION_KEYS:
         return isinstance(value, str) and value in ATTENTION
@@ -54,7 +67,7 @@ def _is_allowed(kind: Any, key: str, value: Any, declared: set[str]) -> bool:
         return isinstance(value, str) and value in DTYPES
     if key in declared or key in FORMER or key in SUB_CONFIG:
         return True
-    return _is_number(value) and "backbone" not in key and not key.startswith("_") and not _is_method(kind, key)
+    return _is_number(value) and not key.startswith("_") and not _is_method(kind, key)
 
 
 def _is_number(value: Any) -> bool:
@@ -82,16 +95,19 @@ def _value(kind: Any, key: str, value: Any) -> Any:
         return [_value(kind, key, item) for item in value]
     if not isinstance(value, Mapping):
         return value
-    spec = kind.sub_configs_defaults.get(key.removesuffix("_dict") if key in SUB_CONFIG else key)
-    named = value.get("model_type", spec and spec.model_type)
-    if spec is not None and issubclass(spec.config_class, _base()):
-        return hyperparameters(spec.config_class, value)
+    own = kind.sub_configs.get(key.removesuffix("_dict") if key in SUB_CONFIG else key)
+    if own is not None and hasattr(own, "attribute_map"):  # any other is AutoConfig: the class depends on model_type
+        return hyperparameters(own, value)
+    named = value.get("model_type")
     if isinstance(named, str) and named in CONFIG_MAPPING:
         return hyperparameters(CONFIG_MAPPING[named], value)
-    return {name: _value(kind, "", item) for name, item in value.items() if not str(name).startswith("_")}
+    return {name: _value(kind, name, item) for name, item in value.items() if is_plain(item)}
 
 
-def _base() -> Any:
-    from transformers import PreTrainedConfig
-
-    return PreTrainedConfig
+def is_plain(value: Any) -> bool:
+    """Return whether a value in a table, such as rope_scaling, is a number, a word, or a list or table of them."""
+    if isinstance(value, Mapping):
+        return all(map(is_plain, value.values()))
+    if isinstance(value, list):
+        return all(map(is_plain, value))
+    return WORD.fullmatch(value) is not None if isinstance(value, str) else True

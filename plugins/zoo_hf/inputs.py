@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import json
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import PluginError
 from zoo.plugin import ImageInput, Tokenizer
-from zoo_hf import configs
+from zoo_hf import allowed, configs
 
 VOCABULARIES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
@@ -26,6 +28,8 @@ FIELDS = (
     *("rescale_offset", "do_normalize", "image_mean", "image_std", "include_top"),
 )
 """Fields of an image processor that an ImageInput depends on."""
+MAX_GROWTH = 1_000.0
+"""Maximum ratio of the lengths of a normalised text and of the text: T5 has 1, BERT 3."""
 CONVNEXT_NO_CROP = 384
 """Size in pixels from which ConvNextImageProcessor resizes without cropping."""
 
@@ -134,10 +138,9 @@ def tokenizer(name: str, files: Mapping[str, Path], words: int) -> Tokenizer:
 
     Raises PluginError if its files are not a tokenizer.
     """
-    from tokenizers import Tokenizer as Fast
-
     check_vocabulary(name, files)
-    fast = Fast.from_file(str(files["tokenizer.json"])) if "tokenizer.json" in files else _converted(name, files)
+    fast = _from_file(name, files["tokenizer.json"]) if "tokenizer.json" in files else _converted(name, files)
+    _check_growth(name, fast)
     tokens = _default_tokens(files)
     for path in ("special_tokens_map.json", "tokenizer_config.json"):
         tokens |= _tokens(files.get(path))
@@ -146,7 +149,50 @@ def tokenizer(name: str, files: Mapping[str, Path], words: int) -> Tokenizer:
     end = numbers.get("eos_token", numbers.get("sep_token"))
     candidates = (numbers.get("pad_token"), end, numbers.get("unk_token"), 0)
     pad = next(number for number in candidates if number is not None)  # any id works: padding is masked
-    return Tokenizer(fast, pad, numbers.get("mask_token"), end)
+    return Tokenizer(fast, pad, numbers.get("mask_token"), end, words)
+
+
+def _from_file(name: str, path: Path) -> Any:
+    """Return the tokenizer of a tokenizer.json. Raises PluginError if it has an error, or makes the library panic."""
+    from tokenizers import Tokenizer as Fast
+
+    try:
+        return Fast.from_file(str(path))
+    except BaseException as error:
+        _check_caught(error)
+        what = f"{name}: tokenizer.json is no tokenizer: {error}"
+        raise PluginError(what, fix="choose a repository with another tokenizer.json") from error
+
+
+def _check_caught(error: BaseException) -> None:
+    """Raise an error again unless it is an Exception or a panic of Rust."""
+    if isinstance(error, PluginError) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+        raise error
+
+
+def _is_setting(key: str, value: Any) -> bool:
+    """Return whether a value of tokenizer_config.json is about tokens: their texts, numbers, switches or words."""
+    about_tokens = "token" in key and not key.endswith(("_file", "_config"))
+    return about_tokens or (key != "init_inputs" and allowed.is_plain(value) and not key.endswith("_file"))
+
+
+def _check_growth(name: str, fast: Any) -> None:
+    """Raise PluginError for a normalizer that makes a text more than MAX_GROWTH times as long."""
+    state = json.loads(fast.normalizer.__getstate__()) if fast.normalizer is not None else {}
+    growth = prod(_lengths(state))
+    if growth > MAX_GROWTH:
+        what = f"{name}: the replacements in tokenizer.json make a text up to {growth:.0e} times as long"
+        raise PluginError(what, fix="choose a repository with another tokenizer.json")
+
+
+def _lengths(state: Any) -> Iterator[float]:
+    """Yield how many times as long each replacement of a normalizer makes a text."""
+    if isinstance(state, list):
+        for item in state:
+            yield from _lengths(item)
+    elif isinstance(state, dict):
+        yield float(max(1, *(len(state.get(key) or "") + (key == "prepend") for key in ("content", "prepend"))))
+        yield from _lengths(state.get("normalizers"))
 
 
 def check_vocabulary(name: str, files: Collection[str]) -> None:
@@ -163,8 +209,8 @@ def _default_tokens(files: Mapping[str, Path]) -> dict[str, str]:
     family = configs.read(files.get("config.json")).get("model_type")
     said = configs.read(files.get("tokenizer_config.json")).get("tokenizer_class")
     name = str(said or auto.TOKENIZER_MAPPING_NAMES.get(str(family)) or "").removesuffix("Fast")
-    image_processor = getattr(auto.tokenizer_class_from_name(name), "__init__", None) if name else None
-    signature_parameters = inspect.signature(image_processor).parameters if image_processor else {}
+    init = getattr(auto.tokenizer_class_from_name(name), "__init__", None) if name else None
+    signature_parameters = inspect.signature(init).parameters if init else {}
     return _special_tokens({role: parameter.default for role, parameter in signature_parameters.items()})
 
 
@@ -181,19 +227,30 @@ def _special_tokens(roles: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _converted(name: str, files: Mapping[str, Path]) -> Any:
-    """Convert a slow tokenizer to a fast one by transformers, in a folder with the original file names."""
+    """Convert a slow tokenizer to a fast one by transformers, in a folder with the original file names.
+
+    Of the JSON files it gets what tokenizers depend on: no paths, no code and no hyperparameters of the network.
+    """
     from transformers import AutoTokenizer
 
+    settings = configs.read(files.get("tokenizer_config.json"))
+    known = {
+        "tokenizer_config.json": {key: value for key, value in settings.items() if _is_setting(key, value)},
+        "config.json": {"model_type": configs.read(files.get("config.json")).get("model_type")},
+    }
     with tempfile.TemporaryDirectory() as folder:
         for path in (*TOKENIZER, "config.json"):
-            if path in files:
+            if path in known and path in files:
+                Path(folder, path).write_text(json.dumps(known[path]), encoding="utf-8")
+            elif path in files:
                 Path(folder, path).symlink_to(files[path].absolute())
         try:
-            image_processor = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, ImportError, TypeError) as error:
+            found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except BaseException as error:
+            _check_caught(error)
             what = f"{name}: cannot load the tokenizer: {str(error).splitlines()[0] if str(error) else error!r}"
             raise PluginError(what, fix="choose a repository with tokenizer.json") from error
-    fast = getattr(image_processor, "backend_tokenizer", None)
+    fast = getattr(found, "backend_tokenizer", None)
     if fast is None or fast.get_vocab_size() <= len(fast.get_added_tokens_decoder()):
         what = f"{name}: the tokenizer {'has no fast version' if fast is None else 'has an empty vocabulary'}"
         raise PluginError(what, fix="choose a repository with tokenizer.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -17,8 +18,16 @@ from zoo.plugin import Entry, Features, ImageInput
 
 OPTIONS = ("arch", "args")
 """Valid options of a row: the timm model name, with or without a tag, and keyword arguments of the model."""
-LOADING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
-"""Arguments of timm for loading weights, which a row must express by source and files instead."""
+FACTORY = re.compile(
+    "pretrained|checkpoint|cache_dir|features_only|feature_cfg|filter|device|dtype|scriptable|exportable"
+)
+"""Arguments of timm's factory for loading weights, which a row must express by source and files, and for other uses."""
+WORD = re.compile(r"[\w.-]{0,64}", re.ASCII)
+"""Texts that an argument of an architecture may be: names of layers and of pooling, no paths and no addresses."""
+LARGEST = 1_000_000
+"""Maximum value of an integer argument."""
+LAYERS, MOST_LAYERS = re.compile("depth|layers|blocks|num_stages|repeats"), 10_000
+"""Keys of numbers of layers, and their maximum."""
 
 
 def create(entry: Entry, **settings: Any) -> nn.Module:
@@ -46,8 +55,7 @@ def pretrained_cfg(entry: Entry) -> PretrainedCfg:
     for option in entry.options:
         if option not in OPTIONS:
             raise _error(entry, f"option {option!r} is unknown; known: {', '.join(OPTIONS)}", f"remove {option}")
-    if forbidden := sorted({*LOADING} & {*entry.options.get("args", {})}):
-        raise _error(entry, f"args cannot load weights: {', '.join(forbidden)}", "use source and files")
+    _check_arguments(entry, entry.options.get("args", {}))
     name = str(entry.options.get("arch", ""))
     try:
         cfg = models.get_pretrained_cfg(name) if models.is_model(name) else None
@@ -59,6 +67,29 @@ def pretrained_cfg(entry: Entry) -> PretrainedCfg:
         what = f"arch = {name!r} is unknown to timm {timm.__version__}; nearest: {nearest}"
         raise _error(entry, what, "correct arch (or: pip install --upgrade timm)")
     return cfg
+
+
+def _check_arguments(entry: Entry, arguments: Any) -> None:
+    """Raise PluginError unless arguments are hyperparameters: numbers, words, and lists and tables of them."""
+    if not isinstance(arguments, Mapping):
+        raise _error(entry, f"args = {arguments!r:.80} is not a table", "write args as a table")
+    if factory := sorted(name for name in arguments if FACTORY.search(name)):
+        raise _error(entry, f"args cannot load weights: {', '.join(factory)}", "use source and files")
+    for name, value in arguments.items():
+        if not _is_plain(name, value):
+            raise _error(entry, f"args: {name} = {value!r:.80} is no hyperparameter", f"correct args.{name}")
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(key, item) and not FACTORY.search(key) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return len(value) <= MOST_LAYERS and all(_is_plain(name, item) for item in value)
+    if isinstance(value, str):
+        return WORD.fullmatch(value) is not None
+    if type(value) is int:
+        return abs(value) <= (MOST_LAYERS if LAYERS.search(name) else LARGEST)
+    return value is None or isinstance(value, bool | float)
 
 
 def returning_features(net: nn.Module) -> nn.Module:

@@ -23,6 +23,7 @@ class Case:
     """`prepare` writes files below the folder it gets (its working directory) and returns the arguments of `zoo`.
 
     says   text that the error has to contain
+    hides  text that the output must not contain
     code   expected exit status: 1, or 0 where the input has to be survived
     keeps  patterns of files that the command may leave behind, relative to the folder
     heavy  run in `make real` only
@@ -31,6 +32,7 @@ class Case:
     name: str
     prepare: Callable[[Path], list[str]]
     says: str = ""
+    hides: str = ""
     code: int = 1
     keeps: tuple[str, ...] = ()
     heavy: bool = False
@@ -80,6 +82,8 @@ def verdict(case: Case, result: Result) -> list[str]:
             wrong.append(f"the error does not say {case.says!r}")
         if len(result.err) > 2000:
             wrong.append(f"an error of {len(result.err):,} characters")
+    if case.hides and case.hides in result.err + result.out:
+        wrong.append(f"the output shows {case.hides!r}")
     if "Traceback" in result.err + result.out:
         wrong.append("a traceback")
     if found := (CONTROLS | BIDI) & set(result.out + result.err):

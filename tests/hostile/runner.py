@@ -39,6 +39,7 @@ class Runner:
             "HOME": str(home),
             "HF_ENDPOINT": "http://127.0.0.1:9",
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            "RUST_BACKTRACE": "0",
             "OMP_NUM_THREADS": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }

@@ -2,10 +2,10 @@
 
 python tools/bench/gpu.py [--device cuda] [--small]
 
-Random weights and made-up data: only speed, memory and agreement with the CPU count. The rate is that of the additional
-steps of a long run over a short one, so that setup time cancels. The "device loop" trains the same module, in the same
-precision, on one batch that is already on the device: nothing that reads data can be faster. --small uses tiny nets and
-few steps, for a CPU.
+Random weights and made-up data: only speed, memory and agreement with the CPU count. The rate is that of the steps
+after the first ones, until the device is done. The "device loop" trains the same module, in the same precision, on one
+batch that is already on the device: nothing that reads data can be faster. --small uses tiny nets and few steps, for a
+CPU.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="tiny nets, few steps")
     parser.add_argument("--only", nargs="+", help="run only these parts: agree, images, texts, features, peers")
     given = parser.parse_args()
-    scale, few = (SMALL, 2) if given.small else (LARGE, 10)
+    scale, few = (SMALL, 2) if given.small else (LARGE, 20)
     parts = {"agree": agreement, "images": images, "texts": texts, "features": features, "peers": peers}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -66,7 +66,7 @@ def main() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Device, scale, steps of the short run, and the folder of images."""
+    """Device, scale, steps that are not timed, and the folder of images."""
 
     device: str
     scale: Scale
@@ -75,8 +75,8 @@ class Run:
 
     @property
     def many(self) -> int:
-        """Steps of the long run."""
-        return 6 * self.few
+        """Steps until the end of the timing."""
+        return 5 * self.few
 
 
 def torch() -> Any:
@@ -223,28 +223,48 @@ def ratio(name: str, own: Speed, bare: Speed) -> str:
     return f"{name}: {own.rate:,.0f} / {bare.rate:,.0f} ex/s = {own.rate / bare.rate:.3f} of the device loop{memory}"
 
 
-def rate(run: Run, train: Callable[[int], None]) -> Speed:
-    """Return the examples/s of the additional steps of a long run over a short one."""
-    seconds = []
+class Clock:
+    """Times the examples that pass through a module between the first and the last of some steps."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.seen, self.times = run, 0, []
+
+    def watch(self, module: Any) -> None:
+        """Count the examples of a module's forward passes."""
+        module.register_forward_pre_hook(self.count, with_kwargs=True)
+
+    def count(self, module: Any, args: Any, kwargs: Any) -> None:
+        """Note the time of the two passes between which is timed."""
+        inputs = args[0] if args else kwargs["input_ids"]
+        inputs = inputs["input_ids"] if isinstance(inputs, Mapping) else inputs
+        for step in (self.run.few, self.run.many):
+            if self.seen < step * BATCH <= self.seen + len(inputs):
+                if self.run.device.startswith("cuda"):
+                    torch().cuda.synchronize()
+                self.times.append(time.perf_counter())
+        self.seen += len(inputs)
+
+    def rate(self) -> float:
+        """Return the examples/s."""
+        return (self.run.many - self.run.few) * BATCH / (self.times[1] - self.times[0])
+
+
+def rate(run: Run, train: Callable[[int, Clock], None]) -> Speed:
+    """Return the examples/s after the first steps, in which kernels are chosen and batches wait in memory."""
     memory = torch().cuda if run.device.startswith("cuda") else None
-    for steps in (run.few, run.few, run.many):
-        if memory:
-            memory.reset_peak_memory_stats()
-        start = time.perf_counter()
-        train(steps)
-        if memory:
-            memory.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return Speed(
-        (run.many - run.few) * BATCH / (seconds[2] - seconds[1]), memory.max_memory_allocated() if memory else 0
-    )
+    if memory:
+        memory.reset_peak_memory_stats()
+    clock = Clock(run)
+    train(run.many + 1, clock)
+    return Speed(clock.rate(), memory.max_memory_allocated() if memory else 0)
 
 
 def ours(run: Run, name: str, data: Any, **fields: Any) -> Speed:
     import zoo
 
-    def train(steps: int) -> None:
+    def train(steps: int, clock: Clock) -> None:
         model = zoo.load(name, run.device)
+        clock.watch(model.backbone.module)
         with redirected():
             model.finetune(
                 data, strategy="full", valid=0, steps=steps, evals=1, batch_size=BATCH, precision="bf16",
@@ -264,11 +284,12 @@ def device_loop(run: Run, name: str) -> Speed:
     t = torch()
     device = t.device(run.device)
 
-    def train(steps: int) -> None:
+    def train(steps: int, clock: Clock) -> None:
         backbone = zoo.load(name, run.device).backbone
         inputs = one_batch(backbone, run, device)
         labels = t.arange(BATCH, device=device) % CLASSES
         body, head = backbone.module.requires_grad_(True), nn.Linear(backbone.dim, CLASSES).to(device)
+        clock.watch(body)
         net = nn.ModuleList([body, head]).eval()
         if name.startswith("timm/"):
             net = net.to(memory_format=t.channels_last)
@@ -306,7 +327,7 @@ def features(run: Run) -> list[str]:
         from zoo.data.datasets import LabelledDataset
         from zoo.data.image_batches import Images
 
-        paths = sorted(run.images.rglob("*.jpg"))[: run.scale.examples // 2]
+        paths = sorted(run.images.rglob("*.jpg"))
         stacked = t.stack([pixels(path, model.backbone.input, str(path)) for path in paths])
         data = LabelledDataset(Images(stacked, model.backbone.input, t.arange(len(stacked))))
         net = model.backbone.module.to(memory_format=t.channels_last)
@@ -369,8 +390,9 @@ def timm_loop(run: Run, name: str, workers: int) -> Speed:
     device = t.device(run.device)
     side = run.scale.side
 
-    def train(steps: int) -> None:
+    def train(steps: int, clock: Clock) -> None:
         net = timm.create_model(name, num_classes=CLASSES).to(device, memory_format=t.channels_last).train()
+        clock.watch(net)
         optimizer = create_optimizer_v2(net, opt="adamw", lr=1e-4)
         loader = create_loader(
             create_dataset("", run.images), (3, side, side), BATCH, is_training=True, num_workers=workers,
@@ -406,8 +428,9 @@ def trainer(run: Run, name: str, workers: int) -> Speed:
         {**{key: value[i] for key, value in tokens.items()}, "label": int(label[5:])} for i, label in enumerate(labels)
     ]
 
-    def train(steps: int) -> None:
+    def train(steps: int, clock: Clock) -> None:
         model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=CLASSES)
+        clock.watch(model)
         settings = TrainingArguments(
             output_dir=str(run.images.parent / "trainer"), max_steps=steps, per_device_train_batch_size=BATCH,
             bf16=True, save_strategy="no", report_to=[], logging_steps=10_000, use_cpu=run.device == "cpu",

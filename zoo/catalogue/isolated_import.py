@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterable, Sequence
-from queue import Empty, SimpleQueue
-from typing import Any
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
 
-from zoo.catalogue import plugins
+from zoo.catalogue.discovery import installed
 from zoo.errors import PluginError
 
 LIMIT = 60.0
@@ -19,67 +22,67 @@ LIMIT = 60.0
 Told = int | PluginError
 
 
-def apis(names: Sequence[str]) -> dict[str, Told]:
-    """Return the API version of each plugin by name, or the error that prevents its use."""
-    found: dict[str, Told] = {}
+def apis(names: Sequence[str], *, quiet: bool = False) -> dict[str, Told]:
+    """Return the API version of each plugin by name, or the error that prevents its use.
+
+    `quiet` discards what the plugins print; otherwise it goes to stderr.
+    """
+    found: dict[str, Told] = {name: _failure(name, problem) for name in names if (problem := installed()[name].problem)}
     while left := [name for name in names if name not in found]:
-        found |= _import_until_failure(left)
-    return found
+        found |= _import_until_failure(left, quiet=quiet)
+    return {name: found[name] for name in names}
 
 
-def _import_until_failure(names: Sequence[str]) -> dict[str, Told]:
+@contextmanager
+def python(arguments: Sequence[str], out: IO[bytes], err: IO[bytes] | int | None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Python with the import path of this process; at the end of the block, end it and what it has started.
+
+    Its output goes to files, not pipes: a process that outlives it cannot block the reader.
+    """
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(part or "." for part in sys.path)}
+    command = [sys.executable, "-P", *arguments]
+    process = subprocess.Popen(
+        command, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+        process.wait()
+
+
+def _import_until_failure(names: Sequence[str], *, quiet: bool) -> dict[str, Told]:
     """Import plugins one by one in a subprocess, up to the first that ends it or times out."""
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-P", "-m", "zoo.catalogue.isolated_import", *names]
     found: dict[str, Told] = {}
-    lines: SimpleQueue[str | None] = SimpleQueue()
-    with subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        threading.Thread(target=_enqueue_lines, args=(process.stdout, lines), daemon=True).start()
-        try:
-            for name in names:
-                line = lines.get(timeout=LIMIT)
-                if line is None:
-                    exit_code = process.wait(LIMIT)
-                    return found | {name: _failure(name, f"its import ends the process with exit code {exit_code}")}
-                found[name] = _result(**json.loads(line))
-        except Empty:
-            return found | {name: _failure(name, f"its import takes more than {LIMIT:g} seconds")}
-        finally:
-            process.kill()
+    with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
+        path, arguments = Path(folder, "results"), ["-m", "zoo.catalogue.import_child", *names]
+        with path.open("wb") as out, python(arguments, out, subprocess.DEVNULL if quiet else None) as process:
+            deadline = time.monotonic() + LIMIT
+            while len(found) < len(names):
+                ended = process.poll()
+                lines = path.read_bytes().split(b"\n")[:-1]
+                if len(lines) > len(found):
+                    found = {name: _told(name, line) for name, line in zip(names, lines, strict=False)}
+                    deadline = time.monotonic() + LIMIT
+                    continue
+                name = names[len(found)]
+                if ended is not None:
+                    return found | {name: _failure(name, f"its import ends the process with exit code {ended}")}
+                if time.monotonic() > deadline:
+                    return found | {name: _failure(name, f"its import takes more than {LIMIT:g} seconds")}
+                time.sleep(0.01)
     return found
 
 
-def _enqueue_lines(source: Iterable[str], lines: SimpleQueue[str | None]) -> None:
-    for line in source:
-        lines.put(line)
-    lines.put(None)
-
-
-def _result(api: int | None = None, what: str = "", fix: str = "") -> Told:
-    return PluginError(what, fix=fix) if api is None else api
+def _told(name: str, line: bytes) -> Told:
+    try:
+        answer = json.loads(line)
+        return int(answer["api"]) if "api" in answer else PluginError(answer["what"], fix=answer["fix"])
+    except (ValueError, TypeError, KeyError):
+        return _failure(name, f"its import writes to file descriptors of others: {line[:80]!r}")
 
 
 def _failure(name: str, problem: str) -> PluginError:
-    plugin = plugins.installed()[name]
-    return PluginError(f"{plugin.label}: {problem}", fix=f"pip uninstall {plugin.distribution}")
-
-
-def main(names: Sequence[str]) -> None:
-    """Import each plugin and print its API version or its error as one line of JSON."""
-    with os.fdopen(os.dup(1), "w") as out:
-        os.dup2(2, 1)  # keep anything a plugin prints out of the results
-        for name in names:
-            print(json.dumps(_try_load(name)), file=out, flush=True)
-    os._exit(0)  # do not wait for threads that a plugin started
-
-
-def _try_load(name: str) -> dict[str, Any]:
-    try:
-        return {"api": plugins.load(name).api}
-    except PluginError as error:
-        return {"what": error.what, "fix": error.fix}
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    plugin = installed()[name]
+    return PluginError(f"{plugin.label}: {problem}", fix=plugin.fix or f"pip uninstall {plugin.distribution}")

@@ -1,50 +1,27 @@
-"""Discover installed plugins through entry points and import them lazily."""
+"""Import plugins when they are used, and check that they implement the plugin API."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from functools import cache
 
 from zoo import plugin as contract
+from zoo.catalogue.discovery import RESERVED, Installed, fingerprint, installed
 from zoo.errors import PluginError
 from zoo.plugin import Plugin
+from zoo.store.paths import home
 
-GROUP = "zoo.plugins"
 METHODS = {
     "build": ("entry", "files"),
     "adapt": ("entry", "state", "files"),
     "resolve": ("name", "look"),
     "classifier": ("entry", "state", "files"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """A registered plugin; `problem` is why it cannot be used, None if it can, and `fix` what to do about it."""
-
-    name: str
-    distribution: str
-    version: str
-    target: str
-    catalogue: Path | None = None
-    problem: str | None = None
-    fix: str | None = None
-
-    @property
-    def label(self) -> str:
-        """The plugin, its distribution and its target, as shown in error messages."""
-        return f"plugin '{self.name}' ({self.distribution} {self.version}, {self.target})"
-
-
-def installed() -> dict[str, Installed]:
-    """Return the registered plugins by name, in alphabetical order, without importing them."""
-    return dict(_installed(tuple(sys.path)))
+_trials = False
+"""Whether third-party plugins are imported in a subprocess first."""
 
 
 def load(name: str) -> Plugin:
@@ -107,11 +84,58 @@ def _check_method(plugin: object, method: str, arguments: tuple[str, ...], label
         raise PluginError(f"{label}: {method}{signature} cannot be called as {call}", fix=f"define {call}") from error
 
 
+@contextmanager
+def trials() -> Iterator[None]:
+    """Within the block, import third-party plugins in a subprocess first: one that crashes or exits is an error."""
+    global _trials
+    before, _trials = _trials, True
+    try:
+        yield
+    finally:
+        _trials = before
+
+
 @cache
 def _load(plugin: Installed) -> Plugin:
     if plugin.problem:
         raise PluginError(f"{plugin.label}: {plugin.problem}", fix=plugin.fix or "zoo plugins")
-    return check(_import(plugin), plugin.label)
+    if _trials and plugin.name not in RESERVED:
+        _try(plugin)
+    process = os.getpid()
+    try:
+        return check(_import(plugin), plugin.label)
+    except (PluginError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        what = f"{plugin.label}: cannot be used: {_words(error)}"
+        raise PluginError(what, fix=_import_fix(plugin, error)) from error
+    finally:
+        if os.getpid() != process:  # the plugin forked: one process goes on
+            os._exit(0)
+
+
+def _try(plugin: Installed) -> None:
+    """Import a plugin in a subprocess, unless that worked before with the same files and distributions."""
+    from zoo.catalogue import isolated_import  # imports tempfile and subprocess
+
+    passed, state = home() / "plugins" / plugin.name, fingerprint(plugin)
+    with suppress(OSError, UnicodeDecodeError):
+        if passed.read_text(encoding="utf-8") == state:
+            return
+    told = isolated_import.apis([plugin.name], quiet=True)[plugin.name]
+    if isinstance(told, PluginError):
+        raise told
+    with suppress(OSError):  # a read-only store: tried again
+        passed.parent.mkdir(parents=True, exist_ok=True)
+        passed.write_text(state, encoding="utf-8")
+
+
+def _words(error: BaseException) -> str:
+    """Return type and text of an error, whose own __str__ may fail."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001
+        return type(error).__name__
 
 
 def _import(plugin: Installed) -> object:
@@ -124,7 +148,7 @@ def _import(plugin: Installed) -> object:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        what = f"{plugin.label}: cannot be imported: {type(error).__name__}: {error}"
+        what = f"{plugin.label}: cannot be imported: {_words(error)}"
         raise PluginError(what, fix=_import_fix(plugin, error)) from error
     try:
         for part in filter(None, attribute.split(".")):
@@ -165,93 +189,3 @@ def _import_fix(plugin: Installed, error: BaseException) -> str:
     ):
         return f"pip install {missing}"
     return f"pip install --force-reinstall {plugin.distribution}   (or: pip uninstall {plugin.distribution})"
-
-
-@lru_cache(maxsize=8)
-def _installed(path: tuple[str, ...]) -> dict[str, Installed]:
-    found: dict[str, Installed] = {}
-    for plugin in _registered(path):
-        other = found.get(plugin.name)
-        found[plugin.name] = _with_catalogue(plugin) if other is None else _duplicate(other, plugin)
-    return dict(sorted(found.items()))
-
-
-def _duplicate(first: Installed, second: Installed) -> Installed:
-    both = f"{first.distribution} {first.version} and {second.distribution} {second.version}"
-    problem = f"is registered by two distributions: {both}"
-    fix = f"pip uninstall {first.distribution}   (or: pip uninstall {second.distribution})"
-    return replace(first, catalogue=None, problem=problem, fix=fix)
-
-
-def _with_catalogue(plugin: Installed) -> Installed:
-    """Set the catalogue path: find_spec locates the plugin's top-level package without importing it."""
-    from importlib.util import find_spec
-
-    package = plugin.target.partition(":")[0].partition(".")[0]
-    try:
-        spec = find_spec(package)
-    except (ImportError, ValueError):  # a broken import hook, or a half-imported module without a spec
-        spec = None
-    if spec is None:
-        fix = f"pip install --force-reinstall {plugin.distribution}"
-        return replace(plugin, problem=f"its package '{package}' is not installed", fix=fix)
-    for folder in spec.submodule_search_locations or ():
-        for name in ("catalogue.toml", "catalogue.json"):
-            if (path := Path(folder, name)).is_file():
-                return replace(plugin, catalogue=path)
-    return plugin
-
-
-def _registered(path: tuple[str, ...]) -> Iterator[Installed]:
-    """Yield the plugins that the distributions on `path` register; of two copies of a distribution the first wins.
-
-    importlib.metadata.entry_points() returns the same but takes 18 ms, mostly to import email and zipfile: a fifth of
-    the time budget of `zoo list`. Opening the entry_points.txt of 100 distributions takes 1 ms.
-    """
-    seen = set()
-    for folder in path:
-        for info in _distributions(folder or "."):
-            key = re.sub(r"[-_.]+", "_", info.name.rpartition(".")[0].partition("-")[0]).lower()
-            if key in seen:
-                continue
-            seen.add(key)
-            for name, target in _entry_points(Path(info.path, "entry_points.txt")):
-                distribution, version = _identity(info)
-                yield Installed(name, distribution, version, target)
-
-
-def _distributions(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        return [item for item in os.scandir(folder) if item.name.endswith((".dist-info", ".egg-info"))]
-    except OSError:  # sys.path may contain archives and missing folders
-        return []
-
-
-def _entry_points(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (name, target) of group zoo.plugins in an entry_points.txt: INI lines of `name = target [extras]`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return
-    if GROUP not in text:
-        return
-    section = ""
-    for line in map(str.strip, text.splitlines()):
-        if line.startswith("["):
-            section = line.strip("[] ")
-        elif section == GROUP and "=" in line and not line.startswith(("#", ";")):
-            name, _, target = line.partition("=")
-            yield name.strip(), target.partition("[")[0].replace(" ", "")
-
-
-def _identity(info: os.DirEntry[str]) -> tuple[str, str]:
-    """Return the name and version of a distribution from its metadata, else from its folder name."""
-    name, _, version = info.name.rpartition(".")[0].partition("-")
-    fields = {"Name": name, "Version": version}
-    for file in ("METADATA", "PKG-INFO"):
-        try:
-            header = Path(info.path, file).read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
-        except OSError:
-            continue
-        fields.update(re.findall(r"^(Name|Version):\s*(\S+)", header, re.MULTILINE))
-    return fields["Name"], fields["Version"]

@@ -10,20 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from zoo.catalogue import plugins
-from zoo.catalogue.rows import (
-    LONGEST_NAME,
-    entry_from_row,
-    foreign_letter,
-    read_catalogue,
-    read_json,
-    row_from_entry,
-)
+from zoo.catalogue import names, plugins
+from zoo.catalogue.discovery import installed
+from zoo.catalogue.rows import Row, entry_from_row, read_catalogue, read_json, row_from_entry
 from zoo.errors import CatalogueError, NameNotFound, PluginError, ZooError
 from zoo.plugin import Entry, File, Repository
+from zoo.weights.guard import guarded
 
+T = TypeVar("T")
 ROW_OVERRIDES = ("dim", "params", "license", "pretrained_on", "tasks", "metrics", "aliases")
 """Fields of a catalogue row that take precedence over those its plugin resolves."""
 RECEIPT = ("name", "plugin", "source", "files")
@@ -78,7 +74,7 @@ def find(name: str) -> Entry:
     CatalogueError if a zoo.toml is invalid: the name may be in it.
     """
     base, at, revision = name.partition("@")
-    if len(name) > 2 * LONGEST_NAME:
+    if len(name) > 2 * names.LONGEST:
         raise NameNotFound(f"'{name:.40}…' is longer than any name", fix="zoo list")
     merged = _merged(of=base.partition("/")[0])  # fast path: a full name is in the catalogue of its plugin
     if not {name, base} & merged.labels.keys():
@@ -152,7 +148,7 @@ def _resolve_uncatalogued(name: str, merged: _Merged) -> Entry | None:
         problem = merged.problems[prefix]
         what = f"'{name}' cannot be looked up: the catalogue of plugin '{prefix}' is invalid: {problem.what}"
         raise NameNotFound(what, fix=problem.fix) from problem
-    if not rest or not rest.isascii() or prefix not in plugins.installed():
+    if not rest or not rest.isascii() or prefix not in installed():
         return None
     return _resolve(prefix, name, rest)
 
@@ -164,8 +160,8 @@ def _resolve(plugin: str, name: str, rest: str) -> Entry | None:
     """
     from zoo import store
 
-    installed = plugins.installed().get(plugin)
-    resolver = f"{installed.distribution} {installed.version}" if installed and not installed.problem else ""
+    provider = installed().get(plugin)
+    resolver = f"{provider.distribution} {provider.version}" if provider and not provider.problem else ""
     if resolver and (kept := _kept(plugin, name, f"hf://{rest}", resolver)):
         return kept
     bare, at, revision = rest.partition("@")
@@ -178,15 +174,20 @@ def _resolve(plugin: str, name: str, rest: str) -> Entry | None:
         return found
 
     try:
-        found = plugins.load(plugin).resolve(bare, look)
-    except ZooError:
+        loaded = plugins.load(plugin)
+        with guarded(f"plugin '{plugin}': resolve({bare!r})"):
+            found: object = loaded.resolve(bare, look)
+    except (ZooError, KeyboardInterrupt):
         raise
-    except Exception as error:
-        label = plugins.installed()[plugin].label
+    except BaseException as error:  # SystemExit would end the process without a word
+        label = installed()[plugin].label
         what = f"{label}: resolve({bare!r}) raised {type(error).__name__}: {error}"
         raise PluginError(what, fix=f"zoo list {plugin}/   (lists the names of its catalogue)") from error
     if found is None:
         return None
+    if not isinstance(found, Entry):
+        what = f"{installed()[plugin].label}: resolve({bare!r}) returns {type(found).__name__}, not an Entry or None"
+        raise PluginError(what, fix=f"zoo list {plugin}/   (lists the names of its catalogue)")
     if at:
         found = replace(found, name=name, source=f"{(found.source or '').partition('@')[0]}@{revision}")
     row = {key: value for key, value in row_from_entry(found).items() if key not in RECEIPT}
@@ -237,7 +238,7 @@ def _not_found(name: str, merged: _Merged) -> NameNotFound:
     nearest = list(dict.fromkeys(close + containing))[:5]
     pattern = re.match(r"[a-z]*", name.rpartition("/")[2].lower())
     stem = pattern[0] if pattern and any(pattern[0] in entry.lower() for entry in merged.entries) else ""
-    what = f"unknown backbone '{name}'{foreign_letter(name)}; nearest: {', '.join(nearest) or 'none'}"
+    what = f"unknown backbone '{name}'{names.foreign_letter(name)}; nearest: {', '.join(nearest) or 'none'}"
     return NameNotFound(what, fix=f"zoo list {stem}".strip())
 
 
@@ -251,15 +252,15 @@ def _spellings(label: str) -> Iterator[str]:
 def _merged(of: str | None = None) -> _Merged:
     """Merge all catalogues, or only those that may list names `of` one plugin.
 
-    User catalogues are read on every call because they may change; core and plugin catalogues are cached.
+    A user catalogue is read again if it has changed, and the saved models in it on every call.
     """
     labels = dict(_core_labels(_core_path()))
     problems: dict[str, CatalogueError] = {}
     user_problems: dict[str, CatalogueError] = {}
-    for plugin in plugins.installed().values():
+    for plugin in installed().values():
         if plugin.catalogue and of in (None, plugin.name):
             try:
-                _add(labels, _plugin_labels(plugin.name, plugin.catalogue))
+                _add(labels, _result(_plugin_labels(plugin.name, plugin.catalogue)))
             except CatalogueError as error:
                 problems[plugin.name] = error
     for path in _user_paths():
@@ -298,8 +299,23 @@ def _core_labels(path: Path) -> Mapping[str, Entry]:
     return _by_label(entry_from_row(name, row, catalogue=path) for name, row in read_catalogue(path).items())
 
 
+def _result(outcome: T | CatalogueError) -> T:
+    """Return or raise the outcome of a cached function."""
+    if isinstance(outcome, CatalogueError):
+        raise outcome.with_traceback(None)
+    return outcome
+
+
 @lru_cache(maxsize=64)
-def _plugin_labels(plugin: str, path: Path) -> Mapping[str, Entry]:
+def _plugin_labels(plugin: str, path: Path) -> Mapping[str, Entry] | CatalogueError:
+    """Return the labels of a plugin's catalogue, or the error, so that it is read once."""
+    try:
+        return _checked_labels(plugin, path)
+    except CatalogueError as error:
+        return error
+
+
+def _checked_labels(plugin: str, path: Path) -> Mapping[str, Entry]:
     with _gc_disabled():
         entries = [entry_from_row(name, row, catalogue=path) for name, row in read_catalogue(path).items()]
     for entry in entries:
@@ -323,11 +339,21 @@ def _gc_disabled() -> Iterator[None]:
 
 
 def _user_rows(path: Path) -> tuple[Entry, ...]:
-    table = read_catalogue(path).items()
+    stat = os.stat(path)
+    table = _result(_user_table(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)).items()
     return tuple(
         _saved_entry(name, row, path) if "saved" in row else entry_from_row(name, row, catalogue=path)
         for name, row in table
     )
+
+
+@lru_cache(maxsize=4)
+def _user_table(path: Path, changed: int, size: int, inode: int) -> dict[str, Row] | CatalogueError:
+    """Return the rows of a zoo.toml, or the error, so that one version of it is read once."""
+    try:
+        return read_catalogue(path)
+    except CatalogueError as error:
+        return error
 
 
 def _core_path() -> Path:

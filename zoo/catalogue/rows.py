@@ -12,6 +12,7 @@ from pathlib import Path
 from reprlib import Repr
 from typing import Any
 
+from zoo.catalogue import names
 from zoo.errors import CatalogueError
 from zoo.plugin import Entry, File, ImageInput, TextInput
 from zoo.store import regular_file
@@ -19,10 +20,7 @@ from zoo.store.paths import is_inside
 
 Row = Mapping[str, Any]
 SOURCES = ("hf://", "https://", "file://", "package://")
-NAME = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)+", re.ASCII)
-LONGEST_NAME = 255
-"""Maximum length of a name in characters, as of file names."""
-MAX_RESIZE = 4096
+MAX_RESIZE = 2048
 """Maximum short side in pixels that an image is resized to."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 
@@ -52,10 +50,10 @@ def read_catalogue(path: Path) -> dict[str, Row]:
     for name, row in rows.items():
         if not isinstance(row, dict):
             raise _error(path, name, f"{name} = {_repr(row)} is not a row", f'write a table: ["plugin/{name}"]')
-        if len(name) > LONGEST_NAME:
-            raise _error(path, name, f"is longer than {LONGEST_NAME} characters", "shorten the name")
-        if not NAME.fullmatch(name):
-            what = f"is not of the form plugin/name{foreign_letter(name)}"
+        if len(name) > names.LONGEST:
+            raise _error(path, name, f"is longer than {names.LONGEST} characters", "shorten the name")
+        if not names.NAME.fullmatch(name):
+            what = f"is not of the form plugin/name{names.foreign_letter(name)}"
             raise _error(path, name, what, "rename it (ASCII letters, digits and . _ + - only)")
     return rows
 
@@ -70,14 +68,6 @@ def read_json(path: Path) -> Any:
     if "\\ud" in text or "\\uD" in text:  # maybe half of a surrogate pair
         json.dumps(found, ensure_ascii=False).encode()
     return found
-
-
-def foreign_letter(name: str) -> str:
-    """Return a clause on the first letter of a name that is not ASCII and may look as if it was, else nothing."""
-    from unicodedata import name as describe
-
-    letter = next((character for character in name if not character.isascii() and character.isalpha()), None)
-    return "" if letter is None else f": it has the letter U+{ord(letter):04X} ({describe(letter, 'unnamed').lower()})"
 
 
 def entry_from_row(name: str, row: Row, *, catalogue: str | Path) -> Entry:
@@ -128,8 +118,8 @@ def _text(key: str, value: object) -> str:
 
 
 def _count(key: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _InvalidValue(key, "must be a positive integer")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 63:
+        raise _InvalidValue(key, "must be a positive integer of at most 63 bits")
     return value
 
 
@@ -202,7 +192,7 @@ def _file(key: str, value: object) -> File:
         raise _InvalidValue(key, f"path {path!r} must be relative and inside the source")
     if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
         raise _InvalidValue(key, f"sha256 of {path} must be 64 lower-case hexadecimal digits")
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63):
         raise _InvalidValue(key, f"bytes of {path} must be a non-negative integer")
     return File(path, sha256, size)
 

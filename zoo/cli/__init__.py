@@ -53,7 +53,10 @@ class Zoo(click.Group):
         """Run the command; on ZooError print two lines to stderr (with --json: a JSON document), exit with 1."""
         as_json = "--json" in ctx.args  # read here: the error may be raised before the command parses its options
         try:
-            result = super().invoke(ctx)
+            from zoo.catalogue import plugins
+
+            with plugins.trials():
+                result = super().invoke(ctx)
             console.flush()
             return result
         except ZooError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -13,6 +13,7 @@ from zoo import console
 from zoo.catalogue import registry
 from zoo.catalogue.rows import row_from_entry
 from zoo.cli import complete_name
+from zoo.errors import ZooError
 from zoo.plugin import Entry, ImageInput, TextInput
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -53,7 +54,7 @@ def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> N
     found = registry.search(pattern, **filters)
     local = store.pulled(found)
     shown = [entry for entry in found if entry.name in local or not pulled]
-    print_notes()
+    print_notes(registry.problems())
     if as_json:
         rows = ({**row_from_entry(e), "pulled": e.name in local, "bytes": local.get(e.name)} for e in shown)
         console.document(list(rows))
@@ -81,9 +82,9 @@ def info(name: str, as_json: bool) -> None:
         console.line(f"{topic:<14} {console.printable(text)}")
 
 
-def print_notes() -> None:
+def print_notes(problems: Mapping[str, ZooError]) -> None:
     """Print the problems of catalogues whose rows are left out, to stderr."""
-    for problem in registry.problems().values():
+    for problem in problems.values():
         console.line(f"note: {console.printable(problem.what)}; fix: {console.printable(problem.fix)}", error=True)
 
 

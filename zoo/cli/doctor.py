@@ -144,9 +144,10 @@ def _caches() -> Iterator[Finding]:
 
 
 def _plugins() -> Iterator[Finding]:
-    from zoo.catalogue import isolated_import, plugins, registry
+    from zoo.catalogue import isolated_import, registry
+    from zoo.catalogue.discovery import installed
 
-    found, problems = plugins.installed(), registry.problems()
+    found, problems = installed(), registry.problems()
     for name, api in isolated_import.apis(list(found)).items():
         problem = problems.get(name) or (api if isinstance(api, ZooError) else None)
         if problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import click
 
 from zoo import console
 from zoo.catalogue import isolated_import, registry
-from zoo.catalogue.plugins import Installed, installed
-from zoo.cli.catalogue import JSON, print_table
+from zoo.catalogue.discovery import Installed, installed
+from zoo.cli.catalogue import JSON, print_notes, print_table
 from zoo.errors import PluginError, ZooError
 from zoo.plugin import API
 
@@ -21,7 +22,11 @@ def plugins(as_json: bool) -> None:
     """List installed plugins, with fixes for broken ones."""
     found = installed()
     apis = isolated_import.apis(list(found))
-    table = [_row(plugin, apis[name]) for name, plugin in found.items()]
+    problems, counts = registry.problems(), Counter(entry.plugin for entry in registry.rows().values())
+    table = [
+        _row(plugin, apis[name], problems.pop(name, None)) | {"rows": counts[name]} for name, plugin in found.items()
+    ]
+    print_notes(problems)
     if as_json:
         console.document(table)
         return
@@ -51,17 +56,15 @@ def new(name: str, folder: Path | None) -> None:
         console.line(text)
 
 
-def _row(plugin: Installed, api: isolated_import.Told) -> dict[str, Any]:
-    """Return the table row of a plugin, with the problem and its fix if it is broken."""
-    problem: ZooError | None = api if isinstance(api, PluginError) else registry.problems().get(plugin.name)
-    count = sum(entry.plugin == plugin.name for entry in registry.rows().values())
+def _row(plugin: Installed, api: isolated_import.Told, invalid: ZooError | None) -> dict[str, Any]:
+    """Return the table row of a plugin, with the problem and its fix if it or its catalogue is broken."""
+    problem = api if isinstance(api, PluginError) else invalid
     return {
         "plugin": plugin.name,
         "distribution": plugin.distribution,
         "version": plugin.version,
         "api": None if isinstance(api, PluginError) else api,
         "contract": API,
-        "rows": count,
         "catalogue": plugin.catalogue and str(Path(plugin.catalogue)),
         "state": "broken" if problem else "ok",
         "problem": problem and problem.what,

@@ -126,7 +126,7 @@ def rm(names: tuple[str, ...]) -> None:
 @click.command()
 @click.option("--caches", is_flag=True, help="Also empty the caches: decoded images, features, Hub datasets.")
 def gc(caches: bool) -> None:
-    """Remove files not listed in any lock, and partial downloads older than a day.
+    """Remove files not listed in any lock, and what killed processes left: partial downloads after a day.
 
     Cached data that a process is using is kept.
     """

@@ -17,12 +17,15 @@ from zoo import console
 from zoo.cli import complete_name
 from zoo.cli.startup import load
 from zoo.errors import RecipeError
+from zoo.store import out_folder
 
 if TYPE_CHECKING:
     from zoo.tasks import Prediction
 
 SHOWN = 60
 """Characters of a text that `zoo predict` shows beside its answer."""
+LONGEST_WORD = 100
+"""Bytes of the names of data and backbone in the name of a run's folder."""
 LONGEST_LABEL = 200
 """Characters of a label that are shown."""
 
@@ -36,7 +39,7 @@ def _fields(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise RecipeError(f"--set {pair!r} has no '='", fix=f"--set {pair}=VALUE")
         try:
             found[key.strip().replace("-", "_")] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[key.strip().replace("-", "_")] = value
     return found
 
@@ -44,17 +47,15 @@ def _fields(pairs: tuple[str, ...]) -> dict[str, Any]:
 def _free_folder(name: str, data: str, *, resume: bool) -> Path:
     """Return runs/<data>-<backbone>, numbered if it exists; to resume, the last unfinished one."""
     backbone = name.rstrip("/").rsplit("/", 1)[-1].split(".")[0] or "model"
-    source = Path(data.rpartition(":")[2]).resolve()
-    base = Path("runs") / f"{source.name.partition('.')[0] or 'data'}-{backbone}"
+    source = os.path.realpath(data.rpartition(":")[2])
+    words = (os.path.basename(source).partition(".")[0] or "data", backbone)
+    short = (os.fsencode(word)[:LONGEST_WORD].decode(errors="ignore") for word in words)
+    base = Path("runs", "-".join(short))
     numbered = [base, *(base.with_name(f"{base.name}-{i}") for i in range(2, 1_000))]
-    unfinished = [path for path in numbered if _unfinished(path).exists()]
+    unfinished = list(filter(out_folder.is_unfinished, numbered))
     if resume and unfinished:
         return unfinished[-1]
-    return next(path for path in numbered if not path.exists() and not _unfinished(path).exists())
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f"{path.name}.unfinished")
+    return next(path for path in numbered if not (path.exists() or path in unfinished or out_folder.is_claimed(path)))
 
 
 def _columns(command: Any) -> Any:
@@ -141,12 +142,11 @@ def finetune(
     with console.to(sys.stderr if as_json else sys.stdout):
         from zoo.data.reading import check_source
         from zoo.finetune.recipe import make
-        from zoo.model import artefact
 
         recipe = make(fields)  # before anything heavy is imported or fetched
         check_source(data)
         if not resume:
-            artefact.check_free(target)
+            out_folder.check_free(target)
         model = load(name, device)
         chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "test": test and _part(test)}
         chosen |= {"valid": 0.2 if valid is None else _part(valid), "resume": resume}

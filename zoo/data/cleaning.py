@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,11 +28,13 @@ def cleaned(inputs: Sequence[Any], where: Callable[[int], str]) -> list[Any]:
 
 def _check_text(text: Any, index: int, where: Callable[[int], str]) -> None:
     if not isinstance(text, str):
-        what = "no value" if is_missing(text) else f"{text!r:.60} ({type(text).__name__})"
+        what = "no value" if is_missing(text) else f"{reprlib.repr(text):.60} ({type(text).__name__})"
         raise DataError(
             f"{where(index)} has {what} where a text is expected",
             fix="pass texts, pairs of texts or lists of words; remove examples without a text",
         )
+    if text.isascii():  # takes no time, whatever its length
+        return
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -55,12 +58,14 @@ def plain_label(value: Any, where: str) -> Label:
     plain = value.item() if hasattr(value, "item") else value
     if isinstance(plain, tuple | list | set | frozenset):
         several = sorted(plain, key=str) if isinstance(plain, set | frozenset) else plain
-        return tuple(plain_label(item, where) for item in several)
+        if not any(isinstance(item, tuple | list | set | frozenset) for item in several):
+            return tuple(plain_label(item, where) for item in several)
     if isinstance(plain, bool):
         return str(plain)
     if plain is None or isinstance(plain, str | int) or (isinstance(plain, float) and math.isfinite(plain)):
         return plain
+    shown = f"{reprlib.repr(value):.60} ({type(value).__name__})"
     raise DataError(
-        f"label of {where} is {value!r:.60} ({type(value).__name__}), not str, int, float or a list of labels",
+        f"label of {where} is {shown}, not str, int, float or a list of labels",
         fix="convert the labels to str, int or float, or lists of str",
     )

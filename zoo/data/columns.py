@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
@@ -57,7 +58,7 @@ def choose(table: Table, asked: Columns, modality: str) -> Columns:
 
 def _check(table: Table, asked: Columns) -> None:
     names = [name for name in table.names if name]  # spreadsheets append unnamed columns
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(f"{table.origin} has two columns called {twice[0]!r}", fix="rename one of them")
     if not names:
@@ -115,7 +116,7 @@ def _are_texts(values: Sequence[Any]) -> bool:
 
 
 def _check_header(table: Table) -> None:
-    """Raise DataError if the first line of a CSV file is_input like data instead of a header."""
+    """Raise DataError if the first line of a CSV file looks like data instead of a header."""
     if not table.untyped:
         return
     for name in filter(None, table.names):

@@ -72,7 +72,7 @@ def _from_files(examples: Examples) -> bool:
 def _key(examples: Examples, spec: ImageInput, skip_bad: bool) -> str:
     digest = hashlib.sha256(repr((spec.size, spec.crop, spec.interpolation, spec.channels, skip_bad)).encode())
     for item in examples.inputs:
-        digest.update(f"{os.path.abspath(item)}\t{identity(Path(item))}\n".encode())
+        digest.update(f"{os.path.abspath(item)}\t{identity(Path(item))}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
 
 

@@ -6,33 +6,48 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zoo.data.local_files import open_file, unreadable
 from zoo.data.table import Table, by_name, of_columns, of_rows
 from zoo.errors import DataError
 
 UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks of UTF-16."""
+LONGEST_FIELD = 10_000_000
+"""Maximum length of a value of a CSV file in characters."""
+ENDS = 4096
+"""Bytes at both ends of a file that are searched for NUL."""
+FEW_ROWS, FEW_BYTES, EXPANSION = 1_000_000, 1_000_000_000, 50
+"""A Parquet file with more rows than these and than bytes, or more bytes of values than these and than EXPANSION times
+its size, is refused."""
 QUOTED = re.compile(r'"[^"]*"')
 
 
 def read_table(path: Path) -> Table:
     """Read a table file; raises DataError naming the file, the line and the problem."""
-    with _naming_file(path):
+    with open_file(path), _naming_file(path):
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty", fix="write a table with one row per example")
-        return TABLES[path.suffix.lower()](path)
+        table = TABLES[path.suffix.lower()](path)
+
+    def column(name: str) -> Sequence[Any]:
+        with _naming_file(path):
+            return table.column(name)
+
+    return replace(table, column=column)
 
 
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8, UTF-16 or else cp1252; raises DataError for a binary file."""
     with _naming_file(path):
-        raw = path.read_bytes()
+        raw = _read(path)
         try:
-            return _decoded(raw, path)
+            return _decoded(raw)
         except UnicodeDecodeError:
             return raw.decode("cp1252", errors="replace")
 
@@ -46,26 +61,36 @@ def _naming_file(path: Path) -> Iterator[None]:
         line = error.object[: error.start].count(b"\n") + 1
         fix = f"iconv -f WINDOWS-1252 -t UTF-8 {path} > utf8{path.suffix}   (if that is its encoding)"
         raise DataError(f"{path}:{line} is not valid UTF-8", fix=fix) from error
+    except DataError:
+        raise
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}", fix=f"ls -l {path}") from error
-    except (ValueError, RuntimeError, csv.Error) as error:  # includes errors of json and pyarrow
+        raise unreadable(path, error) from error
+    except Exception as error:  # json, csv and pyarrow raise many types
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{path} cannot be read: {said}", fix=f"inspect it: head {path}") from error
+        said = "nested too deeply" if isinstance(error, RecursionError) else said
+        raise DataError(f"{path} cannot be read: {said:.200}", fix=f"inspect it: head {path}") from error
 
 
-def _decoded(raw: bytes, path: Path) -> str:
-    if raw.startswith(UTF16_BOMS):
-        return raw.decode("utf-16")
-    if b"\0" in raw[:4096]:
-        raise DataError(
-            f"{path} is not a text file: it contains NUL bytes", fix=f"remove it, or check its type: file {path}"
-        )
-    return raw.decode("utf-8-sig")
+def _read(path: Path) -> bytes:
+    """Return the bytes of a text file; raises DataError for a binary file before reading all of it."""
+    with open_file(path) as file:
+        first = file.read(ENDS)
+        file.seek(max(0, path.stat().st_size - ENDS))
+        if b"\0" in first + file.read() and not first.startswith(UTF16_BOMS):
+            raise DataError(
+                f"{path} is not a text file: it contains NUL bytes", fix=f"remove it, or check its type: file {path}"
+            )
+        file.seek(0)
+        return file.read()
+
+
+def _decoded(raw: bytes) -> str:
+    return raw.decode("utf-16" if raw.startswith(UTF16_BOMS) else "utf-8-sig")
 
 
 def _csv(path: Path) -> Table:
     """Read delimited text; the delimiter is the one of `,`, `;`, tab and `|` that is most frequent in the header."""
-    text = _decoded(path.read_bytes(), path)
+    text = _decoded(_read(path))
     header = QUOTED.sub("", text.lstrip("\r\n").partition("\n")[0])
     separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=header.count)
     (_, names), *found = _split_rows(path, text, separator) or [(1, [])]
@@ -74,11 +99,11 @@ def _csv(path: Path) -> Table:
             what = f"{path}:{line} has {len(row)} values, but the header has {len(names)} columns"
             raise DataError(what, fix="quote values that contain a delimiter or a line break")
     names = [name.strip() for name in names]
+    places = {name: place for place, name in enumerate(names)}
     lines = [line for line, _ in found]
 
     def column(name: str) -> list[str]:
-        place = names.index(name)
-        return [row[place] for _, row in found]
+        return [row[places[name]] for _, row in found]
 
     return Table(names, len(found), column, str(path), lines, path.parent, untyped=True)
 
@@ -104,7 +129,7 @@ def _split_rows(path: Path, text: str, separator: str) -> list[tuple[int, list[s
 
 
 def _parse_csv(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
-    csv.field_size_limit(1 << 30)
+    csv.field_size_limit(LONGEST_FIELD)
     spaced = f"{separator} " in text.partition("\n")[0]
     source = io.StringIO(text, newline="")
     reader = csv.reader(source, delimiter=separator, strict=True, skipinitialspace=spaced)
@@ -117,13 +142,15 @@ def _parse_csv(path: Path, text: str, separator: str) -> list[tuple[int, list[st
     except csv.Error as error:
         what = "unclosed quote" if "end of data" in str(error) else str(error)
         fix = 'double a quote inside a quoted value: "a ""word"" in quotes"'
+        if "field limit" in what:
+            what, fix = f"a value of more than {LONGEST_FIELD:,} characters", "close its quote, or split it into rows"
         raise DataError(f"{path}:{line}: {what}", fix=fix) from error
     return found
 
 
 def _json(path: Path) -> Table:
     """Read JSON lines, a list of objects, or an object of columns."""
-    text = _decoded(path.read_bytes(), path)
+    text = _decoded(_read(path))
     if text.lstrip().startswith("["):
         parsed = json.loads(text)
     else:
@@ -168,18 +195,56 @@ def _json_lines(path: Path, text: str) -> tuple[list[Any], list[int]]:
 
 def _parquet(path: Path) -> Table:
     """Read a Parquet file; class ids become names where the metadata of the `datasets` library has them."""
-    from pyarrow import parquet
+    from pyarrow import parquet, types
 
-    found = parquet.read_table(path)
-    types = json.loads((found.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    file = parquet.ParquetFile(path)
+    schema, groups = file.schema_arrow, range(file.metadata.num_row_groups)
+    size, rows = sum(file.metadata.row_group(group).total_byte_size for group in groups), file.metadata.num_rows
+    _check_expansion(path, rows, size)
+    classes = _class_names((schema.metadata or {}).get(b"huggingface", b""))
+    strings = [field.name for field in schema if types.is_string(field.type) or types.is_large_string(field.type)]
 
     def column(name: str) -> list[Any]:
-        values: list[Any] = found.column(name).to_pylist()
-        kind = types.get(name, {})
-        kind = kind.get("feature", kind) if isinstance(kind, dict) else {}
-        return by_name(values, kind["names"]) if kind.get("_type") == "ClassLabel" else values
+        # as a dictionary: a text that many rows repeat takes its memory once
+        found = parquet.read_table(path, columns=[name], read_dictionary=[name] if name in strings else None)
+        values = [value for chunk in found.column(name).chunks for value in _values(chunk)]
+        _check_expansion(path, rows, sum(len(value) for value in values if isinstance(value, str | bytes)))
+        return by_name(values, classes[name]) if name in classes else values
 
-    return Table(list(found.column_names), found.num_rows, column, str(path), folder=path.parent)
+    return Table(list(schema.names), rows, column, str(path), folder=path.parent)
+
+
+def _check_expansion(path: Path, rows: int, expanded: int) -> None:
+    """Raise DataError for a few bytes that expand to very many rows or to gigabytes."""
+    size = path.stat().st_size
+    if rows > max(FEW_ROWS, size) or expanded > max(FEW_BYTES, EXPANSION * size):
+        what = f"{path} has {rows:,} rows and {expanded:,} bytes of values in a file of {size:,} bytes"
+        raise DataError(what, fix="write each example once: nearly all rows of this table are equal")
+
+
+def _values(chunk: Any) -> list[Any]:
+    """Return the values of an Arrow array; equal values of a dictionary are one object."""
+    if not hasattr(chunk, "dictionary"):
+        return list(chunk.to_pylist())
+    values = [*chunk.dictionary.to_pylist(), None]
+    return [values[-1 if index is None else index] for index in chunk.indices.to_pylist()]
+
+
+def _class_names(metadata: bytes) -> dict[str, list[str]]:
+    """Return the class names of each ClassLabel column in the metadata of the `datasets` library; {} if it is none."""
+    try:
+        features = json.loads(metadata)["info"]["features"]
+        kinds = {name: kind.get("feature", kind) for name, kind in features.items() if isinstance(kind, dict)}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    found = {name: kind.get("names") for name, kind in kinds.items() if isinstance(kind, dict)}
+    return {
+        name: names
+        for name, names in found.items()
+        if isinstance(names, list)
+        and kinds[name].get("_type") == "ClassLabel"
+        and all(isinstance(each, str) for each in names)
+    }
 
 
 TABLES = {".csv": _csv, ".tsv": _csv, ".json": _json, ".jsonl": _json, ".ndjson": _json, ".parquet": _parquet}

@@ -14,7 +14,7 @@ def fingerprint(examples: Examples) -> str:
     """Return the SHA-256 of labels and inputs: paths by relative name, size and mtime, all else by content."""
     digest = hashlib.sha256()
     for item, label in zip(examples.inputs, examples.labels, strict=True):
-        digest.update(f"{identity(item, examples.origin)}\t{label!r}\n".encode("utf-8", "replace"))
+        digest.update(f"{identity(item, examples.origin)}\t{label!r}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
@@ -25,12 +25,13 @@ def identity(item: Any, origin: str = "") -> str:
     if isinstance(item, os.PathLike):
         path = Path(item)
         name = path.relative_to(origin) if path.is_relative_to(origin) else path
-        if not path.exists():
+        try:
+            stat = path.stat()
+        except (OSError, ValueError):  # decoding says why
             return f"{name}\tmissing"
-        stat = path.stat()
         return f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}"
     if isinstance(item, str | tuple | list):
-        item = repr(item).encode("utf-8", "replace")
+        item = repr(item).encode("utf-8", "surrogatepass")
     if isinstance(item, bytes):
         return hashlib.sha256(item).hexdigest()
     if hasattr(item, "detach"):

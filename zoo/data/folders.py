@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 from zoo.data import table_examples
 from zoo.data.examples import IMAGE_SUFFIXES, TEST, TEXT_SUFFIXES, TRAIN, VALID, Columns, Examples, Label, Parts
 from zoo.data.files import TABLES, read_table, read_text
+from zoo.data.local_files import unreadable
 from zoo.errors import DataError
 
 SPLITS = (*TRAIN, *VALID, *TEST)
@@ -18,11 +21,15 @@ SPLITS = (*TRAIN, *VALID, *TEST)
 
 def check(path: Path) -> None:
     """Raise DataError unless a path is a folder, a table or a text file."""
-    path = path.expanduser()
-    if not path.exists():
-        raise DataError(f"{path} does not exist", fix=f"check the path: ls {path.parent}")
+    path = Path(os.path.expanduser(path))
+    try:
+        is_file = not stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist", fix=f"check the path: ls {path.parent}") from error
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
     suffix = path.suffix.lower()
-    if path.is_file() and suffix not in TABLES and (suffix not in TEXT_SUFFIXES or not suffix):
+    if is_file and suffix not in TABLES and (suffix not in TEXT_SUFFIXES or not suffix):
         raise DataError(
             f"{path} is a file, not a folder, a table ({', '.join(TABLES)}) or a text (.txt)",
             fix=f"save a table as CSV, unpack an archive, or pass the folder of the data: {path.parent}",
@@ -32,7 +39,7 @@ def check(path: Path) -> None:
 def read(path: Path, columns: Columns, modality: str) -> Parts:
     """Return a reader for each split of a folder or file; {"train": …} if it has no splits."""
     check(path)
-    if path.is_file():
+    if not path.is_dir():
         return {"train": partial(_file, path, columns, modality)}
     files = _split_files(path, modality)
     if any(name in files for name in TRAIN):
@@ -75,8 +82,9 @@ def _classes(root: Path, modality: str) -> Examples:
         return _without_classes(root, modality)
     inputs: list[Path] = []
     labels: list[Label] = []
+    owners: dict[str, Path] = {}
     for folder in classes:
-        files = _files_below(folder, suffixes)
+        files = _files_below(folder, suffixes, owners)
         if not files:
             fix = f"add {things} to it, or move it elsewhere: mv {folder} /tmp"
             raise DataError(f"{folder} holds no {things}", fix=fix)
@@ -88,7 +96,7 @@ def _classes(root: Path, modality: str) -> Examples:
 
 def _without_classes(root: Path, modality: str) -> Examples:
     """Read a folder of text files without labels; raises DataError for any other folder without sub-folders."""
-    unlabelled = [path for path in _files_below(root, TEXT_SUFFIXES) if path.suffix] if modality == "text" else []
+    unlabelled = [path for path in _files_below(root, TEXT_SUFFIXES, {}) if path.suffix] if modality == "text" else []
     if unlabelled:
         return _texts(unlabelled, str(root))
     children = _children(root)
@@ -109,29 +117,40 @@ def _children(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise _unreadable(error) from error
+        raise unreadable(folder, error) from error
 
 
-def _files_below(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+def _files_below(folder: Path, suffixes: frozenset[str], owners: dict[str, Path]) -> list[Path]:
     """Return all files below a folder with one of the suffixes, sorted; hidden files and folders are ignored.
 
-    Symbolic links to folders are followed, and each folder is visited once.
+    Symbolic links to folders are followed, and each folder is visited once. `owners` maps the folders visited so far to
+    the `folder` of their call: raises DataError for a link to one of another call, whose files would have two labels.
     """
 
     def refuse(error: OSError) -> None:
-        raise _unreadable(error) from error
+        raise unreadable(error.filename, error) from error
 
     found: list[Path] = []
-    seen = {os.path.realpath(folder)}
+    visited: set[str] = set()
     for base, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        new = {os.path.realpath(os.path.join(base, name)): name for name in folders if not name.startswith(".")}
-        folders[:] = sorted(name for path, name in new.items() if path not in seen)
-        seen.update(new)
+        real = os.path.realpath(base)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        _check_owner(base, real, folder, owners)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         kept = (name for name in names if Path(name).suffix.lower() in suffixes and not name.startswith("."))
         found += (Path(base) / name for name in kept)
     return sorted(found)
 
 
-def _unreadable(error: OSError) -> DataError:
-    fix = f"chmod u+rx '{error.filename}'"
-    return DataError(f"{error.filename} cannot be read: {error.strerror}", fix=fix)
+def _check_owner(base: str, real: str, folder: Path, owners: dict[str, Path]) -> None:
+    """Raise DataError if a folder belongs to another class as well, or is above its own class."""
+    above = Path(real) in Path(os.path.realpath(folder)).parents
+    other = owners.setdefault(real, folder)
+    if above or other is not folder:
+        what = f"holds {folder} itself" if above else f"is read for {other} as well"
+        linked = " ".join(shlex.quote(str(path)) for path in dict.fromkeys((other, folder)))
+        fix = f"remove the symbolic link: find {linked} -type l -ls"
+        raise DataError(f"{base} leads to {real}, which {what}: its files would have several labels", fix=fix)

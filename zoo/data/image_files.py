@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -26,6 +27,8 @@ FORMATS = (
 """Formats that are decoded, whatever the suffix of a file; MPO is read as JPEG."""
 MAX_BYTES = 1_250_000_000
 """Memory that decoding one image may take: a PNG of a few kB can expand to gigabytes (decompression bomb)."""
+MAX_FILE_BYTES = 1_000_000_000
+"""Maximum size of a file: some decoders read it into memory."""
 CORE_BYTES = 256_000_000
 """Memory of all decoding threads together, for each core; at least MAX_BYTES."""
 PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
@@ -76,6 +79,9 @@ def decoded(item: Any, name: str) -> Iterator[Image]:
         image: Any = item
         if not isinstance(item, Image.Image):
             file = io.BytesIO(item) if isinstance(item, bytes) else stack.enter_context(open_file(item))
+            if (length := file.seek(0, os.SEEK_END)) > MAX_FILE_BYTES:
+                raise _too_large(name, f"a file of {length:,} bytes")
+            file.seek(0)
             image = stack.enter_context(Image.open(file, formats=_formats()))
             _check_scans(image, file, name)
         elif image.format not in (None, "MPO", *FORMATS):
@@ -109,9 +115,10 @@ def skip_hint(name: str) -> str:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Return the formats that this version of Pillow knows."""
+    """Return the formats that this version of Pillow knows, and silence its warnings, which name no file."""
     from PIL import Image
 
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -153,6 +160,6 @@ def _memory(image: Any, name: str) -> int:
 
 def _too_large(name: str, found: str) -> DataError:
     return DataError(
-        f"{name} is too large to decode safely: {found}; the limit is {MAX_BYTES / 1e9:g} GB of memory",
+        f"{name} is too large to decode safely: {found}; the limit is {MAX_BYTES / 1e9:g} GB",
         fix=f"shrink it with an image editor, or {skip_hint(name)}",
     )

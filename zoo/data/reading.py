@@ -64,7 +64,7 @@ def _parts(data: object, modality: str, columns: Columns) -> Parts:
     if isinstance(data, str) and data.startswith("hf:"):
         return table_examples.of_hub(data, columns, modality)
     if isinstance(data, str | os.PathLike):
-        return folders.read(Path(data).expanduser(), columns, modality)
+        return folders.read(Path(os.path.expanduser(data)), columns, modality)
     tables = table.in_memory(data)
     if tables is not None:
         return {name: partial(table_examples.examples, part, columns, modality) for name, part in tables.items()}

@@ -16,6 +16,10 @@ from zoo.errors import DataError
 
 INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+DIGITS = 18
+"""Whole numbers with more digits than these are codes, and stay strings."""
+UNDEFINED = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "inf", "+inf", "-inf", "infinity", "-infinity", "?"})
+"""Values, in lower case, of a numeric column where there is no number."""
 
 
 def of_hub(name: str, columns: Columns, modality: str) -> Parts:
@@ -67,9 +71,14 @@ def _is_empty(value: Any) -> bool:
 
 def _typed(labels: Sequence[str], table: Table, name: str) -> Sequence[Any]:
     """Parse strings as int, float or JSON lists if all of them are valid; "007" is a code and stays a string."""
-    for pattern, kind in ((INTEGER, int), (NUMBER, float)):
-        if all(pattern.fullmatch(label) for label in labels):
-            return [kind(label) for label in labels]
+    if all(INTEGER.fullmatch(label) for label in labels):
+        return labels if max(map(len, labels)) > DIGITS else [int(label) for label in labels]
+    if all(NUMBER.fullmatch(label) for label in labels):
+        return [float(label) for label in labels]
+    others = [index for index, label in enumerate(labels) if not NUMBER.fullmatch(label)]
+    if len(others) < len(labels) and all(labels[index].strip().lower() in UNDEFINED for index in others):
+        what = f"{table.where(others[0])} has {labels[others[0]]!r} in {name}, where all other rows have numbers"
+        raise DataError(what, fix="correct it, or remove the row")
     lists = _lists(labels)
     if lists is labels and all(label.startswith("[") and label.endswith("]") for label in labels):
         raise DataError(
@@ -85,5 +94,5 @@ def _lists(texts: Sequence[Any]) -> Sequence[Any]:
         return texts
     try:
         return [json.loads(text) for text in texts]
-    except ValueError:
+    except (ValueError, RecursionError):
         return texts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -13,8 +13,11 @@ from torch import Tensor
 from zoo.errors import DataError
 from zoo.plugin import TextInput, Tokenizer
 
+INT32 = 2**31 - 1
 CHUNK = 1_000
-"""Texts tokenised in one call."""
+"""Texts tokenised in one call, of at most MAX_CHARACTERS together."""
+MAX_CHARACTERS = 2_000_000
+"""Maximum length of one text: tokenising takes up to 500 bytes for each character."""
 HEAD_SHARE = 0.25
 """Share of a "head-tail" truncation that is the head: 128 of 510 tokens (Sun et al. 2019, arXiv 1905.05583, 5.3.1)."""
 
@@ -96,14 +99,28 @@ def tokenise(
         fast.enable_truncation(length, strategy="longest_first", direction="left" if truncation == "tail" else "right")
     split = bool(texts) and isinstance(texts[0], list)
     found, too_long = [], 0
-    for start in range(0, len(texts), CHUNK):
-        chunk = list(texts[start : start + CHUNK])
-        for encoding in fast.encode_batch(chunk, is_pretokenized=split, add_special_tokens=special):
+    for start, chunk in _chunks(texts):
+        for encoding in _encode(fast, chunk, start, is_pretokenized=split, add_special_tokens=special):
             too_long += len(encoding.ids) > length or bool(encoding.overflowing)
             kept = _kept(encoding, length, truncation)
             words = [-1 if word is None else word for word in encoding.word_ids] if split else [-1] * len(encoding.ids)
             found.append(tuple([row[i] for i in kept] for row in (encoding.ids, encoding.type_ids, words)))
-    return _flat(found, tokenizer.pad, too_long)
+    longest = max((len(ids) for ids, _, _ in found), default=0)
+    if longest > length:
+        what = f"the tokenizer adds special tokens to a text up to {longest:,}, and the model takes {length:,}"
+        raise DataError(what, fix="choose another backbone: zoo list")
+    return _flat(found, tokenizer, too_long)
+
+
+def _encode(fast: Any, texts: list[Any], start: int, **options: bool) -> Any:
+    """Tokenise a chunk. Raises DataError where the library fails, as with a regular expression that takes too long."""
+    try:
+        return fast.encode_batch(texts, **options)
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of Rust
+            raise
+        what = f"the tokenizer of this backbone failed on one of the texts {start} to {start + len(texts) - 1}: {error}"
+        raise DataError(what, fix="choose another backbone (zoo list), or remove that text") from error
 
 
 def _check(text: Any, index: int, spec: TextInput) -> None:
@@ -113,12 +130,34 @@ def _check(text: Any, index: int, spec: TextInput) -> None:
             f"input {index} is {type(text).__name__}, not a text",
             fix="give texts, (text, text) pairs or lists of words; remove rows without a text",
         )
+    if _length(text) > MAX_CHARACTERS:
+        raise DataError(
+            f"input {index} has {_length(text):,} characters; the limit is {MAX_CHARACTERS:,}",
+            fix="split it into several texts, or lines: split -C 1m FILE",
+        )
     if isinstance(text, tuple) and (len(text) != 2 or not spec.pairs):
         taken = "a text or a pair of texts" if spec.pairs else "one text for each input, not pairs"
         raise DataError(
             f"input {index} has {len(text)} texts, and this backbone takes {taken}",
             fix="join them into one text, or name one column: input=… (--input)",
         )
+
+
+def _chunks(texts: Sequence[Any]) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the texts in order, as many as one call of the tokenizer takes, with the index of the first."""
+    start, size = 0, 0
+    for index, text in enumerate(texts):
+        size += _length(text)
+        if index > start and (index - start == CHUNK or size > MAX_CHARACTERS):
+            yield start, list(texts[start:index])
+            start, size = index, _length(text)
+    if start < len(texts):
+        yield start, list(texts[start:])
+
+
+def _length(text: Any) -> int:
+    """Return the characters of a text, a pair or a list of words, each with a separator."""
+    return len(text) if isinstance(text, str) else sum(map(len, text)) + len(text)
 
 
 def _kept(encoding: Any, length: int, truncation: str) -> list[int]:
@@ -135,11 +174,19 @@ def _kept(encoding: Any, length: int, truncation: str) -> list[int]:
     return [*range(first), *middle, *range(count - last, count)]
 
 
-def _flat(found: Sequence[Any], pad: int, truncated: int) -> Texts:
+def _flat(found: Sequence[Any], tokenizer: Tokenizer, truncated: int) -> Texts:
+    """Concatenate the rows of all texts. Raises DataError for ids that the model lacks."""
     lengths = torch.tensor([0] + [len(ids) for ids, _, _ in found])
     columns = list(zip(*found, strict=True)) or [(), (), ()]
-    ids, types, words = (torch.tensor(list(chain.from_iterable(column)), dtype=torch.int32) for column in columns)
-    return Texts(ids, types, words, lengths.cumsum(0), torch.arange(len(found)), pad, truncated)
+    ids, types, words = (torch.tensor(list(chain.from_iterable(column))).long() for column in columns)
+    largest, size = int(ids.max()) if len(ids) else 0, tokenizer.size or INT32
+    if largest >= size or (len(types) and int(types.max()) > 1):
+        what = f"the tokenizer gives the id {largest:,}, and the model knows {size:,}"
+        if largest < size:
+            what = f"the tokenizer gives the token type {int(types.max())}, and models know 0 and 1"
+        raise DataError(what, fix="choose another backbone: zoo list")
+    ids, types, words = ids.int(), types.int(), words.int()
+    return Texts(ids, types, words, lengths.cumsum(0), torch.arange(len(found)), tokenizer.pad, truncated)
 
 
 def blocks(texts: Texts, around: tuple[Sequence[int], Sequence[int]], end: int | None, length: int) -> Texts:

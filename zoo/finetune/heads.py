@@ -74,12 +74,22 @@ def _normalised(name: str) -> str:
 
 
 def restored_head(backbone: Backbone, task: Task, state: Mapping[str, Tensor]) -> nn.Module:
-    """Return the head of a saved model from its state dict (keys `head.…`); RuntimeError if it does not fit."""
+    """Return the head of a saved model in float32, from its state dict (keys `backbone.…` and `head.…`).
+
+    Raises ValueError if it does not fit the task.
+    """
+    own = {name: tensor for name, tensor in state.items() if not name.startswith("backbone.")}
     if not task.labelled:
-        assert backbone.lm_head is not None
+        if own or backbone.lm_head is None:
+            raise ValueError(f"{task.name} has the language-modelling head of its backbone, and no other")
         return backbone.lm_head
     with torch.device("meta"):
         head = task.head(backbone.dim)
-    own = {name.removeprefix("head."): tensor for name, tensor in state.items() if name.startswith("head.")}
-    head.load_state_dict(own, strict=True, assign=True)
+    expected = {f"head.{name}": tuple(tensor.shape) for name, tensor in head.state_dict().items()}
+    if (found := {name: tuple(tensor.shape) for name, tensor in own.items()}) != expected:
+        raise ValueError(f"it has {found}, expected {expected}")
+    for name, tensor in own.items():
+        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
+            raise ValueError(f"{name} has other values than finite numbers")
+    head.load_state_dict({name.removeprefix("head."): tensor.float() for name, tensor in own.items()}, assign=True)
     return head

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zoo.data.datasets import Batch, Dataset
 from zoo.data.sampler import sequential_batches
+from zoo.errors import PluginError, ZooError
 from zoo.finetune.freezing import eval_mode
 from zoo.finetune.network import Network, autocast, read_features
 from zoo.finetune.runtime import distributed
@@ -19,7 +20,7 @@ from zoo.finetune.runtime.memory import is_out_of_memory, release
 from zoo.finetune.runtime.workers import parallel
 from zoo.tasks.task import Task
 
-BATCH_SIZE, GPU_BATCH_SIZE = 32, 256
+BATCH_SIZE, GPU_BATCH_SIZE = 32, 64
 Forward = Callable[[Batch], Tensor]
 Result = TypeVar("Result")
 
@@ -78,13 +79,19 @@ def measure(
 
 
 def _run(module: nn.Module, forward: Forward, data: Dataset, precision: str, batch_size: int | None) -> Outputs:
-    """Run over a dataset; halve the batch size until it fits into memory."""
+    """Run over a dataset; halve the batch size until it fits into memory. PluginError if the network fails."""
     on_cpu = next(module.parameters()).device.type == "cpu"
     size = batch_size or (BATCH_SIZE if on_cpu else GPU_BATCH_SIZE)
     try:
         return _pass(module, forward, data, precision, size)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or size == 1 or distributed.world_size() > 1:
+    except ZooError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            what = f"the network failed on its inputs: {type(error).__name__}: {error}"
+            fix = "choose another backbone (zoo list), or report it to the author of its plugin"
+            raise PluginError(what, fix=fix) from error
+        if size == 1 or distributed.world_size() > 1:
             raise
     release()
     return _run(module, forward, data, precision, size // 2)

@@ -42,6 +42,8 @@ OTHER_NAMES = {
     **dict.fromkeys(("r", "rank"), "lora_rank"),
 }
 """Names of the same fields in other libraries."""
+LARGEST = 2**32 - 1
+"""Largest number in a recipe: seeds of NumPy have 32 bits."""
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -228,10 +230,11 @@ def _check_value(name: str, value: Any, kind: Any, rule: str, holds: Callable[[A
     if value is None and optional:
         return
     wrong_bool = isinstance(value, bool) and kind is not bool
-    if wrong_bool or not isinstance(value, kind) or not (math.isfinite(value) and holds(value)):
+    if wrong_bool or not isinstance(value, kind) or not (-LARGEST <= value <= LARGEST and holds(value)):
         default = Recipe.__dataclass_fields__[name].default
         usual = "" if default is None else f": {name}={default}"
-        raise RecipeError(f"{name}={value!r} is not {rule}", fix=f"give {rule}, or leave it out{usual}")
+        limit = f", at most {LARGEST:,}" if isinstance(value, int | float) and value > LARGEST else ""
+        raise RecipeError(f"{name}={value!r} is not {rule}{limit}", fix=f"give {rule}, or leave it out{usual}")
 
 
 def make(fields: Mapping[str, Any], base: Recipe | None = None) -> Recipe:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from zoo import tasks
-from zoo.console import say
+from zoo.console import printable, say
 from zoo.data import duplicates, prepare
 from zoo.data.decode_cache import name_of
 from zoo.data.examples import Columns, Examples
@@ -175,7 +175,7 @@ def _summary(split: Split, test: Prepared | None, request: Request, data: Data) 
             {i for name, part in known.items() for i in _overlap(test, part, ("test", name), new=not kept_apart)}
         )
     return DataSummary(
-        origin=data.train.origin,
+        origin=printable(data.train.origin),
         columns=request.columns,
         train=len(split.train.examples),
         valid=len(split.valid.examples) if split.valid else 0,

@@ -12,13 +12,13 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import ArtefactError
+from zoo.errors import ArtefactError, WeightsError
+from zoo.store import out_folder
 from zoo.store.paths import is_inside
 from zoo.weights.safetensors_header import without_twins
 
@@ -30,6 +30,8 @@ WEIGHTS = "model.safetensors"
 MANIFEST = "zoo.json"
 MAX_BYTES = 64 << 20
 """Maximum size of a manifest in bytes."""
+MAX_DIGITS = 1_000
+"""Maximum length of an integer in a manifest, such as a label."""
 SCHEMA = {
     "entry": dict,
     "task": dict,
@@ -58,62 +60,53 @@ SCHEMA = {
 
 def is_saved(folder: Path) -> bool:
     """Return whether a folder contains a saved model."""
-    return (folder / MANIFEST).is_file()
-
-
-def check_free(folder: Path) -> None:
-    """Raise ArtefactError unless `folder` is absent or empty and its parent is writable."""
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ArtefactError(
-            f"{folder} is not empty; a model is saved to a new or empty folder",
-            fix=f"--out {folder}-2 (or out=…), or remove it first: rm -r {folder}",
-        )
-    if folder.exists() and not folder.is_dir():
-        raise ArtefactError(f"{folder} is a file, not a folder", fix=f"--out {folder}-model (or out=…)")
-    above = next(p for p in folder.absolute().parents if p.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise ArtefactError(f"{folder} cannot be created: {above} is not writable", fix="--out ~/runs/model (or out=…)")
+    return os.path.isfile(folder / MANIFEST)  # False for a name that is too long
 
 
 def write(
     folder: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any], card: str, files: Mapping[str, Path]
 ) -> Path:
-    """Save a model atomically: write to a temporary folder, then rename it to `folder`, which is returned."""
-    check_free(folder)
-    try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
-    except OSError as error:
-        raise ArtefactError(f"{folder} cannot be created: {error}", fix="--out ~/runs/model (or out=…)") from error
-    try:
-        _fill(part, state, manifest, card, files)
-        part.chmod(0o755)
-        if folder.is_dir():
-            folder.rmdir()
-        part.rename(folder)
-    except OSError as error:
-        raise ArtefactError(
-            f"{folder} cannot be written: {error}", fix="free some disk space or choose another folder with --out"
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    """Save a model atomically: write to the working folder of `folder`, then rename; returns `folder`."""
+    with out_folder.claim(folder) as working:
+        try:
+            copy_files(working, files)
+            _fill(working / "saved", state, manifest, card)
+            out_folder.publish(working / "saved", folder, MANIFEST)
+        except (OSError, WeightsError) as error:
+            raise ArtefactError(
+                f"{folder} cannot be written: {getattr(error, 'what', error)}",
+                fix="free some disk space or choose another folder with --out; --resume continues a run",
+            ) from error
     return folder
 
 
-def _fill(
-    part: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any], card: str, files: Mapping[str, Path]
-) -> None:
+def as_read(manifest: Mapping[str, Any]) -> Any:
+    """Return a manifest, or a part of one, as it is read back; ValueError or RecursionError if it cannot be."""
+    return _load_json(json.dumps(manifest).encode())
+
+
+def copy_files(working: Path, files: Mapping[str, Path]) -> None:
+    """Copy the files of a backbone that a saved model needs, but for weights, unless they are copied already.
+
+    Before a training this keeps them, whatever happens to the store meanwhile. Raises OSError.
+    """
+    (working / "saved").mkdir(parents=True, exist_ok=True)
+    for name, source in files.items():
+        target = working / "saved" / name
+        if not name.endswith(".safetensors") and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+def _fill(part: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any], card: str) -> None:
     from zoo.weights import safetensors_file
 
     safetensors_file.write_state(part / WEIGHTS, state, {"zoo": safetensors_file.FORMAT})
-    for name, source in files.items():
-        target = part / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
     listed = {p.relative_to(part).as_posix(): _digest(p) for p in sorted(part.rglob("*")) if p.is_file()}
-    (part / "README.md").write_text(card, encoding="utf-8")
+    (part / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
     document = {"format": FORMAT, **manifest, "files": listed}
-    (part / MANIFEST).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    (part / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _digest(path: Path) -> dict[str, Any]:
@@ -126,15 +119,17 @@ def _digest(path: Path) -> dict[str, Any]:
 def read(folder: Path) -> dict[str, Any]:
     """Return the manifest of a saved model; raises ArtefactError if it is missing, damaged or of a newer format."""
     path = folder / MANIFEST
-    if not path.is_file():
+    if not is_saved(folder):
         raise ArtefactError(f"{folder} is not a saved model: it has no {MANIFEST}", fix="zoo list, or check the path")
     fix = "save the model again, or restore the folder from a copy"
     try:
         manifest = _parse(path)
     except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(f"{path} cannot be read: {error}", fix=fix) from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+    if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
         raise ArtefactError(f"{path} is not the manifest of a saved model: it has no format number", fix=fix)
+    if manifest["format"] < 1:
+        raise ArtefactError(f"{path} has the format {manifest['format']}; the first one is 1", fix=fix)
     if manifest["format"] > FORMAT:
         raise ArtefactError(
             f"{folder} has format {manifest['format']}, but this version reads formats up to {FORMAT}",
@@ -151,14 +146,20 @@ def _parse(path: Path) -> Any:
     """Parse a manifest; raises ValueError or RecursionError if it cannot be serialised back to JSON."""
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES:,} bytes")
-    found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_twins, parse_int=_bounded_int)
-    json.dumps(found, ensure_ascii=False).encode()  # fails on lone surrogates and on deep nesting
+    return _load_json(path.read_bytes())
+
+
+def _load_json(text: bytes) -> Any:
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES:,} bytes")
+    found = json.loads(text.decode("utf-8"), object_pairs_hook=without_twins, parse_int=_bounded_int)
+    json.dumps(found)  # fails on deep nesting
     return found
 
 
 def _bounded_int(text: str) -> int:
-    if len(text) > 20:
-        raise ValueError(f"integer {text:.20}… is too large")
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"integer {text:.20}… has more than {MAX_DIGITS:,} digits")
     return int(text)
 
 
@@ -167,7 +168,7 @@ def _matches(value: Any, schema: Any) -> bool:
     if isinstance(schema, list):
         return isinstance(value, list) and all(_matches(item, schema[0]) for item in value)
     if not isinstance(schema, dict):
-        return isinstance(value, schema)
+        return isinstance(value, schema) and (schema is bool or not isinstance(value, bool))
     if not isinstance(value, dict):
         return False
     if str in schema:

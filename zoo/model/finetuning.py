@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,10 +14,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from zoo.catalogue import plugins
+from zoo import tasks
+from zoo.catalogue import plugins, rows
 from zoo.console import say
 from zoo.data.summary import DataSummary
-from zoo.errors import PluginError, RecipeError
+from zoo.errors import ArtefactError, PluginError, RecipeError
 from zoo.finetune import messages, setup, strategies
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.job import Job
@@ -24,11 +26,13 @@ from zoo.finetune.runtime import distributed
 from zoo.finetune.runtime.workers import one_thread_each
 from zoo.finetune.setup import Request
 from zoo.finetune.strategies import Outcome
-from zoo.finetune.training.checkpoint import Checkpointer, check_same_request, unfinished
+from zoo.finetune.training.checkpoint import Checkpointer, check_same_request, checkpointer
 from zoo.finetune.training.execution import provenance
 from zoo.finetune.training.lr_finder import LearningRates
+from zoo.model import artefact
 from zoo.model.restore import Restored, restore
 from zoo.plugin import Backbone, Classifier, Entry
+from zoo.store import out_folder
 from zoo.tasks import Task
 from zoo.weights import loader
 
@@ -64,36 +68,71 @@ class Trainable(Protocol):
         ...
 
 
-def finetune(model: Trainable, request: Request, folder: Path | None, checkpoints: Checkpointer) -> None:
-    """Carry out a request, save to `folder`, and report on the way."""
+def finetune(model: Trainable, request: Request, out: Path | None, *, resume: bool) -> None:
+    """Carry out a request, save to `out`, and report on the way."""
     with distributed.process_group(model.device), one_thread_each():
         start = time.monotonic()
+        checkpoints = checkpointer(out, request.recipe.save_every, resume=resume)
         data = setup.read_data(request, model.entry)
-        identity = _identity(model, request, data)
-        job = _make_job(model, request, data)
-        parameters = sum(parameter.numel() for parameter in model.backbone.module.parameters())
-        say("backbone", messages.backbone(model.entry, parameters, tuned=model.head is not None))
-        known = job.head is not None
-        say("strategy", messages.strategy(request.recipe, job.hp, len(job.train), pretrained_head=known))
-        if job.hp.strategy == "scratch":
-            _reinitialise(model, job.hp.seed)
-        checkpoints.begin(identity)
-        _adopt(model, strategies.run(model.backbone, job, checkpoints), job)
-        if job.valid is not None:
-            found, tested = model.metrics, data.test is not None
-            say("result", messages.result(found, job.task, job.valid_labels, model.history, tested=tested))
-            unbalanced = job.hp.class_balance == "none"  # otherwise rare classes count more than the score says
-            if unbalanced and job.task.is_worse_than_baseline(found, job.valid_labels):
-                say("warning", messages.worse_than_baseline(job.task, job.valid_labels, job.hp.strategy))
-        if data.test is not None:
-            model.tested = model.evaluate(data.test)
-            say("test", messages.tested(model.tested, len(data.test), job.summary.test_duplicates or 0))
-        model.weights_id = digest([model.weights_id, identity])
-        model.training |= {"seconds": round(time.monotonic() - start, 2), "request": identity}
-        if folder is not None and distributed.rank() == 0:
-            model.save(folder)
-        checkpoints.remove()
-        distributed.barrier()
+        with _claimed(model, out):
+            identity = _identity(model, request, data)
+            checkpoints.begin(identity)
+            _run(model, request, data, checkpoints)
+            model.weights_id = digest([model.weights_id, identity])
+            model.training |= {"seconds": round(time.monotonic() - start, 2), "request": identity}
+            if out is not None and distributed.rank() == 0:
+                model.save(out)
+            checkpoints.remove()
+            distributed.barrier()
+
+
+@contextmanager
+def _claimed(model: Trainable, out: Path | None) -> Iterator[None]:
+    """Lock the working folder of `out` by the first process of the run, and copy the files to save into it."""
+    if out is None or distributed.rank() > 0:
+        yield
+        return
+    with out_folder.claim(out) as working:
+        try:
+            artefact.copy_files(working, model.files)
+        except OSError as error:
+            what = f"the files of {model.entry.name} cannot be copied to {working}: {error}"
+            raise ArtefactError(
+                what, fix="free some disk space, or choose another folder: --out ~/runs/model"
+            ) from error
+        yield
+
+
+def _run(model: Trainable, request: Request, data: setup.Data, checkpoints: Checkpointer) -> None:
+    """Train and measure."""
+    job = _make_job(model, request, data)
+    _check_can_be_saved(model, job)
+    parameters = sum(parameter.numel() for parameter in model.backbone.module.parameters())
+    say("backbone", messages.backbone(model.entry, parameters, tuned=model.head is not None))
+    known = job.head is not None
+    say("strategy", messages.strategy(request.recipe, job.hp, len(job.train), pretrained_head=known))
+    if job.hp.strategy == "scratch":
+        _reinitialise(model, job.hp.seed)
+    _adopt(model, strategies.run(model.backbone, job, checkpoints), job)
+    if job.valid is not None:
+        found, tested = model.metrics, data.test is not None
+        say("result", messages.result(found, job.task, job.valid_labels, model.history, tested=tested))
+        unbalanced = job.hp.class_balance == "none"  # otherwise rare classes count more than the score says
+        if unbalanced and job.task.is_worse_than_baseline(found, job.valid_labels):
+            say("warning", messages.worse_than_baseline(job.task, job.valid_labels, job.hp.strategy))
+    if data.test is not None:
+        model.tested = model.evaluate(data.test)
+        say("test", messages.tested(model.tested, len(data.test), job.summary.test_duplicates or 0))
+
+
+def _check_can_be_saved(model: Trainable, job: Job) -> None:
+    """Raise ArtefactError, before the training, if the manifest could not be read back."""
+    parts = {"entry": rows.row_from_entry(model.entry), "task": job.task.to_dict(), "data": job.summary.to_dict()}
+    try:
+        tasks.from_dict(artefact.as_read(parts)["task"])
+    except (ValueError, RecursionError) as error:
+        what = f"the fine-tuned model could not be loaded: {error}"
+        raise ArtefactError(what, fix="rename the labels (or class folders) and columns of the data") from error
 
 
 def find_lr(model: Trainable, request: Request) -> LearningRates:
@@ -115,7 +154,9 @@ def finished(model: Trainable, request: Request, folder: Path) -> Restored:
     saved = restore(folder)
     anew = f"save to another folder: --out {folder}-2 (out=…)"
     check_same_request(saved.manifest["training"]["request"], json.loads(json.dumps(identity)), folder, anew)
-    Checkpointer(unfinished(folder)).remove()  # left by a run that was killed between saving and removing it
+    if out_folder.is_unfinished(folder):  # a kill between saving and removing has left a checkpoint
+        with out_folder.claim(folder, free=False):
+            Checkpointer(out_folder.working(folder)).remove()
     say("resume", f"{folder} is finished")
     return saved
 
@@ -147,7 +188,10 @@ def digest(value: object) -> str:
 
 def _identity(model: Trainable, request: Request, data: setup.Data) -> dict[str, Any]:
     """Return what a resumed run has to have in common with this one."""
-    return setup.identity(request, data, model.entry.name) | {"weights": model.weights_id}
+    row = rows.row_from_entry(model.entry)
+    network = {key: row.get(key) for key in ("plugin", "modality", "input", "options")}
+    facts = {"weights": model.weights_id, "network": digest(network)}
+    return setup.identity(request, data, model.entry.name) | facts
 
 
 def _make_job(model: Trainable, request: Request, data: setup.Data) -> Job:

@@ -31,7 +31,7 @@ def load(name: str | os.PathLike[str], device: str = "auto") -> Model:
 
 def _saved_folder(name: str | os.PathLike[str]) -> Path | None:
     """Return the folder of a saved model: a Path, a text that starts with ./ ../ / ~, or any folder that holds one."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     explicit = not isinstance(name, str) or name.startswith((".", "/", "~"))
     return path if explicit or artefact.is_saved(path) else None
 

@@ -27,13 +27,13 @@ from zoo.finetune.inference import BATCH_SIZE, Measurement
 from zoo.finetune.network import Network, set_memory_format
 from zoo.finetune.recipe import Recipe, RecipeFields
 from zoo.finetune.setup import Request
-from zoo.finetune.training.checkpoint import checkpointer
 from zoo.finetune.training.lr_finder import LearningRates
 from zoo.model import artefact, finetuning, generation, model_card
 from zoo.model.device import resolve_device
 from zoo.model.inputs import as_batch
 from zoo.model.restore import Restored
 from zoo.plugin import Backbone, Entry, ImageInput, TextInput
+from zoo.store import out_folder
 from zoo.tasks import Prediction, Task
 
 Metrics = dict[str, float]
@@ -58,7 +58,7 @@ class Model:
         self.files = dict(files)
         self.provenance = provenance
         self.pretrained = entry.source is not None
-        self.weights_id = finetuning.digest(provenance)
+        self.weights_id = finetuning.digest({key: value for key, value in provenance.items() if key != "when"})
         self.head: nn.Module | None = None
         self.task: Task | None = None
         self.recipe: Hyperparameters | None = None
@@ -74,7 +74,7 @@ class Model:
         manifest = saved.manifest
         model = cls(saved.entry, saved.backbone, saved.files, manifest["provenance"])
         model.pretrained = True
-        model.weights_id = manifest["files"][artefact.WEIGHTS]["sha256"]
+        model.weights_id = finetuning.digest({"files": manifest["files"], "task": manifest["task"]})
         model.head, model.task, model.recipe, model.summary = saved.head, saved.task, saved.recipe, saved.summary
         model.metrics, model.tested, model.history = manifest["metrics"], manifest["tested"], manifest["history"]
         model.training = manifest["training"]
@@ -125,8 +125,8 @@ class Model:
         if folder is not None and resume and artefact.is_saved(folder):
             return self._become(finetuning.finished(self, request, folder))
         if folder is not None:
-            artefact.check_free(folder)
-        finetuning.finetune(self, request, folder, checkpointer(folder, wanted.save_every, resume=resume))
+            out_folder.check_free(folder)
+        finetuning.finetune(self, request, folder, resume=resume)
         return self
 
     def find_lr(
@@ -283,8 +283,7 @@ class Model:
             "training": self.training,
             "provenance": self.provenance,
         }
-        kept = {name: p for name, p in self.files.items() if not name.endswith(".safetensors")}
-        artefact.write(path, network.tensors(), manifest, model_card.write(manifest, path.name), kept)
+        artefact.write(path, network.tensors(), manifest, model_card.write(manifest, path.name), self.files)
         say("saved", f"{path}/   zoo predict {path} INPUT")
         return path
 

@@ -55,9 +55,9 @@ def restore(folder: Path) -> Restored:
     state, _ = safetensors_file.read_state(path)
     try:
         head = restored_head(backbone, task, state)
-    except RuntimeError as error:
+    except ValueError as error:
         raise ArtefactError(
-            f"{path}: the head does not fit its {len(task.labels)} labels and {backbone.dim} features",
+            f"{path}: the head does not fit its {len(task.labels)} labels and {backbone.dim} features: {error}",
             fix="restore the folder from a copy, or fine-tune again",
         ) from error
     return Restored(entry, backbone, files, head, task, recipe, summary, manifest)

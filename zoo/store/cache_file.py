@@ -55,7 +55,7 @@ def read(path: Path) -> dict[str, Tensor] | None:
                 os.utime(path)
             return _verified(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     except (ValueError, KeyError, TypeError):
-        say("cache", f"{path} is damaged: it is deleted and computed again")
+        say("cache", f"{path} is damaged: its content is computed again")
         with suppress(OSError):
             path.unlink()
     except OSError:

@@ -121,7 +121,7 @@ def _given_limit() -> int | None:
 
 
 def _scan(path: Path | str) -> Iterator[os.DirEntry[str]]:
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as found:
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(path) as found:
         yield from found
 
 

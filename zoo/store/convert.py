@@ -32,9 +32,9 @@ def convert(source: Path, target: Path) -> list[str]:
     Tensors that share memory are written separately. Raises WeightsError if the checkpoint is not a dict of tensors,
     and then nothing is written.
     """
-    if not source.is_file():
+    if not os.path.isfile(source):
         raise WeightsError(f"{source} is not a file", fix="check the path")
-    if target.exists():
+    if os.path.lexists(target):
         raise WeightsError(f"{target} already exists", fix="choose another name for the result")
     try:
         with tempfile.TemporaryDirectory(prefix=".zoo-convert-", dir=target.parent) as folder:

@@ -113,9 +113,10 @@ class Line:
 
     def close(self) -> None:
         """Close the connection; the next request starts at the original URL."""
-        if self._connection is not None:
-            with suppress(OSError):
-                self._connection.close()
+        for each in (self._response, self._connection):  # a response owns the socket if the server closes it afterwards
+            if each is not None:
+                with suppress(OSError):
+                    each.close()
         self._connection = self._response = None
         self._current_url = self.url
 

@@ -11,6 +11,7 @@ from zoo.plugin import Entry, File, TextInput
 from zoo.store import file_locks, kept_rows, lock, receipts, verified
 from zoo.store.paths import blob, is_here, pulling
 from zoo.store.pull_plan import disk_errors, paths, plan
+from zoo.weights.guard import connections_allowed
 
 
 def pull(entry: Entry) -> dict[str, Path]:
@@ -62,6 +63,7 @@ class Look:
     here: bool
     lock: IO[bytes] | None
 
+    @connections_allowed()
     def fetch(self, *paths: str) -> dict[str, Path]:
         """Download the given files and return their verified local copies by path. Raises StoreError."""
         found: Iterable[File] = [self.files[path] for path in paths]
@@ -74,6 +76,7 @@ class Look:
         return local
 
 
+@connections_allowed()
 def look(name: str, source: str) -> Look:
     """List the files of a source for a backbone called `name`. Raises StoreError if it cannot be listed.
 

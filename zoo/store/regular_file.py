@@ -6,8 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-TOML_BYTES, JSON_BYTES = 4 << 20, 16 << 20
-"""Maximum size of a catalogue, lock or manifest in bytes: parsing takes up to 5 seconds and 2 GB."""
+TOML_BYTES, JSON_BYTES = 2 << 20, 16 << 20
+"""Maximum size of a catalogue or manifest in bytes: parsing takes up to 3 seconds and 1 GB."""
 DOTS = 50_000_000
 """Maximum sum of squares of the dots per line of TOML: time and memory for a key `a.a.a…` are quadratic."""
 

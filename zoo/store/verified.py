@@ -7,10 +7,8 @@ Only the user can write there. Where that is impossible, as in a read-only store
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +27,8 @@ def check(name: str, files: Mapping[str, Path]) -> None:
     unknown = {blob: path for path, blob in files.items() if not is_known(blob)}
     if not unknown:
         return
+    from concurrent.futures import ThreadPoolExecutor  # slow to import, and seldom needed
+
     with ThreadPoolExecutor(2) as pool:
         hashes = dict(zip(unknown, pool.map(_hash, unknown), strict=True))
     for blob, found in hashes.items():
@@ -101,6 +101,8 @@ def _stamp(blob: Path) -> str:
 
 def _hash(blob: Path) -> str | None:
     """Return the SHA-256 of a blob, None if it is missing; remembers one that is right."""
+    import hashlib  # loads OpenSSL
+
     try:
         stamp = _stamp(blob)  # before hashing: a change in between is noticed the next time
         with blob.open("rb") as file:

@@ -110,7 +110,7 @@ def reach() -> tuple[str, str | None]:
     from huggingface_hub import constants
 
     url = os.environ.get("HF_ENDPOINT", "").rstrip("/") or str(constants.ENDPOINT)
-    shown = without_credentials(url)
+    shown = without_credentials(url) if http.is_valid(url) else url.rpartition("@")[2]
     line = http.Line(url, {"User-Agent": agent()}, timeout=REACH_TIMEOUT)
     try:
         line.get()

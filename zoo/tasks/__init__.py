@@ -7,6 +7,7 @@ from typing import Any
 
 from zoo.data.examples import Label
 from zoo.errors import RecipeError
+from zoo.tasks import classes
 from zoo.tasks.classify import Classify
 from zoo.tasks.language_model import CausalLM, MaskedLM
 from zoo.tasks.multilabel import Multilabel
@@ -65,6 +66,10 @@ def make(name: str, labels: Sequence[Label]) -> Task:
 
 
 def from_dict(saved: Mapping[str, Any]) -> Task:
-    """Create a task from the manifest of a saved model."""
+    """Create a task from the manifest of a saved model. Raises ValueError for labels that are no distinct classes."""
     check_name(saved["name"])
-    return KINDS[saved["name"]].restore(saved)
+    kind, labels = KINDS[saved["name"]], saved["labels"]
+    classes.check(labels)
+    if bool(labels) != kind.labelled:
+        raise ValueError(f"{len(labels)} labels of the task {kind.name}")
+    return kind.restore(saved)

@@ -27,6 +27,14 @@ def ordered(rows: Iterable[Sequence[Any]]) -> tuple[Any, ...]:
     return tuple(sorted(found, key=lambda label: (isinstance(label, str), label)))
 
 
+def check(labels: Any) -> None:
+    """Raise ValueError unless saved labels are a list of distinct texts and whole numbers."""
+    if not isinstance(labels, list) or not all(isinstance(label, str | int) for label in labels):
+        raise ValueError("labels are a list of texts and whole numbers")
+    if len(set(labels)) < len(labels):
+        raise ValueError("a label occurs twice")
+
+
 def indices(labels: Sequence[Any], known: Sequence[Any]) -> list[int]:
     """Return the index of each label among the known ones; DataError for unknown labels."""
     index = {label: i for i, label in enumerate(known)}

@@ -116,8 +116,7 @@ class Classify(Task):
 
     def _counts(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return true positives, support and number of predictions of each class, (K,) each."""
-        table = metrics.confusion(outputs.argmax(1), targets, len(self.labels))
-        return table.diag(), table.sum(1), table.sum(0)
+        return metrics.class_counts(outputs.argmax(1), targets, len(self.labels))
 
 
 def _majority(labels: Sequence[Label]) -> float:

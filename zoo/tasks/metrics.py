@@ -12,9 +12,11 @@ INSIDE, LAST = frozenset("IELM"), frozenset("ELSU")
 PREFIXES = frozenset("BSU") | INSIDE
 
 
-def confusion(guesses: Tensor, targets: Tensor, classes: int) -> Tensor:
-    """Return the confusion matrix (K, K), float64, of predictions and targets (N,): rows are targets."""
-    return torch.bincount(targets * classes + guesses, minlength=classes**2).view(classes, classes).double()
+def class_counts(guesses: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return true positives, targets and predictions of each class, (K,) float64 each, from class indices (N,)."""
+    counted = (targets[guesses == targets], targets, guesses)
+    hits, truths, guessed = (torch.bincount(indices, minlength=classes).double() for indices in counted)
+    return hits, truths, guessed
 
 
 def f1(hits: Tensor, truths: Tensor, guessed: Tensor) -> Tensor:

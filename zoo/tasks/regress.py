@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -37,12 +38,21 @@ class Regress(Task):
         if values.min() == values.max():
             what = f"every label is {float(values[0]):g}: there is nothing to learn"
             raise DataError(what, fix="give examples whose labels differ")
-        return cls(float(values.mean()), float(values.std(correction=0)))
+        mean, std = float(values.mean()), float(values.std(correction=0))
+        if not (math.isfinite(mean) and 0 < std < math.inf):
+            what = (
+                f"labels from {float(values.min()):g} to {float(values.max()):g} exceed the range of 64-bit arithmetic"
+            )
+            raise DataError(what, fix="rescale them, or train on their logarithms")
+        return cls(mean, std)
 
     @classmethod
     def restore(cls, saved: Mapping[str, Any]) -> Self:
         """Create the task from the result of `to_dict`."""
-        return cls(saved["mean"], saved["std"])
+        mean, std = float(saved["mean"]), float(saved["std"])
+        if not math.isfinite(mean) or not 0 < std < math.inf:
+            raise ValueError(f"mean {mean} and std {std} are no scale")
+        return cls(mean, std)
 
     def head(self, dim: int) -> nn.Linear:
         """Return a linear layer with torch's default initialisation."""
@@ -50,7 +60,13 @@ class Regress(Task):
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
         """Return standardised numbers (N,) float32; raises DataError for a label that is not a finite number."""
-        return ((_numbers(labels) - self.mean) / self.std).float()
+        targets = ((_numbers(labels) - self.mean) / self.std).float()
+        for index in (~targets.isfinite()).nonzero()[:1, 0].tolist():
+            what = (
+                f"label of example {index} is {labels[index]!r:.60}; those of training are {self.mean:g} ± {self.std:g}"
+            )
+            raise DataError(what, fix="correct or remove it")
+        return targets
 
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """Return the mean squared error of outputs (N, 1), in units of the labels' variance."""
@@ -92,7 +108,14 @@ class Regress(Task):
 
 def _numbers(labels: Sequence[Label]) -> Tensor:
     """Return labels as float64 (N,); raises DataError for a label that is not a finite number."""
+    values = []
     for index, label in enumerate(labels):
-        if isinstance(label, bool) or not isinstance(label, int | float) or not math.isfinite(label):
-            raise DataError(f"label of example {index} is {label!r}, no finite number", fix="correct or remove it")
-    return torch.tensor([float(label) for label in labels], dtype=torch.float64)
+        try:
+            values.append(math.nan if isinstance(label, bool | str) else float(label))
+        except (TypeError, ValueError, OverflowError):
+            values.append(math.nan)
+        if not math.isfinite(values[-1]):
+            raise DataError(
+                f"label of example {index} is {reprlib.repr(label)}, no finite number", fix="correct or remove it"
+            )
+    return torch.tensor(values, dtype=torch.float64)

@@ -95,13 +95,13 @@ class Tag(Task):
     def measure(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str, float]:
         """Return accuracy over words, F1 over entities (micro) or tags (macro), and the mean loss in nats."""
         rows, truths = torch.cat(list(outputs)), torch.cat(list(targets))
-        table = metrics.confusion(rows.argmax(1), truths, len(self.labels))
-        found = {"accuracy": float(table.diag().sum() / len(truths))}
+        hits, support, guessed = metrics.class_counts(rows.argmax(1), truths, len(self.labels))
+        found = {"accuracy": float(hits.sum() / len(truths))}
         if self._marks_entities():
             scores = metrics.entity_f1([self._tags(part.argmax(1)) for part in outputs], [*map(self._tags, targets)])
             found |= dict(zip(("entity_precision", "entity_recall", "entity_f1"), scores, strict=True))
         else:
-            found["macro_f1"] = metrics.macro_f1(table.diag(), table.sum(1), table.sum(0))
+            found["macro_f1"] = metrics.macro_f1(hits, support, guessed)
         return found | {"loss": float(F.cross_entropy(rows, truths))}
 
     def probabilities(self, outputs: Sequence[Tensor]) -> list[Tensor]:

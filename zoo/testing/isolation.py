@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
+import tempfile
+from pathlib import Path
 
-from zoo.catalogue import plugins
+from zoo.catalogue import isolated_import
+from zoo.catalogue.discovery import Installed, installed
 from zoo.testing.rules import Broken
 
 SECONDS = 20.0
@@ -36,7 +37,7 @@ with torch.device("meta"):
 """
 
 
-def imports(plugin: plugins.Installed, row: str) -> None:
+def imports(plugin: Installed, row: str) -> None:
     """Importing the plugin prints nothing and takes at most SECONDS beyond torch."""
     result = _run_python(IMPORT.format(module=plugin.target.partition(":")[0]))
     if result.returncode:
@@ -49,26 +50,36 @@ def imports(plugin: plugins.Installed, row: str) -> None:
         raise Broken(f"takes {seconds:.0f} seconds to import, more than {SECONDS:g}", fix)
 
 
-def builds(plugin: plugins.Installed, row: str) -> None:
+def builds(plugin: Installed, row: str) -> None:
     """A row can be built if the packages of all other plugins cannot be imported."""
     mine = _package(plugin)
-    others = {_package(other) for other in plugins.installed().values()} - {mine}
+    others = {_package(other) for other in installed().values()} - {mine}
     result = _run_python(BUILD.format(others=others, plugin=plugin.name, row=row))
     if result.returncode:
         fix = "do not import other plugins: declare their dependencies as your own"
         raise Broken(f"{row} cannot be built without the other plugins: {_last_line(result.stderr)}", fix)
 
 
-def _package(plugin: plugins.Installed) -> str:
+def _package(plugin: Installed) -> str:
     return plugin.target.partition(":")[0].partition(".")[0]
 
 
 def _run_python(code: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(part or "." for part in sys.path)
-    command = [sys.executable, "-c", code]
-    return subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=TIMEOUT, check=False
-    )
+    """Run code in a subprocess. Raises Broken if it does not end in time."""
+    with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        with (
+            out.open("wb") as first,
+            err.open("wb") as second,
+            isolated_import.python(["-c", code], first, second) as run,
+        ):
+            try:
+                run.wait(TIMEOUT)
+            except subprocess.TimeoutExpired as error:
+                fix = "run no endless code at import or in build"
+                raise Broken(f"has not finished after {TIMEOUT:g} seconds in a process of its own", fix) from error
+        texts = [path.read_text(encoding="utf-8", errors="replace") for path in (out, err)]
+        return subprocess.CompletedProcess(code, run.returncode, *texts)
 
 
 def _last_line(text: str) -> str:

@@ -15,6 +15,7 @@ from torch import nn
 
 from zoo import store
 from zoo.catalogue import plugins, registry
+from zoo.catalogue.discovery import installed
 from zoo.errors import PluginError, ZooError
 from zoo.plugin import Backbone, Entry, Plugin
 from zoo.testing import isolation
@@ -56,7 +57,7 @@ def checks(plugin: str | Plugin, entries: Iterable[str | Entry] | None = None, *
     chosen = _rows(plugin) if entries is None else [registry.find(e) if isinstance(e, str) else e for e in entries]
     if isinstance(plugin, str) and entries is None:
         for rule, holds in PROCESS_RULES.items():
-            yield Check(f"plugin '{plugin}'", rule, partial(holds, plugins.installed()[plugin], chosen[0].name))
+            yield Check(f"plugin '{plugin}'", rule, partial(holds, installed()[plugin], chosen[0].name))
     for entry in chosen:
         row = _Row(loaded, entry)
         where = f"plugin '{entry.plugin}', {entry.name}"

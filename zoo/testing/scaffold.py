@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from string import Template
 
-from zoo.catalogue import plugins
+from zoo.catalogue.discovery import installed
 from zoo.errors import PluginError
 from zoo.plugin import API
 
@@ -51,7 +51,7 @@ def _check(name: str) -> None:
         raise PluginError(f"{name!r} is not a valid plugin name: {wanted}", fix="zoo plugin new acme")
     if len(name) > MAX_LENGTH or name.startswith("_"):
         raise PluginError(f"{name!r} is not a valid plugin name: too long, or starts with _", fix="zoo plugin new acme")
-    if taken := plugins.installed().get(name):
+    if taken := installed().get(name):
         raise PluginError(f"{taken.label} is already installed", fix=f"zoo plugin new my_{name}")
 
 

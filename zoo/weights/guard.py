@@ -1,4 +1,4 @@
-"""What a plugin may not do while it builds a network: open a connection, or create far more modules than weights."""
+"""What a plugin may not do: open a connection, or create far more modules than its weights have tensors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
-
-from torch import nn
-from torch.nn.modules.module import register_module_module_registration_hook
 
 from zoo.errors import PluginError
 
@@ -36,7 +33,9 @@ def guarded(doing: str, tensors: int | None = None) -> Iterator[None]:
 
     Only what the present thread does is looked at. `doing` is the subject of the error.
     """
-    _install()
+    _watch_connections()
+    if tensors is not None:
+        _count_modules()
     before = _guarded.doing, _guarded.modules
     _guarded.doing = doing
     _guarded.modules = sys.maxsize if tensors is None else MODULES + MODULES_PER_TENSOR * tensors
@@ -46,10 +45,27 @@ def guarded(doing: str, tensors: int | None = None) -> Iterator[None]:
         _guarded.doing, _guarded.modules = before
 
 
+@contextmanager
+def connections_allowed() -> Iterator[None]:
+    """Allow connections inside the block: zoo.store opens them for a plugin."""
+    before, _guarded.doing = _guarded.doing, ""
+    try:
+        yield
+    finally:
+        _guarded.doing = before
+
+
 @cache
-def _install() -> None:
-    """Add the hooks, which stay for the life of the process."""
+def _watch_connections() -> None:
+    """Add an audit hook, which stays for the life of the process."""
     sys.addaudithook(_refuse_connection)
+
+
+@cache
+def _count_modules() -> None:
+    """Add a hook to torch, which stays for the life of the process."""
+    from torch.nn.modules.module import register_module_module_registration_hook
+
     register_module_module_registration_hook(_count)
 
 
@@ -64,7 +80,7 @@ def _refuse_connection(event: str, arguments: tuple[Any, ...]) -> None:
     raise PluginError(what, fix="choose another backbone: zoo list   (only zoo pull opens connections)")
 
 
-def _count(module: nn.Module, name: str, child: nn.Module | None) -> None:
+def _count(module: Any, name: str, child: Any) -> None:
     _guarded.modules -= 1
     if _guarded.modules < 0:
         what = f"{_guarded.doing} creates far more modules than its weights have tensors: its configuration is wrong"

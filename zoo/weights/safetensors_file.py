@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -31,7 +32,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     metadata = _check_header(path)
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with _utf8_name(path) as name, safe_open(name, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  # no mapping
     except (SafetensorError, RuntimeError, ValueError, OSError) as error:
         raise _damaged(path, str(error)) from error
@@ -58,6 +59,18 @@ def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
         raise WeightsError(f"{path} cannot be written: {error}", fix=fix) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _utf8_name(path: Path) -> Iterator[str]:
+    """Return a name of a file in UTF-8, which safetensors requires."""
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+    else:
+        yield str(path)
 
 
 def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from zoo.finetune.features.prefix_units import Unit, frozen_units, text_length
 from zoo.finetune.freezing import eval_mode
 from zoo.finetune.network import autocast
 from zoo.finetune.runtime.torch_internals import tree_unflatten
-from zoo.plugin import Backbone, Features
+from zoo.plugin import Backbone, Features, ImageInput, TextInput
 from zoo.store import home
 
 MAX_BYTES = 8 << 30
@@ -77,7 +77,7 @@ def frozen_prefix(
         yield Replay(whole, f"the {frozen} frozen stages run each time: {why_not}")
         return
     expected = _features(backbone.module, data, precision)
-    with _stubs(backbone.module, units):
+    with _stubs(backbone, units):
         difference = _replay_error(expected, backbone.module, _first(served), precision)
         if difference <= TOLERANCE[precision]:
             count = sum(len(one) for one in whole if one is not None)
@@ -98,11 +98,11 @@ def _existing(folder: Path) -> Path:
 
 
 @contextmanager
-def _stubs(module: nn.Module, units: Sequence[Unit]) -> Iterator[None]:
+def _stubs(backbone: Backbone, units: Sequence[Unit]) -> Iterator[None]:
     """Replace the forward of the units, and let the module take batches of CachedPrefix; undone on exit."""
-    current = CurrentBatch()
+    current, module = CurrentBatch(), backbone.module
     before = [vars(unit.module).get("forward") for unit in units]
-    hook = module.register_forward_pre_hook(lambda _, args: (_unpack(args[0], current), *args[1:]))
+    hook = module.register_forward_pre_hook(lambda _, args: (_unpack(args[0], current, backbone.input), *args[1:]))
     for unit in units:
         unit.module.forward = _stub(unit, current, last=unit is units[-1])
     try:
@@ -115,14 +115,20 @@ def _stubs(module: nn.Module, units: Sequence[Unit]) -> Iterator[None]:
                 unit.module.forward = forward
 
 
-def _unpack(inputs: Any, current: CurrentBatch) -> Any:
-    """Move the activations of a batch to where the last stub reads them; returns the module's own inputs."""
+def _unpack(inputs: Any, current: CurrentBatch, spec: ImageInput | TextInput) -> Any:
+    """Move the activations of a batch to where the last stub reads them; returns the module's own inputs.
+
+    Of images, (N, C, S, S), only the shape is read: they are one zero.
+    """
     if not isinstance(inputs, dict) or f"{KEY}0" not in inputs:
         raise TypeError("inside `frozen_prefix` a backbone takes only batches of its datasets")
     plain = {name: value for name, value in inputs.items() if not name.startswith(KEY)}
     current.activations = [inputs[f"{KEY}{number}"] for number in range(len(inputs) - len(plain))]
     current.count, current.length = len(current.activations[0]), text_length(plain)
-    return plain.get("images", plain)
+    if isinstance(spec, TextInput):
+        return plain
+    first = current.activations[0]
+    return torch.zeros((), device=first.device).expand(current.count, spec.channels, spec.size, spec.size)
 
 
 def _stub(unit: Unit, current: CurrentBatch, *, last: bool) -> Callable[..., Any]:

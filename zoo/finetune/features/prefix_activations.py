@@ -72,7 +72,7 @@ def _fill(backbone: Backbone, unit: Unit, data: Dataset, on_disk: bool, precisio
                 bar.advance(len(indices))
     finally:
         hook.remove()
-    return CachedPrefix(data, tuple(unit.leaves), tuple(buffers), begins, backbone)
+    return CachedPrefix(data, tuple(unit.leaves), tuple(buffers), begins)
 
 
 def _buffer(leaf: Leaf, rows: int, on_disk: bool) -> Tensor:
@@ -99,7 +99,6 @@ class CachedPrefix:
     leaves: tuple[Leaf, ...]
     buffers: tuple[Tensor, ...]
     begins: Tensor
-    backbone: Backbone
 
     @property
     def lengths(self) -> Tensor | None:
@@ -118,10 +117,8 @@ class CachedPrefix:
         """Return some examples; of images only the activations are used."""
         kept = options.of(indices)
         if self.data.lengths is None:
-            spec: Any = self.backbone.input
-            images = torch.zeros(1, spec.channels, spec.size, spec.size).expand(len(kept), -1, -1, -1)
             targets = None if self.data.targets is None else self.data.targets[kept]
-            batch = Batch({"images": images}, targets=targets, weight=len(kept) / max(1, len(indices)))
+            batch = Batch({}, targets=targets, weight=len(kept) / max(1, len(indices)))
         else:
             batch = self.data.batch(indices, options)
         assert isinstance(batch.inputs, dict)

@@ -14,10 +14,10 @@ from zoo.finetune.runtime.workers import threads
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded", bound=tuple[object, ...])
-MOST = 8
-"""Threads; more wait for Python's lock."""
-EACH = 2
-"""Batches in memory for each thread."""
+MOST = 16
+"""Threads at most."""
+READY = 4
+"""Finished batches that wait in memory, beside those under way."""
 
 
 def ahead(load: Callable[[Item], Loaded], items: Iterable[Item], device: torch.device) -> Iterator[Loaded]:
@@ -39,7 +39,7 @@ def ahead(load: Callable[[Item], Loaded], items: Iterable[Item], device: torch.d
         try:
             for item in items:
                 waiting.append(pool.submit(loaded, item))
-                if len(waiting) > EACH * count:
+                if len(waiting) >= READY + count:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -9,6 +9,7 @@ once, and the bits are the same with one thread or two (docs/log.md).
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from typing import TypeVar
 
 import torch
 
+from zoo.errors import RecipeError
+
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -24,6 +27,8 @@ CPU = torch.device("cpu")
 CGROUP = Path("/sys/fs/cgroup/cpu.max")
 _allotted: int | None = None
 """Threads of the run, inside `one_thread_each`."""
+_running = threading.RLock()
+"""Held inside `one_thread_each`: the number of threads, and torch's random numbers, belong to the process."""
 
 
 def threads() -> int:
@@ -33,15 +38,23 @@ def threads() -> int:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Let each operation use one thread inside the block, and `parallel` all of `threads()`."""
+    """Let each operation use one thread inside the block, and `parallel` all of `threads()`.
+
+    Raises RecipeError while another Python thread is in such a block.
+    """
     global _allotted
-    before, count = _allotted, threads()
-    with _threads_per_operation(1):
-        _allotted = count
-        try:
+    if not _running.acquire(blocking=False):
+        what = "another thread of this process trains, and both would share PyTorch's threads and random numbers"
+        raise RecipeError(what, fix="train one model after the other, or each in a process of its own")
+    before = _allotted
+    try:
+        count = threads()
+        with _threads_per_operation(1):
+            _allotted = count
             yield
-        finally:
-            _allotted = before
+    finally:
+        _allotted = before
+        _running.release()
 
 
 @contextmanager
@@ -62,7 +75,8 @@ def parallel(function: Callable[[Part], Result], parts: Sequence[Part], device: 
         with all_threads_each():
             yield from map(function, parts)
         return
-    with _threads_per_operation(threads() // workers), ThreadPoolExecutor(workers, "zoo") as pool:
+    each = threads() // workers
+    with _threads_per_operation(each), ThreadPoolExecutor(workers, "zoo", torch.set_num_threads, (each,)) as pool:
         yield from pool.map(function, parts)
 
 

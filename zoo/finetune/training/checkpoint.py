@@ -2,32 +2,39 @@
 
 <out>.unfinished/
     state.safetensors     trained weights, optimizer state, losses since the last evaluation; in its metadata, as JSON,
-                          phase, step, history, the best so far, and the request
+                          phase, step, history, the best so far, the request, and the SHA-256 of all of these and of
+                          each best-….safetensors
     best-….safetensors    the weights of a best evaluation, written once
 Each file is written under a temporary name and renamed, state.safetensors last: there is always a complete checkpoint.
+The request names and hashes what the run depends on: recipe, data of each part, backbone, its weights.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from zoo.console import say
 from zoo.errors import ArtefactError, RecipeError, WeightsError
 from zoo.finetune.runtime import distributed
+from zoo.store import out_folder
+from zoo.store.out_folder import STATE
 from zoo.weights import safetensors_file
 
-STATE = "state.safetensors"
+FORMAT = 1
+"""Changes whenever another version of zoo could not continue a run."""
 FIX = 'finetune(…, out="runs/model", resume=True)'
 OVERHEAD = 20
 """Saving takes at most one part in this many of the time: large nets are saved less often than requested."""
@@ -46,6 +53,7 @@ class Checkpointer:
 
     finished   names of the phases that are over; history: the measurements in them
     decisions  what the run decided on the way, by name, so that a resumed run decides the same
+    digests    SHA-256 of the best weights that are written, by name
     """
 
     def __init__(self, folder: Path | None = None, every: float = 60) -> None:
@@ -55,6 +63,7 @@ class Checkpointer:
         self.history: list[dict[str, float]] = []
         self.finished: list[str] = []
         self.decisions: dict[str, Any] = {}
+        self.digests: dict[str, str] = {}
         self.saved_at, self.cost = time.monotonic(), 0.0
         self.stop_requested = False
 
@@ -64,20 +73,35 @@ class Checkpointer:
         return bool(self.found.facts)
 
     def begin(self, request: Mapping[str, Any]) -> None:
-        """Note the request, and read the folder's checkpoint, if there is one.
+        """Note the request, and read the folder's checkpoint, if there is one; what it does not name is removed.
 
-        Raises RecipeError if that belongs to another request.
+        Raises RecipeError if it belongs to another request, ArtefactError if it is damaged or of another version.
         """
         self.request = json.loads(json.dumps(request))
-        if self.folder is None or not (self.folder / STATE).exists():
+        if self.folder is None:
             return
-        tensors, metadata = safetensors_file.read_state(self.folder / STATE)
-        facts = json.loads(metadata["run"])
-        anew = f"start anew: rm -r {self.folder}"
-        check_same_request(facts["request"], self.request, self.folder, anew)
-        self.found = Saved(tensors, facts)
+        if os.path.lexists(self.folder / STATE):
+            with self.reading():
+                self._continue(self.folder)
+        if distributed.rank() == 0:
+            self._remove_weights(keep=set(self.digests))
+
+    def _continue(self, folder: Path) -> None:
+        tensors, facts = _read(folder / STATE)
+        check_same_request(facts["request"], self.request, folder, f"start anew: rm -r {folder}")
+        self.found, self.digests = Saved(tensors, facts), facts["digests"]
         self.history, self.finished, self.decisions = facts["history_before"], facts["finished"], facts["decisions"]
         say("resume", f"{facts['phase']}: {facts['step']} steps are done")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Convert errors caused by a damaged or foreign checkpoint in the block to ArtefactError."""
+        try:
+            yield
+        except (WeightsError, KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            problem = getattr(error, "what", f"{type(error).__name__}: {error}")
+            what = f"the checkpoint in {self.folder} cannot be continued: {problem}"
+            raise ArtefactError(what, fix=f"start anew: rm -r '{self.folder}', and the same command") from error
 
     def within(self, phase: str) -> Saved | None:
         """Return the checkpoint if it was written within a phase, else None."""
@@ -102,16 +126,28 @@ class Checkpointer:
 
     def has_weights(self, name: str) -> bool:
         """Return whether the weights of a best evaluation are written."""
-        return bool(distributed.broadcast(self._weights(name).exists()))
+        return bool(distributed.broadcast(name in self.digests))
 
     def write_weights(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write the weights of a best evaluation."""
         if distributed.rank() == 0:
-            self._write(self._weights(name), tensors, {})
+            self.digests[name] = self._write(self._weights(name), tensors, {})
 
     def read_weights(self, name: str) -> dict[str, Tensor]:
-        """Read the weights of a best evaluation."""
-        return safetensors_file.read_state(self._weights(name))[0]
+        """Read the weights of a best evaluation; ValueError if they are not those that the checkpoint names."""
+        path = self._weights(name)
+        tensors, facts = _read(path)
+        if facts["digest"] != self.digests[name]:
+            raise ValueError(f"{path} belongs to another run")
+        return tensors
+
+    def _remove_weights(self, keep: set[str]) -> None:
+        assert self.folder is not None
+        for path in self.folder.glob("best-*.safetensors"):
+            name = path.name.removeprefix("best-").removesuffix(".safetensors")
+            if name not in keep:
+                path.unlink()
+                self.digests.pop(name, None)
 
     def _weights(self, name: str) -> Path:
         assert self.folder is not None
@@ -127,27 +163,55 @@ class Checkpointer:
         if distributed.rank() == 0:
             facts = {**saved.facts, "phase": phase, "history_before": self.history, "finished": self.finished}
             facts |= {"request": self.request, "decisions": self.decisions}
+            facts["digests"] = {name: self.digests[name] for name in sorted(keep)}
             self._write(self.folder / STATE, saved.tensors, facts)
-            for path in self.folder.glob("best-*.safetensors"):
-                if path.name.removeprefix("best-").removesuffix(".safetensors") not in keep:
-                    path.unlink()
+            self._remove_weights(keep)
         self.saved_at = time.monotonic()
         self.cost = self.saved_at - start
 
-    def _write(self, path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def _write(self, path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+        """Write tensors and facts with their digest, which is returned."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        text = json.dumps({**facts, "format": FORMAT})
+        digest = _digest(tensors, text)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            safetensors_file.write_state(path, tensors, {"run": json.dumps(facts)})
+            safetensors_file.write_state(path, tensors, {"run": text, "sha256": digest})
         except (OSError, WeightsError) as error:
             raise WeightsError(
                 f"the run cannot be saved: {getattr(error, 'what', error)}; the last checkpoint is complete",
                 fix="free some disk space, then continue: the same command with --resume",
             ) from error
+        return digest
 
     def remove(self) -> None:
         """Remove the checkpoint of a finished run."""
         if self.folder is not None and distributed.rank() == 0:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self.digests.clear()
+            with suppress(OSError):
+                (self.folder / STATE).unlink(missing_ok=True)
+                self._remove_weights(keep=set())
+                self.folder.rmdir()  # unless the lock of the run is in it
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `_write` wrote, the digest among the facts; ValueError or WeightsError if it is anything else."""
+    tensors, metadata = safetensors_file.read_state(path)
+    facts = json.loads(metadata.get("run", "{}"))
+    if facts.get("format") != FORMAT:
+        raise ValueError(f"{path} was written by another version of zoo (format {facts.get('format')}, now {FORMAT})")
+    if _digest(tensors, metadata["run"]) != metadata.get("sha256"):
+        raise ValueError(f"{path} is damaged: its content has another SHA-256 than when it was written")
+    return tensors, {**facts, "digest": metadata["sha256"]}
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """Return the SHA-256 of tensors on the CPU, their names, types and shapes, and a text."""
+    shapes = [(name, str(tensors[name].dtype), list(tensors[name].shape)) for name in sorted(tensors)]
+    digest = hashlib.sha256(json.dumps([shapes, text]).encode())
+    for name, _, _ in shapes:
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def check_same_request(saved: Mapping[str, Any], request: Mapping[str, Any], folder: Path, anew: str) -> None:
@@ -158,14 +222,9 @@ def check_same_request(saved: Mapping[str, Any], request: Mapping[str, Any], fol
     for key, value in request.items():
         if saved.get(key) != value:
             raise RecipeError(
-                f"{folder} holds a run with {key}={saved.get(key)!r}, and now {key}={value!r}",
+                f"{folder} holds a run with {key}={saved.get(key)!r:.80}, and now {key}={value!r:.80}",
                 fix=f"resume with the settings it was started with, or {anew}",
             )
-
-
-def unfinished(out: Path) -> Path:
-    """Return the checkpoint folder of a run to `out`."""
-    return out.with_name(f"{out.name}.unfinished")
 
 
 def checkpointer(out: Path | None, every: float, *, resume: bool) -> Checkpointer:
@@ -177,8 +236,8 @@ def checkpointer(out: Path | None, every: float, *, resume: bool) -> Checkpointe
         if resume:
             raise RecipeError("resume=True needs a folder: a run without out=… has no checkpoints", fix=FIX)
         return Checkpointer()
-    folder = unfinished(out)
-    if folder.exists() and not resume:
+    folder = out_folder.working(out)
+    if out_folder.is_unfinished(out) and not resume:
         raise ArtefactError(
             f"{folder} holds an unfinished run to {out}",
             fix=f"continue it: the same command with --resume (resume=True); or start anew: rm -r {folder}",

@@ -178,9 +178,10 @@ def _resume(step: TrainStep, job: Job, checkpoints: Checkpointer, phase: Phase, 
         best.begin_phase(step.local, phase.name)
         return Progress(best)
     facts = saved.facts
-    step.load(saved.tensors)
-    step.micro_batch = facts["micro_batch"]
-    best = BestWeights(job.hp.soup)
-    best.load(facts["best"], checkpoints)
-    losses = list(saved.tensors["losses"].to(step.device)) if "losses" in saved.tensors else []
-    return Progress(best, facts["step"], facts["history"], losses, facts["seconds"])
+    with checkpoints.reading():
+        step.load(saved.tensors)
+        step.micro_batch = facts["micro_batch"]
+        best = BestWeights(job.hp.soup)
+        best.load(facts["best"], checkpoints)
+        losses = list(saved.tensors["losses"].to(step.device)) if "losses" in saved.tensors else []
+        return Progress(best, facts["step"], facts["history"], losses, facts["seconds"])
