@@ -78,6 +78,7 @@ def install() -> None:
     if _libraries:
         return
     _setup_privateuseone_for_python_backend(NAME, _Module())
+    del nn.Module.second  # a network may have a layer of that name
     nn.Module.to = _to
     every, some = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     _libraries.extend((every, some))

@@ -45,7 +45,8 @@ def gradients(backbone: Backbone, batch, frozen: int) -> dict[str, torch.Tensor]
     names = tuple(name for stage in backbone.stages[frozen:] for name in stage)
     own = {n: p for n, p in module.named_parameters() if any(n == one or n.startswith(f"{one}.") for one in names)}
     pooled = module(batch.inputs).pooled
-    weights = torch.arange(pooled.numel()).view_as(pooled).cos()  # the sum of normalised features has no gradient
+    # the sum of normalised features has no gradient
+    weights = torch.arange(pooled.numel(), device=pooled.device).view_as(pooled).cos()
     found = torch.autograd.grad((pooled * weights).sum(), list(own.values()), allow_unused=True)
     return {name: grad for name, grad in zip(own, found, strict=True) if grad is not None}
 

@@ -43,7 +43,7 @@ def _first_gpu() -> str | None:
 def _of_this_process(device: torch.device) -> torch.device:
     """Return the GPU of this process for a kind of GPU; any other device as it is."""
     rank = os.environ.get("LOCAL_RANK")
-    if device.index is not None or device.type not in GPUS:
+    if ":" in str(device) or device.type not in GPUS:
         return device
     count = GPUS[device.type].device_count()
     if rank is not None and int(rank) >= count > 0:
