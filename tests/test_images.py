@@ -166,8 +166,15 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_an_unsupported_array_raises_with_the_accepted_types():
-    with pytest.raises(DataError, match=r"float64 array of shape \(4, 4\), not an image\nfix: pass a path"):
-        pixels(np.zeros((4, 4)), RGB, "image 0")
+    with pytest.raises(DataError, match=r"int64 array of shape \(4, 4\), not an image\nfix: pass a path"):
+        pixels(np.zeros((4, 4), dtype=int), RGB, "image 0")
+
+
+def test_float_arrays_equal_their_uint8_pixels():
+    array = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    assert torch.equal(pixels(array / np.float32(255), RGB, "image 0"), pixels(array, RGB, "image 0"))
+    with pytest.raises(DataError, match="image 0 is a float image with values from nan to nan"):
+        pixels(np.full((8, 8), np.nan), RGB, "image 0")
 
 
 def test_image_files_are_rejected_for_a_backbone_of_five_channels(tmp_path):
@@ -210,7 +217,7 @@ def test_float_images_with_undefined_pixels_raise(value):
 def test_float_tensors_outside_0_to_1_raise(value):
     image = torch.full((3, 8, 8), 0.5)
     image[0, 0, 0] = value
-    with pytest.raises(DataError, match=r"image 0 is a float tensor with values from .*\nfix: scale it to \[0, 1\]"):
+    with pytest.raises(DataError, match=r"image 0 is a float image with values from .*\nfix: scale it to \[0, 1\]"):
         pixels(image, ImageInput(8, (0.5,) * 3, (0.5,) * 3), "image 0")
 
 

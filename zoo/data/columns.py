@@ -83,7 +83,9 @@ def choose_inputs(table: Table, asked: tuple[str, ...], modality: str) -> tuple[
     _check(table, Columns(asked))
     free = [name for name in table.names if name.lower() not in COUNTERS]
     label = _label(free, asked)
-    return asked or _input([name for name in free if name != label], modality) or choose(table, Columns(), modality).input
+    return (
+        asked or _input([name for name in free if name != label], modality) or choose(table, Columns(), modality).input
+    )
 
 
 def _check(table: Table, asked: Columns) -> None:

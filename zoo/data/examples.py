@@ -29,16 +29,27 @@ class Sized(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of the input columns (two: a pair of texts) and the label column ("": none); inferred if not given."""
+    """Names of the columns of a table, inferred if not given.
+
+    input      one column; two: a pair of texts
+    label      one column, "" for none, or the multi-hot columns "red,green,blue"
+    groups     examples with the same value here are not divided between training and held-out data
+    optional   an empty label is an example without any label (multilabel)
+    """
 
     input: tuple[str, ...] = ()
     label: str | None = None
+    groups: str | None = None
+    optional: bool = False
 
     @classmethod
-    def of(cls, input: str | Sequence[str] | None, label: str | None) -> Columns:
+    def of(
+        cls, input: str | Sequence[str] | None, label: str | Sequence[str] | None, groups: str | None = None
+    ) -> Columns:
         """Parse names as users write them: "a", "a,b", ["a", "b"] or None."""
         names = input.split(",") if isinstance(input, str) else input or ()
-        return cls(tuple(name.strip() for name in names), label)
+        several = label is None or isinstance(label, str)
+        return cls(tuple(name.strip() for name in names), label if several else ",".join(label), groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +76,15 @@ class Lazy(Sequence[Any]):
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Inputs (paths, images in memory, texts), labels of equal length, and their origin for messages."""
+    """Inputs (paths, images in memory, texts), labels of equal length, and their origin for messages.
+
+    Examples of one group, if there are `groups`, stay together where data is held out.
+    """
 
     inputs: Sequence[Any]
     labels: Sequence[Label]
     origin: str
+    groups: Sequence[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -78,7 +93,8 @@ class Examples:
         """Return the examples at `indices`, in that order."""
         chosen = list(indices)
         inputs = self.inputs.at(chosen) if isinstance(self.inputs, Lazy) else [self.inputs[i] for i in chosen]
-        return Examples(inputs, [self.labels[i] for i in chosen], self.origin)
+        groups = None if self.groups is None else [self.groups[i] for i in chosen]
+        return Examples(inputs, [self.labels[i] for i in chosen], self.origin, groups)
 
 
 class Unlabelled(DataError):

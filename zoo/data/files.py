@@ -1,4 +1,4 @@
-"""Read table files (CSV, TSV, JSON, JSONL, Parquet) and text files, with errors that name file and line."""
+"""Read table files (CSV, TSV, JSON, JSONL, Parquet, CoNLL) and text files, with errors that name file and line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zoo.data import conll
 from zoo.data.local_files import open_file, unreadable
 from zoo.data.table import Table, by_name, of_columns, of_rows
 from zoo.errors import DataError
@@ -249,5 +250,11 @@ def _class_names(metadata: bytes) -> dict[str, list[str]]:
     }
 
 
+def _conll(path: Path) -> Table:
+    return conll.parse(read_text(path), path)
+
+
+CONLL = dict.fromkeys((".conll", ".conllu", ".iob", ".iob2", ".bio"), _conll)
 TABLES = {".csv": _csv, ".tsv": _csv, ".json": _json, ".jsonl": _json, ".ndjson": _json, ".parquet": _parquet}
+TABLES |= CONLL
 """File suffix -> reader."""

@@ -40,6 +40,8 @@ def _pixels(item: Any, spec: ImageInput, name: str) -> Tensor:
     import numpy as np
     import torch
 
+    if isinstance(item, np.ndarray) and item.dtype.kind == "f" and item.ndim in (2, 3):
+        item = torch.from_numpy(np.ascontiguousarray(item.transpose(2, 0, 1) if item.ndim == 3 else item))
     if isinstance(item, torch.Tensor):
         item = _from_tensor(item, name)
     if isinstance(item, dict):  # an undecoded image of the `datasets` library
@@ -78,7 +80,7 @@ def _from_tensor(tensor: Tensor, name: str) -> np.ndarray[Any, Any]:
         low, high = float(tensor.min()), float(tensor.max())
         if not (low >= 0 and high <= 1):  # NaN as well
             raise DataError(
-                f"{name} is a float tensor with values from {low:g} to {high:g}; expected uint8, or float in [0, 1]",
+                f"{name} is a float image with values from {low:g} to {high:g}; expected uint8, or float in [0, 1]",
                 fix="scale it to [0, 1]; zoo normalises with the backbone's own mean and std",
             )
         tensor = (tensor * 255).round()
@@ -98,7 +100,7 @@ def _from_array(item: Any, name: str) -> Image:
         got = f"{item.dtype} array of shape {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
         raise DataError(
             f"{name} is {got}, not an image",
-            fix="pass a path, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4)",
+            fix="pass a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4): uint8, or float in [0, 1]",
         )
     return Image.fromarray(item)
 

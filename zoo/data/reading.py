@@ -6,7 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from zoo.data import folders, table, table_examples
+from zoo.data import folders, in_memory, table, table_examples
 from zoo.data.cleaning import cleaned, plain_label
 from zoo.data.examples import TEST, TRAIN, VALID, Columns, Examples, Parts, Sized, Unlabelled
 from zoo.errors import DataError
@@ -23,16 +23,19 @@ def read(
     """Read training examples, and validation examples if the data has such a split.
 
     `data` is a folder with a sub-folder per class (or train/ and valid/ folders of that form), a table file,
-    "hf:user/dataset", a DataFrame, a datasets.Dataset, a dict of columns, or a sized sequence of (input, label) or of
-    dicts; for text also, without labels, a text file, a folder of text files or a sequence of texts. Raises DataError
-    if `data` is missing, empty or of another type.
+    "hf:user/dataset", a DataFrame, a datasets.Dataset, a dict of columns, a sequence, iterator or DataLoader of
+    (input, label), a sequence of dicts, or a tuple (X, y); for text also, without labels, a text file, a folder of text
+    files or a sequence of texts. Raises DataError if `data` is missing, empty or of another type.
     """
     parts = _parts(data, modality, columns)
     train = parts[next((name for name in TRAIN if name in parts), next(iter(parts)))]()
     valid = next((parts[name]() for name in VALID if name in parts), None)
     for part in (train, valid):
         if part is not None:
-            _check_labels(part, modality)
+            _check_labels(part, modality, columns)
+    if columns.groups is not None and train.groups is None:
+        what = f"groups={columns.groups!r} is the name of a column, and {train.origin} is no table"
+        raise DataError(what, fix="pass a table with that column: a file, a DataFrame or a list of dicts")
     return train, valid
 
 
@@ -68,21 +71,22 @@ def _parts(data: object, modality: str, columns: Columns) -> Parts:
     tables = table.in_memory(data)
     if tables is not None:
         return {name: partial(table_examples.examples, part, columns, modality) for name, part in tables.items()}
+    data = in_memory.sequence(data)
     if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, dict | bytes):
         return {"train": partial(_read_sequence, data, modality, columns)}
     raise DataError(
         f"data of type {type(data).__name__} is not supported",
-        fix="pass a folder with one sub-folder per class, a table, or a list of (input, label) pairs",
+        fix="pass a folder with one sub-folder per class, a table, a list of (input, label) pairs, or X and y",
     )
 
 
-def _check_labels(examples: Examples, modality: str) -> None:
-    """Raise DataError if only some examples have labels; images always need one."""
-    missing = [index for index, label in enumerate(examples.labels) if label is None]
+def _check_labels(examples: Examples, modality: str, columns: Columns) -> None:
+    """Raise DataError if only some examples have labels; images always need one, unless labels are optional."""
+    missing = [index for index, label in enumerate(examples.labels) if label is None and not columns.optional]
     if missing and (modality == "image" or len(missing) < len(examples)):
         raise DataError(
             f"label of example {missing[0]} of {examples.origin} is None",
-            fix="add a label, or remove the example",
+            fix='add a label, or remove the example; where none applies: task="multilabel", and an empty list',
         )
 
 
@@ -109,9 +113,11 @@ def _read_sequence(data: Sized, modality: str, columns: Columns) -> Examples:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise DataError(
                 f"example {index} is {type(pair).__name__}, not a pair of (input, label)",
-                fix='pass pairs, as in [("robin.jpg", "bird"), …]',
+                fix='pass pairs, as in [("robin.jpg", "bird"), …], or inputs and labels: finetune(X, y)',
             )
-    labels = [plain_label(label, f"example {index}") for index, (_, label) in enumerate(items)]
+    found = [label for _, label in items]
+    found = found if modality == "text" and isinstance(items[0][0], list) else in_memory.class_names(found)
+    labels = [plain_label(label, f"example {index}") for index, label in enumerate(found)]
     inputs = [item for item, _ in items]
     if modality == "text":
         return Examples(cleaned(inputs, "example {}".format), labels, origin)

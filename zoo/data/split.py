@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from zoo.data.examples import Examples, Label
 from zoo.errors import DataError
+
+CHOICES, GROUP_SEEDS = 20, 7919
+"""Random choices of groups of which the best is taken, and the distance of their seeds."""
 
 
 def check_classes(train: Examples, valid: Examples | None) -> None:
@@ -31,7 +36,37 @@ def held_out(
     """
     if not 0 < share < 1:
         raise DataError(f"{name}={share!r} is not a share between 0 and 1", fix=f"{name}=0.2, or {name}=0 for none")
+    if examples.groups is not None:
+        return _by_groups(examples, share, seed, name)
     return _stratified(examples, share, seed, name) if stratify else _random(examples, share, seed, name)
+
+
+def single_examples(examples: Examples) -> list[str]:
+    """Return the classes that have one example only, as text."""
+    return [str(label) for label, count in Counter(examples.labels).items() if count == 1]
+
+
+def _by_groups(examples: Examples, share: float, seed: int, name: str) -> tuple[list[int], list[int]]:
+    """Hold out whole groups: of some random choices, the one that holds out most nearly `share` of each class.
+
+    Each class keeps an example in the first part.
+    """
+    assert examples.groups is not None
+    members: dict[Any, list[int]] = defaultdict(list)
+    for index, group in enumerate(examples.groups):
+        members[group].append(index)
+    if len(members) < 2:
+        what = f"all examples of {examples.origin} are in one group, {next(iter(members))!r}: none can be held out"
+        raise DataError(what, fix=_fix(name))
+    labels = {group: Counter(_classes(examples, indices)) for group, indices in members.items()}
+    total: Counter[Label] = sum(labels.values(), Counter())
+    choices = [_choose_groups(members, labels, share * len(examples), seed + GROUP_SEEDS * n) for n in range(CHOICES)]
+    held_groups = min(choices, key=lambda chosen: _distance(chosen, members, labels, total, share))
+    if not held_groups:
+        what = f"each group of {examples.origin} has a label that no other one has, or most of the examples"
+        raise DataError(f"{what}: none can be held out", fix=_fix(name))
+    held = {index for group in held_groups for index in members[group]}
+    return [i for i in range(len(examples)) if i not in held], sorted(held)
 
 
 def _random(examples: Examples, share: float, seed: int, name: str) -> tuple[list[int], list[int]]:
@@ -76,21 +111,19 @@ def _check_same_labels(train: Examples, valid: Examples) -> None:
 
 
 def _stratified(examples: Examples, share: float, seed: int, name: str) -> tuple[list[int], list[int]]:
-    """Split class by class, with at least one example of each class in both parts."""
+    """Split class by class, with at least one example of each class in both parts; a single one stays in the first."""
     by_class: dict[Label, list[int]] = defaultdict(list)
     for index, label in enumerate(examples.labels):
         by_class[label].append(index)
-    lonely = [str(label) for label, members in by_class.items() if len(members) < 2]
-    if lonely:
-        raise DataError(
-            f"class {lonely[0]!r} has one example only, and {name} takes one of each class"
-            + (f" ({len(lonely)} classes have this)" if len(lonely) > 1 else ""),
-            fix=_fix(name),
-        )
+    if all(len(members) < 2 for members in by_class.values()):
+        what = f"each class of {examples.origin} has one example only: none can be held out for {name}"
+        raise DataError(what, fix=_fix(name))
     chance = random.Random(seed)
     held: set[int] = set()
     for label in sorted(by_class, key=str):
         members = by_class[label]
+        if len(members) < 2:
+            continue
         count = min(len(members) - 1, max(1, round(share * len(members))))
         held.update(chance.sample(members, count))
     return [i for i in range(len(examples)) if i not in held], sorted(held)
@@ -98,3 +131,44 @@ def _stratified(examples: Examples, share: float, seed: int, name: str) -> tuple
 
 def _fix(name: str) -> str:
     return f"add examples, give data for {name} ({name}=…), or go without ({name}=0)"
+
+
+def _classes(examples: Examples, indices: Sequence[int]) -> list[Label]:
+    """Return the classes or labels of some examples; none of numbers (regression) and of texts without labels."""
+    labels = [examples.labels[index] for index in indices]
+    if any(isinstance(label, tuple) for label in labels):
+        return [one for label in labels for one in set(_several(label))]
+    return [label for label in labels if label is not None and not isinstance(label, float)]
+
+
+def _choose_groups(
+    members: Mapping[Any, Sequence[int]], labels: Mapping[Any, Counter[Label]], wanted: float, seed: int
+) -> list[Any]:
+    """Return groups in random order up to the number of examples wanted; each label keeps one outside of them."""
+    left: Counter[Label] = sum(labels.values(), Counter())
+    chosen: list[Any] = []
+    count = 0
+    for group in random.Random(seed).sample(sorted(members), len(members)):
+        over = count + len(members[group]) - wanted
+        if len(chosen) + 1 < len(members) and (over <= 0 or over < wanted - count or not chosen):
+            if all(left[label] > number for label, number in labels[group].items()):
+                chosen.append(group)
+                count += len(members[group])
+                left.subtract(labels[group])
+    return chosen
+
+
+def _distance(
+    chosen: Sequence[Any],
+    members: Mapping[Any, Sequence[int]],
+    labels: Mapping[Any, Counter[Label]],
+    total: Counter[Label],
+    share: float,
+) -> float:
+    """Return how far the held-out share of the examples, and of each label, is from the one wanted."""
+    if not chosen:
+        return float("inf")
+    held: Counter[Label] = sum((labels[group] for group in chosen), Counter())
+    size = sum(len(members[group]) for group in chosen) / sum(map(len, members.values()))
+    classes = sum(abs(held[label] / count - share) for label, count in total.items()) / max(1, len(total))
+    return abs(size - share) + classes

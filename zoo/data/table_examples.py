@@ -16,6 +16,7 @@ from zoo.errors import DataError
 
 INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 DIGITS = 18
 """Whole numbers with more digits than these are codes, and stay strings."""
 UNDEFINED = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "inf", "+inf", "-inf", "infinity", "-infinity", "?"})
@@ -38,7 +39,33 @@ def examples(table: Table, columns: Columns, modality: str) -> Examples:
     taken = [_inputs(table, name, modality) for name in chosen.input]
     inputs = taken[0] if len(taken) == 1 else list(zip(*taken, strict=True))
     said = f"{table.origin} ({', '.join(chosen.input)}{f' -> {chosen.label}' if chosen.label else ''})"
-    return Examples(inputs, _labels(table, chosen.label) if chosen.label else [None] * len(inputs), said)
+    groups = None if chosen.groups is None else _groups(table, chosen.groups)
+    if several := choosing.multi_hot(table, chosen.label):
+        return Examples(inputs, _multi_hot(table, several), said, groups)
+    labels = _labels(table, chosen.label, optional=chosen.optional) if chosen.label else [None] * len(inputs)
+    return Examples(inputs, labels, said, groups)
+
+
+def _groups(table: Table, name: str) -> list[str]:
+    """Return the group of each row as text; DataError for a missing one."""
+    values = table.column(name)
+    for index, value in enumerate(values):
+        if is_missing(value) or _is_empty(value):
+            raise DataError(f"{table.where(index)} has no value in {name}", fix="add one, or remove the row")
+    return [str(value) for value in values]
+
+
+def _multi_hot(table: Table, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return, for each row, the names of the columns that are 1 or true; DataError for any other value than 0 or 1."""
+    columns = [[FLAGS.get(str(value).strip().lower()) for value in table.column(name)] for name in names]
+    for name, flags in zip(names, columns, strict=True):
+        if None in flags:
+            index = flags.index(None)
+            value = table.column(name)[index]
+            what = f"{table.where(index)} has {value!r:.40} in {name}, neither 0 nor 1"
+            fix = f"--label {name} for one model of each column; a list of columns holds 0 or 1, one for each label"
+            raise DataError(what, fix=fix)
+    return [tuple(name for name, flag in zip(names, row, strict=True) if flag) for row in zip(*columns, strict=True)]
 
 
 def _inputs(table: Table, name: str, modality: str) -> Sequence[Any]:
@@ -50,19 +77,30 @@ def _inputs(table: Table, name: str, modality: str) -> Sequence[Any]:
             raise DataError(f"{table.where(index)} has no value in {name}", fix="add one, or remove the row")
     if modality == "image":
         return [table.folder / value if isinstance(value, str) else value for value in values]
-    return cleaned(_lists(values) if table.untyped else values, table.where)
+    return cleaned(parse_lists(values) if table.untyped else values, table.where)
 
 
-def _labels(table: Table, name: str) -> list[Any]:
+def _labels(table: Table, name: str, *, optional: bool) -> list[Any]:
     values = table.column(name)
     missing = [index for index, value in enumerate(values) if is_missing(value) or _is_empty(value)]
     if len(missing) == table.rows:
         fix = "name the label column: label=…, --label; without labels: label=''"
         raise Unlabelled(f"{table.origin} has no values in {name}", fix=fix)
+    if optional and missing:
+        return _with_empty(values, set(missing), table, name)
     if missing:
-        raise DataError(f"{table.where(missing[0])} has no value in {name}", fix="add one, or remove the row")
+        fix = "add one, or remove the row; where it means no label at all: --task multilabel"
+        raise DataError(f"{table.where(missing[0])} has no value in {name}", fix=fix)
     typed = _typed(values, table, name) if table.untyped else values
     return [plain_label(value, table.where(index)) for index, value in enumerate(typed)]
+
+
+def _with_empty(values: Sequence[Any], missing: set[int], table: Table, name: str) -> list[Any]:
+    """Return the labels, () where there is none."""
+    given = [index for index in range(table.rows) if index not in missing]
+    typed = [values[index] for index in given]
+    found = dict(zip(given, _typed(typed, table, name) if table.untyped else typed, strict=True))
+    return [plain_label(found.get(index, ()), table.where(index)) for index in range(table.rows)]
 
 
 def _is_empty(value: Any) -> bool:
@@ -79,7 +117,7 @@ def _typed(labels: Sequence[str], table: Table, name: str) -> Sequence[Any]:
     if len(others) < len(labels) and all(labels[index].strip().lower() in UNDEFINED for index in others):
         what = f"{table.where(others[0])} has {labels[others[0]]!r} in {name}, where all other rows have numbers"
         raise DataError(what, fix="correct it, or remove the row")
-    lists = _lists(labels)
+    lists = parse_lists(labels)
     if lists is labels and all(label.startswith("[") and label.endswith("]") for label in labels):
         raise DataError(
             f"{table.where(0)} has {labels[0]:.60} in {name}, a Python list instead of JSON",
@@ -88,7 +126,7 @@ def _typed(labels: Sequence[str], table: Table, name: str) -> Sequence[Any]:
     return lists
 
 
-def _lists(texts: Sequence[Any]) -> Sequence[Any]:
+def parse_lists(texts: Sequence[Any]) -> Sequence[Any]:
     """Parse strings as JSON lists if all of them are valid, else return them unchanged."""
     if not all(text.startswith("[") and text.endswith("]") for text in texts):
         return texts

@@ -1,0 +1,102 @@
+"""Objects in memory as sequences of (input, label): X with y, iterators, torch DataLoaders, multi-hot targets."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from zoo.errors import DataError
+
+
+def paired(inputs: Any, labels: Any) -> list[tuple[Any, Any]]:
+    """Return X and y as (input, label) pairs; DataError if their lengths differ, or one of them is no sequence.
+
+    Each is a list, an array, a tensor, a Series, a DataFrame of one column or an iterator. A 2-D y of zeros and ones,
+    (N, K), is multi-hot: its labels are the names of the columns, or their numbers.
+    """
+    rows, truths = _items(inputs, "X"), _targets(labels)
+    if len(rows) != len(truths):
+        raise DataError(f"X has {len(rows):,} inputs, and y has {len(truths):,} labels", fix="give one label per input")
+    return list(zip(rows, truths, strict=True))
+
+
+def sequence(data: Any) -> Any:
+    """Return (X, y), a DataLoader or an iterator as a sequence of examples; anything else as it is."""
+    if isinstance(data, tuple) and len(data) == 2 and all(map(_is_column, data)):
+        return paired(*data)
+    torch_data = sys.modules.get("torch.utils.data")
+    if torch_data is not None and isinstance(data, torch_data.DataLoader):
+        return _of_loader(data, torch_data)
+    if torch_data is not None and isinstance(data, torch_data.IterableDataset):
+        return list(data)
+    return list(data) if hasattr(data, "__next__") else data
+
+
+def _is_column(part: Any) -> bool:
+    """Return whether an object holds all inputs, or all labels, of (X, y)."""
+    return isinstance(part, list) or (hasattr(part, "shape") and len(part.shape) > 0)
+
+
+def class_names(labels: Sequence[Any]) -> Sequence[Any]:
+    """Return multi-hot arrays, each (K,) of zeros and ones, as tuples of class numbers; other labels unchanged."""
+    rows = [label.tolist() if getattr(label, "ndim", 0) == 1 else None for label in labels]
+    if len(rows) < 2 or any(row is None or len(row) < 2 or len(row) != len(rows[0] or ()) for row in rows):
+        return labels
+    if not all(value in (0, 1) for row in rows for value in row or ()):
+        return labels
+    return [tuple(place for place, value in enumerate(row or ()) if value) for row in rows]
+
+
+def _items(values: Any, name: str) -> list[Any]:
+    if isinstance(values, str | bytes | dict) or hasattr(values, "__fspath__"):
+        what = f"{name} is {values!r:.60}, and labels of their own go with inputs in memory"
+        raise DataError(what, fix="finetune(X, y) takes sequences; finetune(data) takes a folder or a table")
+    columns = getattr(values, "columns", None)
+    if columns is not None:
+        if len(columns) != 1:
+            what = f"{name} is a DataFrame with the columns {', '.join(map(str, columns))}"
+            raise DataError(what, fix="X is one column: finetune(frame['text'], frame['label'])")
+        values = values[columns[0]]
+    if hasattr(values, "to_list"):
+        return list(values.to_list())
+    if getattr(values, "dtype", None) is not None and getattr(values.dtype, "kind", "") in "OUS" and values.ndim == 1:
+        return list(values.tolist())
+    if hasattr(values, "__len__") and hasattr(values, "__getitem__"):
+        return [values[index] for index in range(len(values))]
+    if isinstance(values, Iterable):
+        return list(values)
+    raise DataError(f"{name} is {type(values).__name__}, not a sequence", fix="finetune(X, y) takes lists or arrays")
+
+
+def _targets(labels: Any) -> list[Any]:
+    columns = getattr(labels, "columns", None)
+    names = None if columns is None else [str(name) for name in columns]
+    values = labels.toarray() if hasattr(labels, "toarray") else labels
+    values = values.to_numpy() if columns is not None else values
+    if getattr(values, "ndim", 1) != 2:
+        return _items(values, "y")
+    if values.shape[1] == 1:
+        return _items(values[:, 0], "y")
+    rows = values.tolist()
+    if any(value not in (0, 1) for row in rows for value in row):
+        raise DataError(
+            f"y of shape {tuple(values.shape)} holds other values than 0 and 1",
+            fix="give one label per input; of several numbers, fine-tune one model for each: y[:, 0]",
+        )
+    known = names or range(values.shape[1])
+    return [tuple(name for name, value in zip(known, row, strict=True) if value) for row in rows]
+
+
+def _of_loader(loader: Any, torch_data: Any) -> Any:
+    """Return the examples of a DataLoader, without its batches and its order, which are those of the recipe."""
+    dataset, sampler = loader.dataset, loader.sampler
+    if isinstance(dataset, torch_data.IterableDataset):
+        return list(dataset)
+    if loader.batch_size is not None and type(sampler) in (torch_data.SequentialSampler, torch_data.RandomSampler):
+        return dataset
+    if loader.batch_size is not None and type(sampler) is torch_data.SubsetRandomSampler:
+        return [dataset[index] for index in sorted(map(int, sampler.indices))]
+    kind = type(loader.batch_sampler if loader.batch_size is None else sampler).__name__
+    fix = "pass its examples: finetune(loader.dataset); class_balance='sampler' draws rare classes more often"
+    raise DataError(f"this DataLoader draws by a {kind}, and the examples of an epoch are not known", fix=fix)
