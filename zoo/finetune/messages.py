@@ -13,6 +13,7 @@ from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.recipe import Recipe
 from zoo.plugin import Entry
 from zoo.tasks import Task
+from zoo.tasks.intervals import Interval
 
 EXCERPT = 40
 """Characters of a text that are shown."""
@@ -76,7 +77,7 @@ def strategy(recipe: Recipe, hp: Hyperparameters, examples: int, *, pretrained_h
     return f"{hp.strategy}{reason}: {descriptions[hp.strategy]}{known}"
 
 
-def result(
+def reference(
     found: Mapping[str, float],
     task: Task,
     labels: Sequence[Any],
@@ -84,34 +85,39 @@ def result(
     *,
     tested: bool,
 ) -> str:
-    """Return metrics beside a reference: a language model before training, else a model that ignores its inputs.
+    """Return what to compare metrics to: a language model before training, else a model that ignores its inputs.
 
     Without test data, say that the best of several evaluations was selected by these very figures.
     """
     first = history[0]
     before = first.get(f"valid_{task.main_metric}") if first.get("step") == 0 and not task.labelled else None
-    reference = task.baseline(labels) if before is None else f"{task.main_metric} before {before:.3f}"
+    other = task.baseline(labels) if before is None else f"{task.main_metric} before {before:.3f}"
     optimistic = (
         "" if tested or len(history) == 1 else "; the best of several by this very data: test=0.2 keeps some apart"
     )
-    return f"{metrics(found)}   ({reference}{optimistic})"
+    return f"   ({other}{optimistic})"
 
 
-def worse_than_baseline(task: Task, labels: Sequence[Any], strategy: str) -> str:
-    """Say that a model is worse than one that ignores its inputs, and what to try."""
+def no_better_than_baseline(task: Task, labels: Sequence[Any], strategy: str) -> str:
+    """Say that a model is no better than one that ignores its inputs, and what to try."""
     other = 'strategy="full"' if strategy == "probe" else 'strategy="probe"'
     return (
-        f"worse than ignoring the inputs ({task.baseline(labels)}): check the labels, "
+        f"no better than ignoring the inputs ({task.baseline(labels)}): check the labels, "
         f"then try more examples, {other}, or another backbone (zoo list)"
     )
 
 
-def tested(found: Mapping[str, float], count: int, duplicates: int) -> str:
-    """Return the metrics on the test data, of which a number are duplicates of training or validation data."""
+def tested(count: int, duplicates: int) -> str:
+    """Describe the test data, of which a number are duplicates of training or validation data."""
     seen = f"{duplicates:,} of them near-duplicates of training or validation data" if duplicates else ""
-    return f"{metrics(found)}   ({count:,} test examples, {seen or 'not used for any choice'})"
+    return f"   ({count:,} test examples, {seen or 'not used for any choice'})"
 
 
-def metrics(found: Mapping[str, float]) -> str:
-    """Return metrics as text, without the loss."""
-    return ", ".join(f"{name.replace('_f1', '-F1')} {value:.3f}" for name, value in found.items() if name != "loss")
+def metrics(found: Mapping[str, float], intervals: Mapping[str, Interval]) -> str:
+    """Return metrics as text, without the loss, each with its 95 % confidence interval where it has one."""
+    return ", ".join(
+        f"{name.replace('_f1', '-F1')} {value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if (low, high) != (0, 0) else "")
+        for name, value in found.items()
+        if name != "loss"
+        for low, high in [intervals.get(name, (0, 0))]
+    )

@@ -43,6 +43,8 @@ GRADUAL_PHASES = 3
 class Outcome:
     """The trained head, the measurements, the metrics on the validation data ({} without any), and the settings.
 
+    `outputs` (N, K) are those on the validation data; None without any, or where tokens are read.
+
     `hp` repeat the run, with what a time limit chose; `execution` is how the network ran.
     """
 
@@ -52,6 +54,7 @@ class Outcome:
     hp: Hyperparameters
     execution: Execution
     calibration: Calibration | None = None
+    outputs: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,9 @@ def run(backbone: Backbone, job: Job, checkpoints: Checkpointer | None = None) -
         if probe is not None:
             job = replace(job, head=probe.head)
         if probe is not None and job.hp.strategy == "probe":
-            metrics = probe.best.first.metrics if probe.best.first else {}
-            return Outcome(probe.head, tuple(checkpoints.history), metrics, job.hp, chosen)
+            first = probe.best.first
+            found = (first.metrics, first.outputs) if first else ({}, None)
+            return Outcome(probe.head, tuple(checkpoints.history), found[0], job.hp, chosen, outputs=found[1])
         left = (job.hp.max_time or math.inf) - (time.monotonic() - start)
         job = time_budget.fit(backbone, job, left, checkpoints)
         return _tune(backbone, job, probe, checkpoints, left)
@@ -169,7 +173,8 @@ def _tune(backbone: Backbone, job: Job, probe: Probe | None, checkpoints: Checkp
         metrics, calibration = best_weights.select(network, job, best)
     say("tune", _summary(job, best, checkpoints, duration(time.monotonic() - start)))
     chosen = Execution(**checkpoints.decisions["execution"])
-    return Outcome(network.head, tuple(checkpoints.history), metrics, job.hp, chosen, calibration)
+    outputs = best.first.outputs if best.first else None
+    return Outcome(network.head, tuple(checkpoints.history), metrics, job.hp, chosen, calibration, outputs)
 
 
 def _cut(job: Job, step: int) -> Job:

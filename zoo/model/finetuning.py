@@ -30,6 +30,7 @@ from zoo.finetune.training.checkpoint import Checkpointer, check_same_request, c
 from zoo.finetune.training.execution import provenance
 from zoo.finetune.training.lr_finder import LearningRates
 from zoo.model import artefact
+from zoo.model.report import Report
 from zoo.model.restore import Restored, restore
 from zoo.plugin import Backbone, Classifier, Entry
 from zoo.store import out_folder
@@ -59,8 +60,8 @@ class Trainable(Protocol):
         """Device of the backbone."""
         ...
 
-    def evaluate(self, data: object) -> dict[str, Any]:
-        """Return the metrics on labelled data."""
+    def report(self, data: object) -> Report:
+        """Measure on labelled data."""
         ...
 
     def save(self, folder: Path) -> Path:
@@ -113,16 +114,25 @@ def _run(model: Trainable, request: Request, data: setup.Data, checkpoints: Chec
     say("strategy", messages.strategy(request.recipe, job.hp, len(job.train), pretrained_head=known))
     if job.hp.strategy == "scratch":
         _reinitialise(model, job.hp.seed)
-    _adopt(model, strategies.run(model.backbone, job, checkpoints), job)
+    outcome = strategies.run(model.backbone, job, checkpoints)
+    _adopt(model, outcome, job)
+    intervals = model.training["intervals"] = {"valid": {}, "test": {}}
     if job.valid is not None:
-        found, tested = model.metrics, data.test is not None
-        say("result", messages.result(found, job.task, job.valid_labels, model.history, tested=tested))
+        if outcome.outputs is not None:
+            intervals["valid"] = job.task.intervals(outcome.outputs, job.valid.targets)
+        shown, tested = messages.metrics(model.metrics, intervals["valid"]), data.test is not None
+        say(
+            "result",
+            shown + messages.reference(model.metrics, job.task, job.valid_labels, model.history, tested=tested),
+        )
         unbalanced = job.hp.class_balance == "none"  # otherwise rare classes count more than the score says
-        if unbalanced and job.task.is_worse_than_baseline(found, job.valid_labels):
-            say("warning", messages.worse_than_baseline(job.task, job.valid_labels, job.hp.strategy))
+        if unbalanced and job.task.is_no_better_than_baseline(model.metrics, job.valid_labels):
+            say("warning", messages.no_better_than_baseline(job.task, job.valid_labels, job.hp.strategy))
     if data.test is not None:
-        model.tested = model.evaluate(data.test)
-        say("test", messages.tested(model.tested, len(data.test), job.summary.test_duplicates or 0))
+        report = model.report(data.test)
+        model.tested, intervals["test"] = report.metrics, report.intervals
+        shown = messages.metrics(model.tested, intervals["test"])
+        say("test", shown + messages.tested(len(data.test), job.summary.test_duplicates or 0))
 
 
 def _check_can_be_saved(model: Trainable, job: Job) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -19,22 +19,23 @@ from zoo.data.examples import Columns, Examples
 from zoo.data.prepare import Preprocessing
 from zoo.data.reading import read_one
 from zoo.data.summary import DataSummary
-from zoo.errors import DataError, RecipeError
+from zoo.errors import RecipeError
 from zoo.finetune import inference, setup
 from zoo.finetune import recipe as recipes
 from zoo.finetune.defaults import Hyperparameters
-from zoo.finetune.inference import BATCH_SIZE, Measurement
-from zoo.finetune.network import Network, set_memory_format
+from zoo.finetune.inference import BATCH_SIZE
+from zoo.finetune.network import Network
 from zoo.finetune.recipe import Recipe, RecipeFields
 from zoo.finetune.setup import Request
 from zoo.finetune.training.lr_finder import LearningRates
-from zoo.model import artefact, finetuning, generation, model_card
+from zoo.model import answers, artefact, finetuning, generation, model_card
 from zoo.model.device import resolve_device
-from zoo.model.inputs import as_batch
+from zoo.model.inputs import as_batch, batches
+from zoo.model.report import Report, ReportOptions
 from zoo.model.restore import Restored
 from zoo.plugin import Backbone, Entry, ImageInput, TextInput
 from zoo.store import out_folder
-from zoo.tasks import Prediction, Task
+from zoo.tasks import Mistake, Task
 
 Metrics = dict[str, float]
 
@@ -152,72 +153,65 @@ class Model:
         say("find lr", f"lr={found.lr:g}   (steepest fall of the loss)")
         return found
 
-    def evaluate(
-        self,
-        data: object,
-        *,
-        per_class: bool = False,
-        batch_size: int = BATCH_SIZE,
-        input: str | Sequence[str] | None = None,
-        label: str | None = None,
-    ) -> dict[str, Any]:
+    def evaluate(self, data: object, *, per_class: bool = False, **options: Unpack[ReportOptions]) -> dict[str, Any]:
         """Return the task's metrics on labelled data; of a folder with test/ or valid/ beside train/, of that part.
 
-        With `per_class` the key "per_class" holds precision, recall, F1 and support of each class, by label. Raises
-        DataError for labels that the model does not know.
+        With `per_class` the key "per_class" holds precision, recall, F1 and support of each class (label, kind of
+        entity). Raises DataError for labels that the model does not know.
         """
+        found = self.report(data, **options)
+        return {**found.metrics, **({"per_class": found.per_class} if per_class else {})}
+
+    def errors(self, data: object, **options: Unpack[ReportOptions]) -> list[Mistake]:
+        """Return the examples of labelled data that the model gets wrong, highest loss first; arguments of `evaluate`.
+
+        Of numbers (regress) all examples, largest absolute error first. Raises RecipeError for language models.
+        """
+        return self.report(data, **options).errors
+
+    def report(self, data: object, **options: Unpack[ReportOptions]) -> Report:
+        """Measure on labelled data as `evaluate` does; returns metrics, intervals, per_class, confusion and errors."""
+        batch_size, label = options.get("batch_size", BATCH_SIZE), options.get("label")
         _check_count("batch_size", batch_size, BATCH_SIZE)
         known = self.summary.columns if self.summary else Columns()
-        asked = Columns.of(input, label)
-        columns = Columns(asked.input or known.input, known.label if asked.label is None else asked.label)
-        examples = read_one(data, modality=self.entry.modality, columns=columns)
-        found = self._measure(examples, batch_size)
-        if not per_class:
-            return dict(found.metrics)
-        _, task = self._network()
-        return {**found.metrics, "per_class": task.per_class(found.outputs.values, found.outputs.targets)}
+        asked = Columns.of(options.get("input"), label)
+        columns = Columns(asked.input or known.input, known.label if label is None else label)
+        return self._measure(read_one(data, modality=self.entry.modality, columns=columns), batch_size)
 
     def predict(self, inputs: object, top: int = 1, *, batch_size: int = BATCH_SIZE) -> Any:
-        """Return a Prediction for one input, a list of them for any iterable of inputs.
+        """Return a Prediction for one input, a list of them for many.
 
-        `top` is the number of likeliest labels in Prediction.top. A tagger takes lists of words, or texts to be split
-        into words; a model of text pairs takes tuples of two. A causal language model continues each text, a masked one
-        fills the mask token in it. Raises DataError for an input that cannot be read.
+        Many are whatever `finetune` takes, labels ignored: a folder, a table, "hf:user/dataset", a DataFrame, a
+        Dataset, a list or generator; and a Series, or an array or tensor (N, H, W, C) or (N, C, H, W). The str that a
+        text model takes is a text, unless it is the name of a folder or file. `top` is the number of likeliest labels
+        in Prediction.top. A tagger takes lists of words, or texts to be split into words; a model of text pairs takes
+        tuples of two. A causal language model continues each text, a masked one fills the mask token in it. Raises
+        DataError for an input that cannot be read.
         """
         _check_count("top", top, 1)
-        network, task = self._network()
         many, single = self._as_batch(inputs, batch_size)
-        if not task.labelled:
-            found = self._continue(network, task, many, top, batch_size)
-        else:
-            found = task.decode(self._outputs(network, task, many, batch_size), top)
+        found = answers.predictions(self, many, top, batch_size)
         return found[0] if single else found
 
     def predict_proba(self, inputs: object, *, batch_size: int = BATCH_SIZE) -> Any:
         """Return the probabilities of all labels, (N, K) in the order of task.labels; of a tagger a list of (words, K).
 
-        Raises RecipeError for tasks without probabilities: regression and language models.
+        Inputs as in `predict`. Raises RecipeError for tasks without probabilities: regression and language models.
         """
-        network, task = self._network()
-        self._check_head(task, "predict_proba")
-        return task.probabilities(self._outputs(network, task, self._as_batch(inputs, batch_size)[0], batch_size))
+        found = self._outputs(inputs, "predict_proba", batch_size)
+        return self._network()[1].probabilities(found)
 
     def logits(self, inputs: object, *, batch_size: int = BATCH_SIZE) -> Any:
-        """Return the raw outputs of the head, (N, K); a list of (words, K) for a tagger."""
-        network, task = self._network()
-        self._check_head(task, "logits")
-        return self._outputs(network, task, self._as_batch(inputs, batch_size)[0], batch_size)
+        """Return the raw outputs of the head, (N, K); a list of (words, K) for a tagger. Inputs as in `predict`."""
+        return self._outputs(inputs, "logits", batch_size)
 
-    def embed(self, inputs: object, *, batch_size: int = BATCH_SIZE) -> Tensor:
-        """Return the backbone's pooled features (N, D), float32, on the CPU."""
-        examples = prepare.unlabelled(self._as_batch(inputs, batch_size)[0])
-        data = LabelledDataset(prepare.prepare(examples, self._preprocessing(cache=False)).inputs)
-        set_memory_format(self.backbone.module)
-        features = inference.extract_features(
-            self.backbone.module, data, reads="pooled", precision="fp32", batch_size=batch_size
-        )
-        embedded: Tensor = features.values
-        return embedded
+    def embed(self, inputs: object, *, normalize: bool = False, batch_size: int = BATCH_SIZE) -> Tensor:
+        """Return the backbone's pooled features (N, D), float32, on the CPU; with `normalize` each of length 1.
+
+        Inputs as in `predict`; two texts for one embedding are the columns of a table, or ((text, text), None).
+        """
+        many, _ = self._as_batch(inputs, batch_size)
+        return answers.embeddings(self, many, batch_size, normalize=normalize)
 
     def generate(
         self, prompts: Any, max_new_tokens: int = 50, temperature: float = 0.0, *, batch_size: int = BATCH_SIZE
@@ -237,7 +231,7 @@ class Model:
         how = self._preprocessing(cache=False)
         found = [
             text
-            for part in _batches(many, batch_size)
+            for part in batches(list(many), batch_size)
             for text in generation.generate(self.backbone, part, how, max_new_tokens, temperature)
         ]
         return found[0] if single else found
@@ -253,8 +247,8 @@ class Model:
 
     def preprocess(self, inputs: object) -> Prepared:
         """Return inputs as the module takes them, on its device: images (N, C, S, S), or token tensors (N, T)."""
-        examples = prepare.unlabelled(self._as_batch(inputs)[0])
-        prepared = prepare.prepare(examples, self._preprocessing(cache=False)).inputs
+        examples = prepare.unlabelled(list(self._as_batch(inputs)[0]))
+        prepared = prepare.prepare(examples, answers.preprocessing(self)).inputs
         batch = LabelledDataset(prepared).batch(torch.arange(len(prepared)))
         return batch.to(self.device).inputs
 
@@ -297,7 +291,7 @@ class Model:
         """Device of the backbone's parameters."""
         return next(self.backbone.module.parameters()).device
 
-    def _measure(self, examples: Examples, batch_size: int) -> Measurement:
+    def _measure(self, examples: Examples, batch_size: int) -> Report:
         network, task = self._network()
         if task.labelled:
             task.check(examples.inputs, examples.labels)
@@ -305,69 +299,32 @@ class Model:
         how = self._preprocessing(blocks=not task.labelled)
         prepared = prepare.prepare_for_evaluation(examples, how)
         data = task.dataset(prepared.inputs, prepared.examples.labels, self.backbone.tokenizer)
-        return inference.measure(network, task, data, precision=self._precision(), batch_size=batch_size)
+        found = inference.measure(network, task, data, precision=self._precision(), batch_size=batch_size)
+        return Report(task, prepared.examples, found.outputs, found.metrics)
 
-    def _as_batch(self, inputs: object, batch_size: int = BATCH_SIZE) -> tuple[Sequence[Any], bool]:
+    def _as_batch(self, inputs: object, batch_size: int = BATCH_SIZE) -> tuple[Iterable[Any], bool]:
         _check_count("batch_size", batch_size, BATCH_SIZE)
-        pairs = self.summary is not None and self.summary.pairs
-        column = self.summary.columns.input if self.summary else ()
-        return as_batch(inputs, self.entry.modality, pairs=pairs, column=column)
+        return as_batch(inputs, answers.reading(self))
 
-    def _outputs(self, network: Network, task: Task, inputs: Sequence[Any], batch_size: int) -> Any:
+    def _outputs(self, inputs: object, method: str, batch_size: int) -> Any:
         """Return the outputs of a task with a head."""
-        examples = prepare.unlabelled(task.parse(inputs))
-        prepared = prepare.prepare(examples, self._preprocessing(cache=False)).inputs
-        data = task.dataset(prepared, None, self.backbone.tokenizer)
-        outputs = inference.predict(network, data, precision=self._precision(), batch_size=batch_size)
-        if task.reads == "tokens":
-            _check_not_truncated(examples.inputs, outputs)
-        return outputs
-
-    def _continue(
-        self, network: Network, task: Task, inputs: Sequence[Any], top: int, batch_size: int
-    ) -> list[Prediction]:
-        """Return what a language model predicts."""
-        if task.autoregressive:
-            return [Prediction(text) for text in self.generate(list(inputs), batch_size=batch_size)]
-        how, parts = self._preprocessing(cache=False), _batches(inputs, batch_size)
-        return [found for part in parts for found in generation.fill_mask(network, self.backbone, part, how, top)]
+        _, task = self._network()
+        if not task.labelled:
+            fix = "model.predict(texts), or model.module(model.preprocess(texts)) for the logits of every token"
+            raise RecipeError(f"{method} is for tasks with labels, and this is a {task.name} model", fix=fix)
+        return answers.outputs(self, self._as_batch(inputs, batch_size)[0], batch_size)
 
     def _preprocessing(self, *, cache: bool = True, blocks: bool = False) -> Preprocessing:
         """Return how inputs are prepared, with the settings of the last fine-tuning."""
         return setup.preprocessing(self.backbone, self.recipe or Recipe(), cache=cache, blocks=blocks)
 
     def _network(self) -> tuple[Network, Task]:
-        if self.head is None or self.task is None:
-            raise RecipeError(
-                f"{self.entry.name} has no head yet: it has not been fine-tuned",
-                fix=f'zoo.load("{self.entry.name}").finetune(data), or load a saved model: zoo.load("runs/…")',
-            )
-        return Network(self.backbone.module, self.head, self.task.reads, self.backbone.stages), self.task
-
-    def _check_head(self, task: Task, method: str) -> None:
-        if not task.labelled:
-            fix = "model.predict(texts), or model.module(model.preprocess(texts)) for the logits of every token"
-            raise RecipeError(f"{method} is for tasks with labels, and this is a {task.name} model", fix=fix)
+        return answers.network(self)
 
     def _precision(self) -> str:
-        """Return the precision of the last fine-tuning, after choosing the memory format that is usually fastest."""
-        set_memory_format(self.backbone.module)
-        return self.recipe.precision if self.recipe else "fp32"
+        return answers.precision(self)
 
 
 def _check_count(name: str, value: object, usual: int) -> None:
     if not isinstance(value, int) or value < 1:
         raise RecipeError(f"{name}={value!r} is not a whole number above 0", fix=f"{name}={usual}")
-
-
-def _batches(inputs: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Yield the inputs in batches; an empty sequence is one batch, which is reported as such."""
-    return (inputs[start : start + size] for start in range(0, max(1, len(inputs)), size))
-
-
-def _check_not_truncated(texts: Sequence[Any], outputs: Sequence[Tensor]) -> None:
-    """Raise DataError for a text with more words than fit into the input: tags for some of them would mislead."""
-    for words, tags in zip(texts, outputs, strict=True):
-        if len(words) != len(tags):
-            what = f"a text of {len(words)} words is too long for this model, which read {len(tags)}"
-            raise DataError(what, fix="split it into sentences")

@@ -111,9 +111,9 @@ class Classify(Task):
         """Describe the majority-class accuracy."""
         return f"majority class {_majority(labels):.3f}"
 
-    def is_worse_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
-        """Return whether the accuracy is below that of predicting the majority class."""
-        return found["accuracy"] < _majority(labels) - TOLERANCE
+    def is_no_better_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
+        """Return whether the accuracy is at most that of predicting the majority class."""
+        return found["accuracy"] <= min(_majority(labels) + TOLERANCE, 1 - TOLERANCE)
 
     def balanced(self, how: str, targets: Tensor) -> Self:
         """Return the task with class weights or logit adjustment in its loss; "sampler" changes nothing here."""

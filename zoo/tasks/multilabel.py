@@ -126,9 +126,9 @@ class Multilabel(Task):
         """Describe the mean average precision of random outputs: the mean frequency of the labels that occur."""
         return f"chance map {self._chance(labels):.3f}"
 
-    def is_worse_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
-        """Return whether the mean average precision is below that of random outputs."""
-        return found["map"] < self._chance(labels) - TOLERANCE
+    def is_no_better_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
+        """Return whether the mean average precision is at most that of random outputs."""
+        return found["map"] <= min(self._chance(labels) + TOLERANCE, 1 - TOLERANCE)
 
     def _chance(self, labels: Sequence[Label]) -> float:
         shares = self.targets(labels).mean(0)

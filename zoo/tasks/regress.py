@@ -111,10 +111,10 @@ class Regress(Task):
         """Describe the mean absolute error of predicting the training mean."""
         return f"the mean is off by {float((_numbers(labels) - self.mean).abs().mean()):.3g}"
 
-    def is_worse_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
-        """Return whether R² is below that of predicting the training mean."""
+    def is_no_better_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
+        """Return whether R² is at most that of predicting the training mean."""
         targets = self.targets(labels)
-        return found["r2"] < metrics.r2(torch.zeros_like(targets), targets) - TOLERANCE
+        return found["r2"] <= min(metrics.r2(torch.zeros_like(targets), targets) + TOLERANCE, 1 - TOLERANCE)
 
     def balanced(self, how: str, targets: Tensor) -> Self:
         """Return the task itself; RecipeError for any balancing: there are no classes."""

@@ -168,9 +168,9 @@ class Tag(Task):
         """Describe the share of the most frequent tag."""
         return f"commonest tag {_majority(labels):.3f}"
 
-    def is_worse_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
-        """Return whether the accuracy over words is below that of predicting the most frequent tag."""
-        return found["accuracy"] < _majority(labels) - TOLERANCE
+    def is_no_better_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
+        """Return whether the accuracy over words is at most that of predicting the most frequent tag."""
+        return found["accuracy"] <= min(_majority(labels) + TOLERANCE, 1 - TOLERANCE)
 
     def balanced(self, how: str, targets: Sequence[Tensor]) -> Self:
         """Return the task with class weights or logit adjustment in its loss; RecipeError for "sampler"."""

@@ -165,8 +165,8 @@ class Task(Protocol):
         """Describe the score of a model that ignores its inputs, in a few words."""
         ...
 
-    def is_worse_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
-        """Return whether metrics are worse than those of a model that ignores its inputs."""
+    def is_no_better_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
+        """Return whether metrics are no better than those of a model that ignores its inputs."""
         return False
 
     def balanced(self, how: str, targets: Any) -> Self:
