@@ -119,10 +119,7 @@ def test_step_on_images_does_not_make_the_host_wait(colours):
     assert many == few
 
 
-SELECTS = pytest.mark.xfail(strict=True, reason="tokens are selected by a mask, and the host waits to count them")
-
-
-@pytest.mark.parametrize("task", ["classify", "regress", pytest.param("causal-lm", marks=SELECTS)])
+@pytest.mark.parametrize("task", ["classify", "regress", "causal-lm"])
 def test_step_on_texts_does_not_make_the_host_wait(distribution, tmp_path, task):
     name = words.pretrained(distribution, tmp_path / "weights")
     data, more = TASKS[task]

@@ -47,8 +47,14 @@ class Batch(NamedTuple):
         return len(next(iter(self.inputs.values())) if isinstance(self.inputs, dict) else self.inputs)
 
     def to(self, device: torch.device) -> Batch:
-        """Move every tensor to a device, and normalise images there: pixels are a quarter of the bytes."""
-        batch = self if device.type == "cpu" else self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        """Move the tensors to a device, and normalise images there: pixels are a quarter of the bytes.
+
+        `selected` stays on the CPU: counting it on a GPU would make the CPU wait.
+        """
+        batch = self
+        if device.type != "cpu":
+            moved = self._each(lambda tensor: tensor.to(device, non_blocking=True))
+            batch = moved._replace(selected=self.selected)
         if batch.spec is None:
             return batch
         assert isinstance(batch.inputs, Tensor)

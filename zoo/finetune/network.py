@@ -48,7 +48,10 @@ def read_features(features: Features, reads: str, selected: Tensor | None) -> Te
     if reads == "pooled":
         return features.pooled.float()
     assert features.tokens is not None
-    return features.tokens.float() if selected is None else features.tokens[selected].float()  # (N, T, D) -> (M, D)
+    if selected is None:
+        return features.tokens.float()
+    places = selected.flatten().nonzero()[:, 0].to(features.tokens.device, non_blocking=True)
+    return features.tokens.flatten(0, 1).index_select(0, places).float()  # (N, T, D) -> (M, D)
 
 
 def trained_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -42,9 +42,12 @@ def is_unfinished(out: Path) -> bool:
 
 
 def is_claimed(out: Path) -> bool:
-    """Return whether another process or thread trains or saves to `out`."""
+    """Return whether another process or thread trains or saves to `out`.
+
+    Of processes launched together the first holds the lock for all: the others do not look.
+    """
     folder = working(out)
-    if folder in _claimed.get():
+    if folder in _claimed.get() or os.environ.get("RANK", "0") != "0":
         return False
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW)

@@ -41,8 +41,7 @@ class TrainStep:
         self.accelerator: Any = None
         if distributed.world_size() > 1 and not self.sharded:
             self._wrap_for_ddp()
-        self.unchecked: list[tuple[int, Tensor, Tensor]] = []
-        self.grad_norm = 0.0
+        self.unchecked: list[tuple[int, Tensor, Tensor, Tensor]] = []
 
     def _wrap_for_ddp(self) -> None:
         from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -68,8 +67,7 @@ class TrainStep:
                 break
             except (RuntimeError, MemoryError) as error:
                 self._halve_micro_batch(error, batch)
-        self.unchecked.append((number, indices, loss))
-        self.grad_norm = self._clip()
+        self.unchecked.append((number, indices, loss, self._clip()))
         if self.device.type == "cpu":
             self.check_finite()
         optimizer.set_learning_rates(self.optimizer, self.hp, in_phase)
@@ -91,12 +89,12 @@ class TrainStep:
         no_sync: AbstractContextManager[None] = self.accelerator.no_sync(self.network)
         return no_sync
 
-    def _clip(self) -> float:
-        """Clip the gradient; returns its norm before, on the CPU only: on a GPU that would wait for the device."""
+    def _clip(self) -> Tensor:
+        """Clip the gradient; returns its norm before, a scalar on the device: reading it would wait for a GPU."""
         if not self.hp.max_grad_norm:
-            return 0.0
+            return torch.zeros((), device=self.device)
         norm = nn.utils.clip_grad_norm_(self.local.parameters(), self.hp.max_grad_norm)
-        return float(distributed.full_tensor(norm)) if self.device.type == "cpu" else 0.0
+        return distributed.full_tensor(norm)
 
     def _halve_micro_batch(self, error: BaseException, batch: Batch) -> None:
         """Halve the micro-batch after running out of memory; raise any other error, and when it is 1 already."""
@@ -123,9 +121,12 @@ class TrainStep:
 
         On a GPU this waits for the device, so it runs before evaluations and checkpoints only.
         """
-        for number, indices, loss in self.unchecked:
-            if not math.isfinite(loss) or not math.isfinite(self.grad_norm):
-                value = "finite, its gradient is not," if math.isfinite(loss) else f"{float(loss)}"
+        if not self.unchecked:
+            return
+        losses = torch.stack([torch.cat((loss.view(1), norm.view(1))) for _, _, loss, norm in self.unchecked]).tolist()
+        for (number, indices, *_), (loss, norm) in zip(self.unchecked, losses, strict=True):
+            if not math.isfinite(loss) or not math.isfinite(norm):
+                value = "finite, its gradient is not," if math.isfinite(loss) else f"{loss}"
                 names = self.job.names(indices.tolist())
                 raise RecipeError(
                     f"the loss is {value} at step {number + 1}, on {names}: training has diverged",
