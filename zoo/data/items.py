@@ -1,0 +1,159 @@
+"""Items: inputs without labels, each with its name, as folders, files, tables and lines hold them; read one by one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.data import columns, folders, table_examples
+from zoo.data.cleaning import cleaned, is_missing
+from zoo.data.examples import TEST, TRAIN, VALID, Lazy
+from zoo.data.files import TABLES, read_table, read_text
+from zoo.data.table import Table
+from zoo.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input: its name (a path, a text, "row 3"), and its value or the reason why it has none."""
+
+    name: Any
+    value: Any = None
+    error: DataError | None = None
+
+    @classmethod
+    def reading(cls, name: Any, read: Callable[[], Any]) -> Item:
+        """Return the item of a name with the value that `read` returns, or its DataError."""
+        try:
+            return cls(name, read())
+        except DataError as error:
+            return cls(name, error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the inputs of a model are read.
+
+    modality  "image" or "text"
+    column    columns of a table that hold the inputs; inferred if empty
+    pairs     the model reads pairs of texts
+    words     the model tags words: an input may be a list of words
+    channels  of an image, for the layout of arrays
+    """
+
+    modality: str
+    column: tuple[str, ...] = ()
+    pairs: bool = False
+    words: bool = False
+    channels: int = 3
+
+
+def check(name: str) -> None:
+    """Raise DataError for a command-line argument that is neither an existing file or folder nor a Hub data set."""
+    from zoo.store import hub_datasets
+
+    if name.startswith("hf:"):
+        hub_datasets.parse(name)
+    elif not os.path.lexists(os.path.expanduser(name)):
+        fix = f'check the path: ls "{os.path.dirname(name) or "."}"; to predict a text: --text "{name}"'
+        raise DataError(f"{name} does not exist", fix=fix)
+
+
+def of_path(name: str | os.PathLike[str], how: Reading) -> tuple[Iterator[Item], int]:
+    """Return the items of a folder, a table, a file or hf:user/dataset, and their number; values are read late.
+
+    A folder gives all images (or texts) below it, a text file one text. Raises DataError for what cannot be listed.
+    """
+    if isinstance(name, str) and name.startswith("hf:"):
+        table = hub_table(name)
+        return of_table(table, how), table.rows
+    path = Path(os.path.expanduser(name))
+    if path.is_dir():
+        found = folders.files(path, how.modality)
+        return of_files(found, how), len(found)
+    if path.suffix.lower() in TABLES:
+        table = read_table(path)
+        return of_table(table, how), table.rows
+    return of_files([path], how), 1
+
+
+def of_files(paths: Iterable[Path], how: Reading) -> Iterator[Item]:
+    """Yield image files by their paths, and text files with their content."""
+    if how.modality == "image":
+        return (Item(str(path), path) for path in paths)
+    return (Item.reading(str(path), lambda path=path: read_text(path)) for path in paths)  # type: ignore[misc]
+
+
+def of_lines(lines: Iterable[str], how: Reading) -> Iterator[Item]:
+    """Yield one item for each line that is not empty: the path of an image, or a text (of a pair: two, with a tab)."""
+    for line in lines:
+        text = line.rstrip("\r\n")
+        if text.strip():
+            yield of_text(text, how) if how.modality == "text" else Item(text, Path(os.path.expanduser(text)))
+
+
+def of_text(text: str, how: Reading) -> Item:
+    """Return the item of a text, or of two with a tab between them for a model of pairs."""
+
+    def pair() -> tuple[str, ...]:
+        parts = tuple(text.split("\t"))
+        if len(parts) != 2:
+            fix = "write the two texts of a pair with a tab between them, or pass a table with two columns"
+            raise DataError(f"this model reads pairs of texts, and the input has {len(parts)} text(s)", fix=fix)
+        return parts
+
+    return Item.reading(text, pair) if how.pairs else Item(text, text)
+
+
+def of_table(table: Table, how: Reading) -> Iterator[Item]:
+    """Return the items of the rows of a table; raises DataError if the input columns are unclear."""
+    names = columns.choose_inputs(table, how.column, how.modality)
+    taken = [table.column(name) for name in names]
+    if table.untyped and how.words:
+        taken = [_words(values) for values in taken]
+    lazy = any(isinstance(values, Lazy) for values in taken)
+
+    def one(index: int) -> Item:
+        values = [values[index] for values in taken]
+        whole = values[0] if len(values) == 1 else tuple(values)
+        named = not lazy and (how.modality == "text" or isinstance(whole, str))
+        name = whole if named and not any(map(is_missing, values)) else table.where(index)
+        return Item.reading(name, lambda: _value(table, index, whole, how))
+
+    return (one(index) for index in range(table.rows))
+
+
+def _value(table: Table, index: int, value: Any, how: Reading) -> Any:
+    """Return the input in a row; DataError for an empty cell."""
+    for part in value if isinstance(value, tuple) else (value,):
+        if is_missing(part) or (isinstance(part, str) and not part and (table.untyped or how.modality == "image")):
+            raise DataError(f"{table.where(index)} has no value", fix="add one, or remove the row")
+    if how.modality == "image":
+        return table.folder / value if isinstance(value, str) else value
+    return cleaned([value], lambda _: table.where(index))[0]
+
+
+def _words(values: Sequence[Any]) -> Sequence[Any]:
+    """Parse the lists of words of a CSV column; empty cells stay."""
+    filled = [value for value in values if value]
+    parsed = iter(table_examples.parse_lists(filled))
+    return [next(parsed) if value else value for value in values]
+
+
+def hub_table(name: str) -> Table:
+    """Return the test split of a Hub data set, else its validation or training split."""
+    from zoo.data.table import of_dataset
+    from zoo.store import hub_datasets
+
+    part, rows = best_split(hub_datasets.load(name))
+    return of_dataset(rows, f"{name}[{part}]")
+
+
+def best_split(splits: Any) -> tuple[str, Any]:
+    """Return name and content of the split to predict: test, else validation, else training, else the first."""
+    return next(
+        ((name, splits[name]) for name in (*TEST, *VALID, *TRAIN) if name in splits), next(iter(splits.items()))
+    )
