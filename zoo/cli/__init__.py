@@ -22,7 +22,7 @@ COMMANDS = {
     "gc": "zoo.cli.store:gc",
     "convert": "zoo.cli.store:convert",
     "finetune": "zoo.cli.train:finetune",
-    "evaluate": "zoo.cli.train:evaluate",
+    "evaluate": "zoo.cli.evaluate:evaluate",
     "predict": "zoo.cli.train:predict",
     "demo": "zoo.cli.demo:demo",
 }
@@ -93,6 +93,13 @@ def complete_name(ctx: click.Context, param: click.Parameter, incomplete: str) -
         return [name for name in registry.rows() if name.startswith(incomplete)]
     except ZooError:
         return []
+
+
+def columns(command: Any) -> Any:
+    """Add the options that name the columns of a table."""
+    label = click.option("--label", help="Column of the labels in a table; by default found by common names.")
+    help_input = "Column of the inputs; two, separated by a comma: pairs of texts."
+    return click.option("--input", "column", help=help_input)(label(command))
 
 
 @click.command(cls=Zoo, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

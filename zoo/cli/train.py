@@ -1,4 +1,4 @@
-"""The commands finetune, evaluate and predict."""
+"""The commands finetune and predict."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo import console
-from zoo.cli import complete_name
+from zoo.cli import columns, complete_name
 from zoo.cli.startup import load
 from zoo.errors import RecipeError
 from zoo.store import out_folder
@@ -58,13 +58,6 @@ def _free_folder(name: str, data: str, *, resume: bool) -> Path:
     return next(path for path in numbered if not (path.exists() or path in unfinished or out_folder.is_claimed(path)))
 
 
-def _columns(command: Any) -> Any:
-    """Add the options that name the columns of a table."""
-    label = click.option("--label", help="Column of the labels in a table; by default found by common names.")
-    help_input = "Column of the inputs; two, separated by a comma: pairs of texts."
-    return click.option("--input", "column", help=help_input)(label(command))
-
-
 class _WithFields(click.Command):
     """A command whose help ends with the fields of Recipe."""
 
@@ -94,7 +87,7 @@ def _described_fields() -> Iterator[tuple[str, str]]:
 @click.argument("name", shell_complete=complete_name)
 @click.argument("data")
 @click.option("--task", help="classify, multilabel, regress, tag, causal-lm or masked-lm.  [default: as labelled]")
-@_columns
+@columns
 @click.option("--valid", help="Share held out for validation (0: none), or validation data.  [default: 0.2]")
 @click.option(
     "--strategy", default="auto", help="auto, scratch, probe, full, lp-ft, gradual or lora.", show_default=True
@@ -165,37 +158,6 @@ def _part(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-@click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("data")
-@_columns
-@click.option("--device", default="auto", help="auto, cpu, cuda, mps, …", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
-def evaluate(model: Path, data: str, column: str | None, label: str | None, device: str, as_json: bool) -> None:
-    """Measure a saved model on labelled data, in any of the forms of `zoo finetune`."""
-    start = time.monotonic()
-    with console.to(sys.stderr if as_json else sys.stdout):
-        loaded = load(model, device)
-        metrics = loaded.evaluate(data, per_class=True, input=column, label=label)
-        classes = metrics.pop("per_class")
-    if as_json:
-        strategy = loaded.recipe.strategy if loaded.recipe else None
-        seconds = round(time.monotonic() - start, 2)
-        document = {"metrics": metrics, "strategy": strategy, "seconds": seconds, "out": str(model)}
-        console.document(document | ({"per_class": classes} if classes else {}))
-        return
-    for key, value in metrics.items():
-        console.line(f"{key:<9} {value:.4f}")
-    if classes:
-        shown = [(_label(name), row) for name, row in classes.items()]
-        width = max(len(name) for name, _ in shown)
-        console.line()
-        console.line(f"{'class':<{width}}  precision  recall     f1  support")
-        for name, row in shown:
-            scores = f"{row['precision']:>9.3f}  {row['recall']:>6.3f}  {row['f1']:>5.3f}  {row['support']:>7.0f}"
-            console.line(f"{name:<{width}}  {scores}")
 
 
 @click.command()
