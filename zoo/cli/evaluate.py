@@ -1,0 +1,200 @@
+"""The command evaluate: metrics with their intervals, scores of each class, confusion matrix, mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from zoo import console
+from zoo.cli import columns
+from zoo.cli.startup import load
+from zoo.errors import DataError
+
+if TYPE_CHECKING:
+    from zoo.model.report import Report
+    from zoo.tasks import Mistake
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+FORMATS = (*SEPARATORS, ".jsonl")
+"""Formats of the file of mistakes, by suffix."""
+HEADER = ("index", "input", "truth", "answer", "probability", "loss")
+SHOWN, LONGEST_INPUT, LONGEST_LABEL = 5, 60, 200
+"""Mistakes that are shown; characters of an input and of a label."""
+FEW_CLASSES, MOST_CONFUSED = 20, 10
+"""Classes that are printed as a matrix; pairs that are printed of more."""
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("data")
+@columns
+@click.option(
+    "--errors",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the wrong examples, worst first, to a .csv, .tsv or .jsonl file.",
+)
+@click.option("--confusion", is_flag=True, help="Show which classes are taken for which.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, mps, …", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+def evaluate(
+    model: Path, data: str, errors: Path | None, confusion: bool, device: str, as_json: bool, **names: str | None
+) -> None:
+    """Measure a saved model on labelled data, in any of the forms of `zoo finetune`.
+
+    The main metric comes with its 95 % confidence interval. With --errors and many classes, --confusion writes the
+    pairs of confused classes to a file beside FILE.
+    """
+    start = time.monotonic()
+    with console.to(sys.stderr if as_json else sys.stdout):
+        if errors is not None:
+            _check_target(errors, data)
+        loaded = load(model, device)
+        report = loaded.report(data, input=names["column"], label=names["label"])
+        wrong = report.errors if errors is not None else []
+        pairs = report.confusion if confusion else []
+    if errors is not None:
+        _write(errors, HEADER, map(_cells, wrong))
+    beside = errors and errors.with_name(f"{errors.stem}.confusion{errors.suffix}")
+    if beside and len(report.task.labels) > FEW_CLASSES and pairs:
+        _write(beside, ("truth", "answer", "count"), _most_confused(pairs))
+    if as_json:
+        strategy = loaded.recipe.strategy if loaded.recipe else None
+        found = {"metrics": report.metrics, "intervals": report.intervals, "strategy": strategy}
+        found |= {"seconds": round(time.monotonic() - start, 2), "out": str(model)}
+        classes = report.per_class
+        found |= {"per_class": classes} if classes else {}
+        found |= {"confusion": [list(pair) for pair in pairs]} if confusion else {}
+        console.document(found | ({"errors": str(errors), "wrong": len(wrong)} if errors else {}))
+        return
+    _show_scores(report)
+    if confusion:
+        _show_confusion([_text(label) for label in report.task.labels], pairs)
+    if errors is not None:
+        _show_errors(report, wrong, errors)
+
+
+def _show_scores(report: Report) -> None:
+    """Print the metrics with their intervals, then the scores of each class."""
+    intervals = report.intervals
+    for key, value in report.metrics.items():
+        low_high = f"  {intervals[key][0]:.4f} to {intervals[key][1]:.4f}" if key in intervals else ""
+        console.line(f"{key:<9} {value:.4f}{low_high}")
+    if intervals:
+        how = "Wilson's score interval" if report.task.name == "classify" else "bootstrap over examples, seeded"
+        console.line(f"({len(report):,} examples; to: 95 % confidence interval, {how})")
+    classes = report.per_class
+    if classes:
+        shown = [(_text(name), row) for name, row in classes.items()]
+        width = max(5, *(len(name) for name, _ in shown))
+        console.line()
+        console.line(f"{'class':<{width}}  precision  recall     f1  support")
+        for name, row in shown:
+            scores = f"{row['precision']:>9.3f}  {row['recall']:>6.3f}  {row['f1']:>5.3f}  {row['support']:>7.0f}"
+            console.line(f"{name:<{width}}  {scores}")
+
+
+def _show_confusion(labels: Sequence[str], pairs: list[tuple[Any, Any, int]]) -> None:
+    """Print a matrix of few classes if it fits into the terminal, else the pairs that are confused most often."""
+    console.line()
+    width = max(map(len, labels))
+    widths = [max(len(label), len(str(max((count for _, _, count in pairs), default=0)))) for label in labels]
+    room = shutil.get_terminal_size((100, 24)).columns
+    if len(labels) <= FEW_CLASSES and width + sum(widths) + 2 * len(widths) <= room:
+        counts = {(_text(truth), _text(answer)): count for truth, answer, count in pairs}
+        console.line("confusion (a row for each true class, a column for each answer)")
+        console.line("  ".join([" " * width, *(label.rjust(n) for label, n in zip(labels, widths, strict=True))]))
+        for truth in labels:
+            row = (str(counts.get((truth, answer), 0)).rjust(n) for answer, n in zip(labels, widths, strict=True))
+            console.line("  ".join([truth.ljust(width), *row]))
+        return
+    confused = list(_most_confused(pairs))
+    console.line(f"confusion: {len(confused):,} pairs of classes" + (", the most frequent:" if confused else ""))
+    for truth, answer, count in confused[:MOST_CONFUSED]:
+        console.line(f"{count:>7,}  {_text(truth)} taken for {_text(answer)}")
+
+
+def _most_confused(pairs: list[tuple[Any, Any, int]]) -> Iterator[tuple[Any, Any, int]]:
+    """Yield the pairs of different classes, most frequent first."""
+    return (pair for pair in sorted(pairs, key=lambda pair: -pair[2]) if pair[0] != pair[1])
+
+
+def _show_errors(report: Report, wrong: list[Mistake], target: Path) -> None:
+    """Print where the mistakes are, and the worst of them."""
+    is_number = report.task.name == "regress"
+    count = (
+        f"{len(wrong):,} examples by their absolute error" if is_number else f"{len(wrong):,} of {len(report):,} wrong"
+    )
+    console.line()
+    console.line(console.printable(f"{count}, worst first -> {target}"))
+    for mistake in wrong[:SHOWN]:
+        probability = "" if mistake.probability is None else f" {mistake.probability:.3f}"
+        shown = console.printable(_input(mistake), LONGEST_INPUT)
+        console.line(f"  {_text(_joined(mistake.truth))} -> {_text(_joined(mistake.answer))}{probability}  {shown}")
+
+
+def _input(mistake: Mistake) -> str:
+    """Return an input as text: a path, a text (of a pair both, of words all), or the index of an image in memory."""
+    item = mistake.input
+    if isinstance(item, tuple | list) and all(isinstance(part, str) for part in item):
+        return (" | " if isinstance(item, tuple) else " ").join(item)
+    return str(item) if isinstance(item, str | os.PathLike) else f"image {mistake.index}"
+
+
+def _joined(label: Any) -> Any:
+    """Return several labels as one text, between "|" as in tables."""
+    return "|".join(map(str, label)) if isinstance(label, tuple) else label
+
+
+def _text(label: object) -> str:
+    return console.printable(f"{label:.4g}" if isinstance(label, float) else str(label), LONGEST_LABEL)
+
+
+def _cells(mistake: Mistake) -> tuple[Any, ...]:
+    answers = (_joined(mistake.truth), _joined(mistake.answer))
+    return mistake.index, _input(mistake), *answers, mistake.probability, mistake.loss
+
+
+def _check_target(target: Path, data: str) -> None:
+    """Raise DataError, before anything is loaded, for a file that cannot hold the mistakes or is the data itself."""
+    if target.suffix not in FORMATS:
+        what = f"--errors {target}: the format {target.suffix or 'without a suffix'} is not one of {', '.join(FORMATS)}"
+        raise DataError(what, fix=f"--errors {target.with_suffix('.csv')}")
+    if target.is_dir() or not target.parent.is_dir():
+        what = f"--errors {target} is a folder" if target.is_dir() else f"the folder {target.parent} does not exist"
+        raise DataError(what, fix="--errors errors.csv" if target.is_dir() else f"mkdir -p {target.parent}")
+    if target.exists() and os.path.exists(data) and os.path.samefile(target, data):
+        raise DataError(f"--errors {target} is the data itself, and would be overwritten", fix="--errors errors.csv")
+
+
+def _write(target: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table to a new file, then rename it to `target`; raises DataError."""
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            write = _json_lines(file, header) if target.suffix == ".jsonl" else _separated(file, header, target.suffix)
+            for row in rows:
+                write(row)
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"{target} cannot be written: {error}", fix="choose another file: --errors FILE") from error
+
+
+def _json_lines(file: TextIO, header: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
+    return lambda row: file.write(json.dumps(dict(zip(header, row, strict=True))) + "\n")
+
+
+def _separated(file: TextIO, header: Sequence[str], suffix: str) -> Callable[[Sequence[Any]], Any]:
+    writer = csv.writer(file, delimiter=SEPARATORS[suffix])
+    writer.writerow(header)
+    return writer.writerow
