@@ -40,8 +40,19 @@ def test_list_prints_aligned_columns_and_a_count(zoo, birds):
     result = zoo("list", "mine/")
     header, robin, wren, count = result.output.splitlines()
     assert result.exit_code == 0
-    assert header.split() == ["name", "params", "dim", "input", "licence", "pulled", "pre-trained", "on"]
-    assert robin.split() == ["mine/robin.v1", "31M", "4", "3", "x", "8", "px", "mit", "birds"]
+    assert header.split() == [
+        "name",
+        "params",
+        "MB",
+        "GMACs",
+        "accuracy",
+        "input",
+        "licence",
+        "pulled",
+        "pre-trained",
+        "on",
+    ]
+    assert robin.split() == ["mine/robin.v1", "31M", "124", "?", "?", "3", "x", "8", "px", "mit", "birds"]
     assert wren.split()[-2:] == ["(random", "weights)"]
     assert {line.index("3 x 8 px") for line in (robin, wren)} == {header.index("input")}
     assert count == f"2 of {len(registry.rows())} backbones"

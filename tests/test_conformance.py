@@ -14,12 +14,13 @@ import pytest
 import torch
 from torch import nn
 
+import zoo
 from zoo.catalogue import registry, rows
 from zoo.errors import PluginError
 from zoo.plugin import Backbone, Entry, Features, ImageInput, Plugin, TextInput
 from zoo.testing import kit
 
-NATIVE = registry.search(plugin="native")
+NATIVE = zoo.list(plugin="native")
 SMALL = [entry.name for entry in NATIVE if (entry.params or 0) < 1_000_000 and getattr(entry.input, "size", 0) <= 64]
 
 

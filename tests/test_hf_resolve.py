@@ -135,7 +135,7 @@ def test_the_row_is_the_same_offline(hub, monkeypatch):
     assert len(hub.requests) == asked
 
 
-ROWS = registry.search(plugin="hf")
+ROWS = zoo.list(plugin="hf")
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
 DEFAULTS = {
     "hf/google-bert/bert-base-uncased": ("bert", {}),

@@ -55,7 +55,7 @@ def others():
     yield
     assert registry.find("native/resnet18.tv_in1k").plugin == "native"
     assert zoo.info("resnet50.a1_in1k").name == "timm/resnet50.a1_in1k"
-    assert len(registry.search(plugin="timm")) > 1000
+    assert len(zoo.list(plugin="timm")) > 1000
     assert plugins.load("native").api == 1
 
 
@@ -80,14 +80,14 @@ def test_a_plugin_that_fails_at_import_raises_only_when_loaded(site, others, cas
 @pytest.mark.parametrize("case", CATALOGUES)
 def test_an_invalid_catalogue_is_skipped_and_reported(site, others, case):
     crowd.install(site, "bad", text=CATALOGUES[case])
-    assert registry.search(plugin="bad") == []
+    assert zoo.list(plugin="bad") == []
     assert registry.problems()["bad"].fix
 
 
 def test_a_catalogue_that_is_not_utf8_is_skipped(site, others):
     crowd.install(site, "bad")
     (site / "crowd_bad" / "catalogue.json").write_bytes(b"\xff\xfe\x00")
-    assert registry.search(plugin="bad") == []
+    assert zoo.list(plugin="bad") == []
 
 
 def test_output_of_a_plugin_stays_out_of_a_json_document(site):
@@ -198,9 +198,9 @@ def test_a_broken_zoo_toml_is_a_note(site, isolated, capsys):
 
 def test_five_broken_plugins_among_twenty_are_reported_and_the_others_listed(site, others, monkeypatch, capsys):
     crowd.crowd(site, rows=2000)
-    found = {entry.plugin for entry in registry.search()}
+    found = {entry.plugin for entry in zoo.list()}
     assert {"huge", *(f"fine{index}" for index in range(14)), *crowd.BROKEN} < found
-    assert len(registry.search(plugin="huge")) == 2000
+    assert len(zoo.list(plugin="huge")) == 2000
     main(["plugins", "--json"], standalone_mode=False)
     table = {row["plugin"]: row for row in json.loads(capsys.readouterr().out)}
     assert {name for name, row in table.items() if row["state"] == "broken"} == set(crowd.BROKEN)

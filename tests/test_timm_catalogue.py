@@ -14,6 +14,7 @@ import timm
 from zoo_timm import plugin
 from zoo_timm.tags import pretrained_on
 
+import zoo
 from zoo.catalogue import registry, rows
 from zoo.errors import NameNotFound
 from zoo.plugin import File, ImageInput
@@ -40,7 +41,7 @@ def test_the_catalogue_lists_every_name_with_safetensors():
 
 
 def test_every_row_is_complete():
-    for row in registry.search(plugin="timm"):
+    for row in zoo.list(plugin="timm"):
         assert row.source.startswith("hf://"), row.name
         assert (row.files, row.tasks) == ((File("model.safetensors"),), ("classify", "multilabel", "regress"))
         assert row.dim

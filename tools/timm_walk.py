@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from zoo_timm import plugin, reading
 
-from zoo.catalogue import registry
+import zoo
 from zoo.plugin import Backbone, Entry, Features, ImageInput
 from zoo.weights import loader
 
@@ -135,7 +135,7 @@ def main() -> None:
     shard, shards = map(int, sys.argv[1].split("/")) if len(sys.argv) > 1 else (0, 1)
     pattern = sys.argv[2] if len(sys.argv) > 2 else "*"
     groups: dict[str, list[Entry]] = {}
-    for entry in registry.search(plugin="timm"):
+    for entry in zoo.list(plugin="timm"):
         if fnmatchcase(entry.name, f"timm/{pattern}"):
             groups.setdefault(_model_key(entry), []).append(entry)
     found: dict[str, list[str]] = {}

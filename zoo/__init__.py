@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.catalogue.registry import find as info
     from zoo.catalogue.registry import pull
-    from zoo.catalogue.registry import search as list
+    from zoo.catalogue.search import search as list
     from zoo.errors import ZooError
     from zoo.finetune.recipe import Recipe
     from zoo.model.load import load
@@ -24,7 +24,7 @@ _HOMES = {
     "Recipe": ("zoo.finetune.recipe", "Recipe"),
     "ZooError": ("zoo.errors", "ZooError"),
     "info": ("zoo.catalogue.registry", "find"),
-    "list": ("zoo.catalogue.registry", "search"),
+    "list": ("zoo.catalogue.search", "search"),
     "load": ("zoo.model.load", "load"),
     "pull": ("zoo.catalogue.registry", "pull"),
 }

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TextIO
@@ -40,6 +40,8 @@ def printable(text: str, longest: int = LONGEST) -> str:
     Characters that control a terminal, end a line, or reorder or hide text are escaped: \\x1b, \\n, \\u202e.
     """
     if text.isascii() and text.isprintable() and len(text) <= longest:  # fast: nearly all
+        return text
+    if len(text) <= longest and not UNPRINTABLE.search(text):
         return text
     shown = UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), _shortened(text, longest))
     return _shortened(shown, longest)
@@ -81,8 +83,14 @@ def say(topic: str, text: str) -> None:
 
 def line(text: str = "", *, error: bool = False) -> None:
     """Print a line of a command's result to stdout, or of an error to stderr. Raises StdoutError if it cannot."""
+    lines((text,), error=error)
+
+
+def lines(texts: Iterable[str], *, error: bool = False) -> None:
+    """Print lines, in one write: much faster than one by one where the stream is not buffered."""
+    text = "".join([f"{printable(text, sys.maxsize)}\n" for text in texts])
     with _writing():
-        print(printable(text, sys.maxsize), file=sys.stderr if error else sys.stdout)
+        print(text, end="", file=sys.stderr if error else sys.stdout)
 
 
 def document(value: object) -> None:

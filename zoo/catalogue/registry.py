@@ -1,4 +1,4 @@
-"""Registry of backbones: merge the core, plugin and user catalogues, search them, look up names."""
+"""Registry of backbones: merge the core, plugin and user catalogues, look up names."""
 
 from __future__ import annotations
 
@@ -45,28 +45,6 @@ def problems() -> dict[str, CatalogueError]:
     return {**merged.problems, **merged.user_problems}
 
 
-def search(
-    pattern: str | None = None,
-    *,
-    plugin: str | None = None,
-    modality: str | None = None,
-    task: str | None = None,
-    max_params: int | None = None,
-    license: str | None = None,
-) -> list[Entry]:
-    """Return the entries that match all filters; `pattern` is a substring of the name or a glob, case-insensitive."""
-    return [
-        entry
-        for entry in rows().values()
-        if (pattern is None or _matches(entry, pattern.lower()))
-        and (plugin is None or entry.plugin == plugin)
-        and (modality is None or entry.modality == modality)
-        and (task is None or task in entry.tasks)
-        and (max_params is None or (entry.params is not None and entry.params <= max_params))
-        and (license is None or (entry.license or "").lower() == license.lower())
-    ]
-
-
 def find(name: str) -> Entry:
     """Return the entry of a full name, an alias or an unambiguous short name, optionally with @revision.
 
@@ -111,15 +89,6 @@ def pull(name: str) -> dict[str, Path]:
     from zoo import store
 
     return store.pull(complete(find(name)))
-
-
-def _matches(entry: Entry, pattern: str) -> bool:
-    from fnmatch import fnmatchcase
-
-    labels = [label.lower() for label in (entry.name, *entry.aliases)]
-    if not set(pattern) & set("*?["):
-        return any(pattern in label for label in labels)
-    return any(fnmatchcase(label, pattern) or fnmatchcase(label.partition("/")[2], pattern) for label in labels)
 
 
 def _by_suffix(short: str, merged: _Merged) -> list[Entry]:
@@ -316,7 +285,7 @@ def _plugin_labels(plugin: str, path: Path) -> Mapping[str, Entry] | CatalogueEr
 
 
 def _checked_labels(plugin: str, path: Path) -> Mapping[str, Entry]:
-    with _gc_disabled():
+    with gc_disabled():
         entries = [entry_from_row(name, row, catalogue=path) for name, row in read_catalogue(path).items()]
     for entry in entries:
         stray = [label for label in (entry.name, *entry.aliases) if not label.startswith(f"{plugin}/")]
@@ -327,8 +296,8 @@ def _checked_labels(plugin: str, path: Path) -> Mapping[str, Entry]:
 
 
 @contextmanager
-def _gc_disabled() -> Iterator[None]:
-    """Disable cyclic GC while parsing a catalogue: there are no cycles, and GC takes half the time of a large one."""
+def gc_disabled() -> Iterator[None]:
+    """Disable cyclic GC while a catalogue is parsed or printed: there are no cycles, and GC takes half the time."""
     before = gc.isenabled()
     gc.disable()
     try:

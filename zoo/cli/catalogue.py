@@ -12,10 +12,12 @@ import click
 from zoo import console
 from zoo.catalogue import registry
 from zoo.catalogue.rows import row_from_entry
+from zoo.catalogue.search import SORTS, is_known, search
 from zoo.cli import complete_name
 from zoo.errors import ZooError
 from zoo.plugin import Entry, ImageInput, TextInput
 
+HEADER = ("name", "params", "MB", "GMACs", "accuracy", "input", "licence", "pulled", "pre-trained on")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 MIN_WIDTH = 8
 """Minimum width of the last table column, in characters."""
@@ -45,13 +47,19 @@ def _parse_count(ctx: click.Context, param: click.Parameter, value: str | None) 
     "--max-params", callback=_parse_count, metavar="N", help="Maximum number of parameters, such as 500K or 30M."
 )
 @click.option("--license", help="Only backbones with this licence, such as apache-2.0.")
+@click.option("--sort", type=click.Choice(SORTS), help="Sort by ImageNet accuracy (best first), cost, size or name.")
 @click.option("--pulled", is_flag=True, help="Only backbones with downloaded weights.")
 @JSON
 def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> None:
-    """List backbones; PATTERN is a substring of the name or a glob."""
+    """List backbones; PATTERN is a substring of the name or a glob.
+
+    MB is the size of the parameters in float32, GMACs the billions of multiplications and additions for one image,
+    accuracy the top-1 in percent on the validation images of ImageNet-1k, "?" what is not known. Backbones without
+    the value that --sort or --max-params compares are listed apart, at the end.
+    """
     from zoo import store
 
-    found = registry.search(pattern, **filters)
+    found = search(pattern, **filters)
     local = store.pulled(found)
     shown = [entry for entry in found if entry.name in local or not pulled]
     print_notes(registry.problems())
@@ -59,9 +67,10 @@ def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> N
         rows = ({**row_from_entry(e), "pulled": e.name in local, "bytes": local.get(e.name)} for e in shown)
         console.document(list(rows))
         return
+    known = sum(is_known(entry, filters["max_params"], filters["sort"]) for entry in shown)  # they come first
     if shown:
-        header = ("name", "params", "dim", "input", "licence", "pulled", "pre-trained on")
-        print_table([header, *(_cells(entry, local.get(entry.name)) for entry in shown)])
+        with registry.gc_disabled():
+            print_table([HEADER, *(_cells(entry, local.get(entry.name)) for entry in shown)], apart=known)
     total = f"{len(shown)} of {len(registry.rows())} backbones"
     console.line(total + (f"; {size_text(sum(local.values()))} pulled" if local else ""))
 
@@ -88,16 +97,28 @@ def print_notes(problems: Mapping[str, ZooError]) -> None:
         console.line(f"note: {console.printable(problem.what)}; fix: {console.printable(problem.fix)}", error=True)
 
 
-def print_table(table: list[tuple[str, ...]]) -> None:
-    """Print rows in aligned columns; on a terminal, truncate the last column to its width, but never the names."""
-    table = [tuple(console.printable(cell, LONGEST_CELL) for cell in row) for row in table]
+def print_table(table: list[tuple[str, ...]], apart: int | None = None) -> None:
+    """Print a header and rows in aligned columns, those from row `apart` on after an empty line and a header.
+
+    On a terminal, the last column is truncated to its width, but never the names.
+    """
+    table = [_printable(row) for row in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     if sys.stdout.isatty():
         excess = sum(widths) + 2 * (len(widths) - 1) - os.get_terminal_size(sys.stdout.fileno()).columns
         widths[-1] = max(min(widths[-1], MIN_WIDTH), widths[-1] - max(0, excess))
-    for row in table:
-        cells = (_truncate(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
-        console.line("  ".join(cells).rstrip())
+    form = "  ".join(f"{{:<{width}}}" for width in widths[:-1]) + "  {}"
+    lines = [form.format(*row[:-1], _truncate(row[-1], widths[-1])).rstrip() for row in table]
+    if apart is not None and apart < len(table) - 1:
+        lines[1 + apart : 1 + apart] = ["", "not known, listed apart:"] if apart else ["not known, listed apart:"]
+    console.lines(lines)
+
+
+def _printable(row: tuple[str, ...]) -> tuple[str, ...]:
+    whole = "".join(row)
+    if console.printable(whole, LONGEST_CELL) is whole:  # fast: nearly all
+        return row
+    return tuple(console.printable(cell, LONGEST_CELL) for cell in row)
 
 
 def _truncate(cell: str, width: int) -> str:
@@ -105,10 +126,13 @@ def _truncate(cell: str, width: int) -> str:
 
 
 def _cells(entry: Entry, size: int | None) -> tuple[str, ...]:
+    params, gmacs, accuracy = entry.params, entry.metrics.get("gmacs"), entry.metrics.get("imagenet_top1")
     return (
         entry.name,
-        _count_text(entry.params),
-        str(entry.dim or "?"),
+        _count_text(params),
+        "?" if params is None else f"{params * 4e-6:.3g}" if params < 25e7 else f"{params * 4e-6:.0f}",
+        "?" if gmacs is None else f"{gmacs:g}",
+        "?" if accuracy is None else f"{accuracy:.1f}",
         _input_text(entry.input),
         entry.license or "?",
         "" if size is None else size_text(size),

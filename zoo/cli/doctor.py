@@ -180,12 +180,10 @@ def _has_token() -> bool:
 def _inference() -> Iterator[Finding]:
     import torch
 
-    from zoo.catalogue import registry
+    from zoo.catalogue.search import search
     from zoo.model.load import load
 
     pixels = torch.zeros(32, 32, 3, dtype=torch.uint8).numpy()
-    name = next(
-        row.name for row in registry.search(plugin="native") if row.source is None and (row.params or 1e9) < 1e6
-    )
+    name = next(row.name for row in search(plugin="native") if row.source is None and (row.params or 1e9) < 1e6)
     features = load(name, "cpu").embed([pixels])
     yield Finding("features", "ok", f"{name}: {tuple(features.shape)}")

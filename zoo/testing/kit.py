@@ -16,6 +16,7 @@ from torch import nn
 from zoo import store
 from zoo.catalogue import plugins, registry
 from zoo.catalogue.discovery import installed
+from zoo.catalogue.search import search
 from zoo.errors import PluginError, ZooError
 from zoo.plugin import Backbone, Entry, Plugin
 from zoo.testing import isolation
@@ -119,7 +120,7 @@ def _rows(plugin: str | Plugin) -> list[Entry]:
         )
     if problem := registry.problems().get(plugin):
         raise problem
-    chosen = registry.search(plugin=plugin)
+    chosen = search(plugin=plugin)
     if not chosen:
         raise PluginError(
             f"plugin '{plugin}' has no catalogue rows", fix="ship catalogue.toml in the plugin's top-level package"
