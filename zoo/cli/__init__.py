@@ -23,7 +23,9 @@ COMMANDS = {
     "convert": "zoo.cli.store:convert",
     "finetune": "zoo.cli.train:finetune",
     "evaluate": "zoo.cli.evaluate:evaluate",
-    "predict": "zoo.cli.train:predict",
+    "runs": "zoo.cli.runs:runs",
+    "predict": "zoo.cli.predict:predict",
+    "embed": "zoo.cli.predict:embed",
     "demo": "zoo.cli.demo:demo",
 }
 """Import paths of the commands in `zoo --help` order; modules of this package import heavy libraries lazily."""

@@ -18,6 +18,8 @@ from pathlib import Path
 from zoo.errors import ArtefactError
 from zoo.store import file_locks
 
+SUFFIX = ".unfinished"
+"""Of the working folder's name."""
 STATE = "state.safetensors"
 """The checkpoint of an unfinished run."""
 ELSEWHERE = "--out ~/runs/model (or out=…)"
@@ -29,7 +31,7 @@ def working(out: Path) -> Path:
     """Return the working folder of `out`. Raises ArtefactError for a name that the file system does not take."""
     try:
         target = out.resolve()
-        found = target.with_name(f"{target.name}.unfinished")
+        found = target.with_name(target.name + SUFFIX)
         found.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, no name, a loop of links
         raise _impossible(out, error) from error
