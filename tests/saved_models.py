@@ -30,7 +30,7 @@ def copy(kind: str, folder: Path) -> Path:
 
 def predict(kind: str) -> list[str]:
     """Return the arguments of `zoo` that predict with the copy."""
-    return ["predict", "model", TEXT if kind == "bert" else IMAGE]
+    return ["predict", "model", *(["--text", TEXT] if kind == "bert" else [IMAGE])]
 
 
 def edit(model: Path, change: Callable[[dict[str, Any]], Any]) -> None:

@@ -26,6 +26,7 @@ COMMANDS = {
     "runs": "zoo.cli.runs:runs",
     "predict": "zoo.cli.predict:predict",
     "embed": "zoo.cli.predict:embed",
+    "generate": "zoo.cli.generate:generate",
     "demo": "zoo.cli.demo:demo",
 }
 """Import paths of the commands in `zoo --help` order; modules of this package import heavy libraries lazily."""

@@ -1,4 +1,4 @@
-"""The commands finetune and predict."""
+"""The command finetune."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -19,15 +19,8 @@ from zoo.cli.startup import load
 from zoo.errors import RecipeError
 from zoo.store import out_folder
 
-if TYPE_CHECKING:
-    from zoo.tasks import Prediction
-
-SHOWN = 60
-"""Characters of a text that `zoo predict` shows beside its answer."""
 LONGEST_WORD = 100
 """Bytes of the names of data and backbone in the name of a run's folder."""
-LONGEST_LABEL = 200
-"""Characters of a label that are shown."""
 
 
 def _fields(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -88,12 +81,14 @@ def _described_fields() -> Iterator[tuple[str, str]]:
 @click.argument("data")
 @click.option("--task", help="classify, multilabel, regress, tag, causal-lm or masked-lm.  [default: as labelled]")
 @columns
+@click.option("--groups", help="Column of what a split must not divide, such as the patient.")
 @click.option("--valid", help="Share held out for validation (0: none), or validation data.  [default: 0.2]")
 @click.option(
     "--strategy", default="auto", help="auto, scratch, probe, full, lp-ft, gradual or lora.", show_default=True
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to save to.  [default: runs/DATA-NAME]")
 @click.option("--resume", is_flag=True, help="Continue a run that was stopped or killed.")
+@click.option("--dry-run", is_flag=True, help="Print the recipe with the predicted time and memory; train nothing.")
 @click.option("--test", help="Share kept apart, or test data: measured once, at the end.")
 @click.option("--lr", type=float, help="Peak learning rate of the head.  [default: by strategy]")
 @click.option("--epochs", type=float, help="Passes over the training data.  [default: by strategy]")
@@ -108,10 +103,12 @@ def finetune(
     task: str | None,
     column: str | None,
     label: str | None,
+    groups: str | None,
     valid: str | None,
     strategy: str,
     out: Path | None,
     resume: bool,
+    dry_run: bool,
     test: str | None,
     lr: float | None,
     epochs: float | None,
@@ -124,7 +121,7 @@ def finetune(
     """Fine-tune a backbone on your data and save the model.
 
     DATA is a folder with one sub-folder per class (or with train/ and valid/ folders of that form), a table (.csv,
-    .tsv, .jsonl, .parquet) with a column of inputs and one of labels, or hf:user/dataset. Texts without labels train
+    .tsv, .jsonl, .parquet, .conll) with a column of inputs and one of labels, or hf:user/dataset. Texts without labels train
     a language model. NAME may also be the folder of a saved model, which is then trained further.
     """
     given = {"lr": lr, "epochs": epochs, "batch_size": batch_size}
@@ -141,9 +138,16 @@ def finetune(
         if not resume:
             out_folder.check_free(target)
         model = load(name, device)
-        chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "test": test and _part(test)}
-        chosen |= {"valid": 0.2 if valid is None else _part(valid), "resume": resume}
-        model.finetune(data, recipe, out=target, **chosen)
+        chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "groups": groups}
+        chosen |= {"test": test and _part(test), "valid": 0.2 if valid is None else _part(valid)}
+        if dry_run:
+            plan = model.plan(data, recipe, **chosen)
+        else:
+            model.finetune(data, recipe, out=target, resume=resume, **chosen)
+    if dry_run:
+        if as_json:
+            console.document({"plan": plan.to_dict()})
+        return
     if as_json and os.environ.get("RANK", "0") == "0":  # one document for all processes
         assert model.recipe is not None
         seconds = round(time.monotonic() - start, 2)
@@ -158,53 +162,3 @@ def _part(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-@click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("inputs", nargs=-1, required=True)
-@click.option("--top", default=1, help="How many labels to show for each input.", show_default=True)
-@click.option("--device", default="auto", help="auto, cpu, cuda, mps, …", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
-def predict(model: Path, inputs: tuple[str, ...], top: int, device: str, as_json: bool) -> None:
-    """Predict with a saved model: INPUTS are image files, or texts (or files that hold one)."""
-    with console.to(sys.stderr if as_json else sys.stdout):
-        loaded = load(model, device)
-        read = _text if loaded.entry.modality == "text" else str
-        answers = loaded.predict([read(item) for item in inputs], top=top)
-    if as_json:
-        rows = zip(inputs, answers, strict=True)
-        console.document([{"input": name, "label": answer.label, "top": _ranked(answer.top)} for name, answer in rows])
-        return
-    shown = [console.printable(item if len(item) <= SHOWN else item[: SHOWN - 1] + "…") for item in inputs]
-    width = max(map(len, shown))
-    for name, answer in zip(shown, answers, strict=True):
-        console.line(f"{name:<{width}}  {_answer(answer, ranked=top > 1)}")
-
-
-def _text(item: str) -> str:
-    """Return the content of a text file, or the text itself where there is no such file."""
-    path = Path(item)
-    try:
-        found = path.is_file()
-    except OSError:  # a text that is too long for a name
-        found = False
-    return path.read_text(encoding="utf-8", errors="replace") if found else item
-
-
-def _ranked(top: tuple[tuple[Any, float], ...]) -> list[dict[str, Any]]:
-    return [{"label": label, "probability": p} for label, p in top]
-
-
-def _answer(answer: Prediction, *, ranked: bool) -> str:
-    """Return a prediction as text; several labels (multilabel, tags) are those predicted, unless ranked."""
-    several = isinstance(answer.label, tuple)
-    if answer.top and (ranked or not several):
-        return "  ".join(f"{_label(label)} {p:.3f}" for label, p in answer.top)
-    if several:
-        return " ".join(map(_label, answer.label)) or "(no label)"
-    return f"{answer.label:.4g}" if isinstance(answer.label, float) else _label(answer.label)
-
-
-def _label(label: object) -> str:
-    return console.printable(str(label), LONGEST_LABEL)
