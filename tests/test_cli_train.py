@@ -38,7 +38,7 @@ def test_finetune_prints_one_line_per_stage(data):
     code, out, err = run("finetune", "tiny/net", data, "--set", "steps=4", "--device", "cpu")
     assert code == 0
     topics = [line.split()[0] for line in out.splitlines()]
-    assert topics == ["data", "backbone", "strategy", "tune", "result", "saved"]
+    assert topics == ["data", "backbone", "strategy", "recipe", "augment", "tune", "result", "saved"]
     assert err == ""
     assert "saved     runs/colours-net/" in out
 

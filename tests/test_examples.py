@@ -168,19 +168,23 @@ def test_validation_labels_must_be_known():
 
 def test_a_class_with_one_example_stays_in_training():
     kept, held = split.held_out(Examples("xyz", ["a", "a", "b"], "data"), 0.2, stratify=True, seed=0)
-    assert 2 in kept and len(held) == 1
+    assert 2 in kept
+    assert len(held) == 1
     with pytest.raises(DataError, match=r"each class of data has one example only.*\n?fix: add examples"):
         split.held_out(Examples("xy", ["a", "b"], "data"), 0.2, stratify=True, seed=0)
 
 
+def test_groups_that_cannot_be_divided_raise():
+    with pytest.raises(DataError, match=r"in one group, 'p': none can be held out\nfix: add examples"):
+        split.held_out(Examples("wx", ["a", "b"], "data", ["p", "p"]), 0.5, stratify=True, seed=0)
+    with pytest.raises(DataError, match="each group of data has a label that no other one has"):
+        split.held_out(Examples("wx", ["a", "b"], "data", ["p", "q"]), 0.5, stratify=True, seed=0)
+
+
 @given(st.lists(st.integers(0, 5), min_size=12, max_size=40), st.integers(0, 9))
 def test_groups_are_not_divided(groups, seed):
-    labels = [index % 2 for index in range(len(groups))]
-    try:
-        kept, held = split.held_out(Examples(groups, labels, "data", groups), 0.3, stratify=True, seed=seed)
-    except DataError as error:
-        assert "none can be held out" in str(error)
-        return
+    groups, labels = [*groups, 6, 6, 7, 7], [index % 2 for index in range(len(groups) + 4)]
+    kept, held = split.held_out(Examples(groups, labels, "data", groups), 0.3, stratify=True, seed=seed)
     assert sorted(kept + held) == list(range(len(groups)))
     assert {groups[i] for i in kept}.isdisjoint(groups[i] for i in held)
     assert {labels[i] for i in kept} == {0, 1}

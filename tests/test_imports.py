@@ -36,6 +36,7 @@ TIERS = {
     "zoo.data": 2,
     "zoo.data.augmentation": 3,
     "zoo.data.batch_options": 3,
+    "zoo.data.custom_augmentation": 3,
     "zoo.data.datasets": 3,
     "zoo.data.duplicates": 3,
     "zoo.data.image_batches": 3,

@@ -56,7 +56,7 @@ def test_finetune_has_typed_keywords():
     hints = typing.get_type_hints(zoo.Model.finetune)
     assert typing.get_args(hints["fields"]) == (RecipeFields,)
     parameters = inspect.signature(zoo.Model.finetune).parameters
-    assert [*parameters][1:3] == ["data", "recipe"]
+    assert [*parameters][1:4] == ["data", "labels", "recipe"]
 
 
 def test_fields_override_the_recipe_argument(colours, pretrained):

@@ -37,15 +37,26 @@ def resolved(recipe: Recipe, *, train=100, image_size=224, pretrained=True) -> H
         ({"max_time": "soon"}, r"max_time='soon' is not a duration\nfix: max_time=\"90s\""),
         ({"max_time": 0}, "max_time=0 is not a duration"),
         ({"steps": 5, "epochs": 1}, r"steps=5 and epochs=1 both set the length"),
-        ({"learning_rat": 1}, r"'learning_rat' is not a field of the recipe\nfix: use one of: "),
-        ({"learning_rate": 1}, r"'learning_rate' is not a field of the recipe\nfix: use one of: lr$"),
-        ({"class_weights": "balanced"}, "fix: use one of: class_balance$"),
+        ({"learning_rat": 1}, r"'learning_rat' is not a field of the recipe\nfix: use one of: lr"),
+        ({"learning_rate": 1}, r"'learning_rate' is not a field of the recipe\nfix: use lr=0.001$"),
+        ({"class_weights": "balanced"}, 'fix: use class_balance="weights"$'),
+        ({"early_stopping": True}, r"fix: use patience=5 \(evaluations without a better one"),
+        ({"mixup": 0.2}, 'mixup=0.2 is not one of .*\n?fix: mixup="mixup", "cutmix" or "both"$'),
+        ({"validation_split": 0.1}, "fix: use valid=0.2, an argument of finetune$"),
+        ({"Transforms": None}, r'fix: use augment="randaugment", or a function'),
         ({"step": 1}, r"'step' is not a field .*\n?fix: use one of: steps"),
     ],
 )
 def test_invalid_field_raises_with_fix(fields, message):
     with pytest.raises(RecipeError, match=message):
         make(fields)
+
+
+class Flip:
+    """An augmentation that is an object."""
+
+    def __call__(self, image):
+        return image.flip(-1)
 
 
 def test_fields_override_those_of_a_recipe():
@@ -68,6 +79,15 @@ def test_typed_keywords_match_the_recipe():
 def test_names_of_other_libraries_lead_to_fields():
     assert set(OTHER_NAMES.values()) <= {field.name for field in dataclasses.fields(Recipe)}
     assert not set(OTHER_NAMES) & {field.name for field in dataclasses.fields(Recipe)}
+
+
+def test_a_function_is_recorded_by_its_name_and_code():
+    names = [to_dict(make({"augment": function}))["augment"] for function in (lambda x: x, lambda x: x + 1, Flip())]
+    assert names[0] != names[1]
+    assert names[0].startswith("function test_recipe.")
+    assert names[2] == "function <test_recipe.Flip object>"
+    with pytest.raises(RecipeError, match="reads texts"):
+        resolved(Recipe(augment=Flip()), image_size=None)
 
 
 def test_every_field_has_a_check_and_a_description():

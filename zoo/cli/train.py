@@ -121,8 +121,8 @@ def finetune(
     """Fine-tune a backbone on your data and save the model.
 
     DATA is a folder with one sub-folder per class (or with train/ and valid/ folders of that form), a table (.csv,
-    .tsv, .jsonl, .parquet, .conll) with a column of inputs and one of labels, or hf:user/dataset. Texts without labels train
-    a language model. NAME may also be the folder of a saved model, which is then trained further.
+    .tsv, .jsonl, .parquet, .conll) with a column of inputs and one of labels, or hf:user/dataset. Texts without labels
+    train a language model. NAME may also be the folder of a saved model, which is then trained further.
     """
     given = {"lr": lr, "epochs": epochs, "batch_size": batch_size}
     fields: dict[str, Any] = {"strategy": strategy, "seed": seed}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +14,12 @@ from torch import Tensor
 class BatchOptions:
     """How a batch is prepared.
 
-    augment    name of the augmentation of images (zoo.data.augmentation.STEPS)
+    augment    name of the augmentation of images (zoo.data.augmentation.STEPS), or a function of one image
     generator  source of everything random; None: nothing is random (evaluation)
     shard      rows of the batch that this process prepares, equal to the same rows of the whole batch; None: all
     """
 
-    augment: str = "none"
+    augment: str | Callable[[Tensor], Any] = "none"
     generator: torch.Generator | None = None
     shard: slice | None = None
 

@@ -148,7 +148,7 @@ class AugmentedViews:
 
     data: LabelledDataset
     count: int
-    augment: str
+    augment: str | Callable[[Tensor], Any]
     seed: int
 
     @property

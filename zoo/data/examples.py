@@ -48,8 +48,8 @@ class Columns:
     ) -> Columns:
         """Parse names as users write them: "a", "a,b", ["a", "b"] or None."""
         names = input.split(",") if isinstance(input, str) else input or ()
-        several = label is None or isinstance(label, str)
-        return cls(tuple(name.strip() for name in names), label if several else ",".join(label), groups)
+        one = label if label is None or isinstance(label, str) else ",".join(label)
+        return cls(tuple(name.strip() for name in names), one, groups)
 
 
 @dataclass(frozen=True, slots=True)

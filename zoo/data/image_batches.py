@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoo.data import custom_augmentation
 from zoo.data.augmentation import STEPS, random_crops, vary
 from zoo.data.batch_options import EVALUATION, BatchOptions
 from zoo.data.decode_cache import Decoded
@@ -39,6 +40,9 @@ class Images:
         rows, shard, draws = self.rows[indices], options.rows, options.generator
         if draws is None:
             return self._centres(rows[shard])
+        if not isinstance(options.augment, str):
+            centres = self._centres(rows[shard])
+            return custom_augmentation.apply(options.augment, centres, len(rows), draws, shard)
         if "crop" in STEPS[options.augment]:
             images = random_crops(self.pixels, rows, self.spec.size, draws, shard)
         else:

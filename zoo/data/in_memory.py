@@ -9,22 +9,23 @@ from typing import Any
 from zoo.errors import DataError
 
 
-def paired(inputs: Any, labels: Any) -> list[tuple[Any, Any]]:
+def paired(inputs: Any, labels: Any, *, several: bool = False) -> list[tuple[Any, Any]]:
     """Return X and y as (input, label) pairs; DataError if their lengths differ, or one of them is no sequence.
 
     Each is a list, an array, a tensor, a Series, a DataFrame of one column or an iterator. A 2-D y of zeros and ones,
-    (N, K), is multi-hot: its labels are the names of the columns, or their numbers.
+    (N, K), is multi-hot: its labels are the names of the columns, or their numbers. One-hot rows, each with a single
+    one, are classes, unless there may be `several` labels.
     """
-    rows, truths = _items(inputs, "X"), _targets(labels)
+    rows, truths = _items(inputs, "X"), _targets(labels, several)
     if len(rows) != len(truths):
         raise DataError(f"X has {len(rows):,} inputs, and y has {len(truths):,} labels", fix="give one label per input")
     return list(zip(rows, truths, strict=True))
 
 
-def sequence(data: Any) -> Any:
+def sequence(data: Any, *, several: bool = False) -> Any:
     """Return (X, y), a DataLoader or an iterator as a sequence of examples; anything else as it is."""
     if isinstance(data, tuple) and len(data) == 2 and all(map(_is_column, data)):
-        return paired(*data)
+        return paired(*data, several=several)
     torch_data = sys.modules.get("torch.utils.data")
     if torch_data is not None and isinstance(data, torch_data.DataLoader):
         return _of_loader(data, torch_data)
@@ -38,14 +39,23 @@ def _is_column(part: Any) -> bool:
     return isinstance(part, list) or (hasattr(part, "shape") and len(part.shape) > 0)
 
 
-def class_names(labels: Sequence[Any]) -> Sequence[Any]:
-    """Return multi-hot arrays, each (K,) of zeros and ones, as tuples of class numbers; other labels unchanged."""
+def class_numbers(labels: Sequence[Any], *, several: bool = False) -> Sequence[Any]:
+    """Return multi-hot arrays, each (K,) of zeros and ones, as tuples of class numbers; other labels unchanged.
+
+    One-hot arrays become one number each, unless there may be `several` labels.
+    """
     rows = [label.tolist() if getattr(label, "ndim", 0) == 1 else None for label in labels]
     if len(rows) < 2 or any(row is None or len(row) < 2 or len(row) != len(rows[0] or ()) for row in rows):
         return labels
     if not all(value in (0, 1) for row in rows for value in row or ()):
         return labels
-    return [tuple(place for place, value in enumerate(row or ()) if value) for row in rows]
+    return _by_name([row or [] for row in rows], range(len(rows[0] or ())), several)
+
+
+def _by_name(rows: Sequence[Sequence[Any]], names: Sequence[Any], several: bool) -> list[Any]:
+    """Return the names of the ones in each row: a tuple, or a single name where all rows are one-hot."""
+    found = [tuple(name for name, value in zip(names, row, strict=True) if value) for row in rows]
+    return found if several or any(len(one) != 1 for one in found) else [name for (name,) in found]
 
 
 def _items(values: Any, name: str) -> list[Any]:
@@ -69,7 +79,7 @@ def _items(values: Any, name: str) -> list[Any]:
     raise DataError(f"{name} is {type(values).__name__}, not a sequence", fix="finetune(X, y) takes lists or arrays")
 
 
-def _targets(labels: Any) -> list[Any]:
+def _targets(labels: Any, several: bool) -> list[Any]:
     columns = getattr(labels, "columns", None)
     names = None if columns is None else [str(name) for name in columns]
     values = labels.toarray() if hasattr(labels, "toarray") else labels
@@ -84,8 +94,7 @@ def _targets(labels: Any) -> list[Any]:
             f"y of shape {tuple(values.shape)} holds other values than 0 and 1",
             fix="give one label per input; of several numbers, fine-tune one model for each: y[:, 0]",
         )
-    known = names or range(values.shape[1])
-    return [tuple(name for name, value in zip(known, row, strict=True) if value) for row in rows]
+    return _by_name(rows, names or range(values.shape[1]), several)
 
 
 def _of_loader(loader: Any, torch_data: Any) -> Any:

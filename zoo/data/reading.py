@@ -71,7 +71,7 @@ def _parts(data: object, modality: str, columns: Columns) -> Parts:
     tables = table.in_memory(data)
     if tables is not None:
         return {name: partial(table_examples.examples, part, columns, modality) for name, part in tables.items()}
-    data = in_memory.sequence(data)
+    data = in_memory.sequence(data, several=columns.optional)
     if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, dict | bytes):
         return {"train": partial(_read_sequence, data, modality, columns)}
     raise DataError(
@@ -116,7 +116,8 @@ def _read_sequence(data: Sized, modality: str, columns: Columns) -> Examples:
                 fix='pass pairs, as in [("robin.jpg", "bird"), …], or inputs and labels: finetune(X, y)',
             )
     found = [label for _, label in items]
-    found = found if modality == "text" and isinstance(items[0][0], list) else in_memory.class_names(found)
+    if modality == "image" or not isinstance(items[0][0], list):  # a list of words has a tag for each
+        found = list(in_memory.class_numbers(found, several=columns.optional))
     labels = [plain_label(label, f"example {index}") for index, label in enumerate(found)]
     inputs = [item for item, _ in items]
     if modality == "text":

@@ -62,7 +62,7 @@ def _by_groups(examples: Examples, share: float, seed: int, name: str) -> tuple[
     total: Counter[Label] = sum(labels.values(), Counter())
     choices = [_choose_groups(members, labels, share * len(examples), seed + GROUP_SEEDS * n) for n in range(CHOICES)]
     held_groups = min(choices, key=lambda chosen: _distance(chosen, members, labels, total, share))
-    if not held_groups:
+    if not held_groups or len(held_groups) == len(members):
         what = f"each group of {examples.origin} has a label that no other one has, or most of the examples"
         raise DataError(f"{what}: none can be held out", fix=_fix(name))
     held = {index for group in held_groups for index in members[group]}
@@ -149,12 +149,11 @@ def _choose_groups(
     chosen: list[Any] = []
     count = 0
     for group in random.Random(seed).sample(sorted(members), len(members)):
-        over = count + len(members[group]) - wanted
-        if len(chosen) + 1 < len(members) and (over <= 0 or over < wanted - count or not chosen):
-            if all(left[label] > number for label, number in labels[group].items()):
-                chosen.append(group)
-                count += len(members[group])
-                left.subtract(labels[group])
+        nearer = abs(count + len(members[group]) - wanted) < abs(count - wanted) or not chosen
+        if nearer and all(left[label] > number for label, number in labels[group].items()):
+            chosen.append(group)
+            count += len(members[group])
+            left.subtract(labels[group])
     return chosen
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class Hyperparameters:
     backbone_lr: float
     layer_decay: float
     dropout: bool
-    augment: str
+    augment: str | Callable[[Any], Any]
     mixup: str
     batchnorm: str
     views: int
@@ -130,7 +130,8 @@ def resolve(recipe: Recipe, setting: Setting) -> Hyperparameters:
 
 def restore(saved: Mapping[str, Any]) -> Hyperparameters:
     """Return the hyperparameters of a saved model; RecipeError or TypeError for invalid ones."""
-    recipes.make(saved)
+    is_function = str(saved.get("augment")).startswith(recipes.FUNCTION)  # the name of a function that is not here
+    recipes.make({**saved, "augment": "none"} if is_function else saved)
     optional = {"max_time", "stop_after", "l2", "max_length"}
     if open_fields := [name for name, value in saved.items() if value in (None, "auto") and name not in optional]:
         raise TypeError(f"{', '.join(open_fields)} not resolved")
@@ -172,6 +173,8 @@ def _check(recipe: Recipe, strategy: str, setting: Setting) -> None:
         )
     if recipe.mixup not in ("auto", "none") and setting.image_size is None:
         raise RecipeError(f'mixup="{recipe.mixup}" is for images', fix='mixup="none"')
+    if callable(recipe.augment) and setting.image_size is None:
+        raise RecipeError("augment is for images, and this backbone reads texts", fix="leave augment out")
 
 
 def _learning_rates(recipe: Recipe, strategy: str, setting: Setting) -> tuple[float, float]:
@@ -215,7 +218,7 @@ def _evals(trained: int, valid: int) -> int:
     return max(2, min(10, round(1.5 * trained / max(1, valid))))
 
 
-def _augment(recipe: Recipe, setting: Setting) -> str:
+def _augment(recipe: Recipe, setting: Setting) -> str | Callable[[Any], Any]:
     """Shift small images (digits and letters must not be mirrored); crop and flip photos; RandAugment large sets."""
     if recipe.augment != "auto":
         return recipe.augment
@@ -226,7 +229,7 @@ def _augment(recipe: Recipe, setting: Setting) -> str:
     return "randaugment" if setting.train >= LARGE else "crop-flip"
 
 
-def _views(strategy: str, augment: str, setting: Setting) -> int:
+def _views(strategy: str, augment: str | Callable[[Any], Any], setting: Setting) -> int:
     """Return four views for a probe of few photos: 0.837 instead of 0.828 (docs/recipes.md)."""
     probed = strategy in ("probe", "lp-ft", "gradual")
     return VIEWS if probed and augment == "crop-flip" and setting.train < SMALL else 1

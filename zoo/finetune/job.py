@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from zoo.data.datasets import Dataset
 from zoo.data.examples import Label
 from zoo.data.summary import DataSummary
+from zoo.finetune.callbacks import Callback
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.recipe import Recipe
 from zoo.tasks import Task
@@ -27,6 +28,7 @@ class Job:
     sampling_weights  (N,) weights by which training examples are drawn; None: uniformly
     describe          returns the name of a training example, for errors
     valid_labels      labels of the validation examples, for the baseline
+    callbacks         who is told of steps and evaluations
     """
 
     task: Task
@@ -39,6 +41,7 @@ class Job:
     sampling_weights: Tensor | None = None
     describe: Callable[[int], str] = "example {}".format
     valid_labels: Sequence[Label] = ()
+    callbacks: Sequence[Callback] = ()
 
     def names(self, indices: Sequence[int]) -> str:
         """Return the names of some training examples."""

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zoo.data import split as splitting
 from zoo.data.decode_cache import name_of
 from zoo.data.duplicates import Duplicates
+from zoo.data.examples import Examples
 from zoo.data.prepare import Prepared, Split
 from zoo.data.texts import Texts
 from zoo.finetune.defaults import Hyperparameters
-from zoo.finetune.recipe import Recipe
+from zoo.finetune.recipe import Recipe, augment_name
 from zoo.plugin import Entry
 from zoo.tasks import Task
 from zoo.tasks.intervals import Interval
 
+MANY = 20
+"""Distinct whole numbers from which labels may be quantities."""
+SHOWN = 5
 EXCERPT = 40
 """Characters of a text that are shown."""
 
@@ -51,6 +56,48 @@ def _excerpt(item: Any, index: int) -> str:
     if isinstance(item, str) and " " in item:
         return f"text {index} ({item[:EXCERPT]!r})"
     return name_of(item, index)
+
+
+def many_numbers(labels: Sequence[Any], task: str) -> str:
+    """Ask whether many whole numbers are quantities rather than classes; "" for other labels."""
+    numbers = {label for label in labels if isinstance(label, int)} if task == "classify" else set()
+    if len(numbers) < MANY or any(not isinstance(label, int) for label in labels):
+        return ""
+    return (
+        f"{len(numbers)} whole-number classes, from {min(numbers)} to {max(numbers)}; "
+        'if they are quantities: --task regress (task="regress")'
+    )
+
+
+def single_examples(train: Examples) -> str:
+    """Name the classes with one example, none of which can be held out; "" if there are none."""
+    found = splitting.single_examples(train)
+    if not found:
+        return ""
+    names = ", ".join(map(repr, found[:SHOWN])) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+    which = "class has" if len(found) == 1 else "classes have"
+    return f"{len(found)} {which} one example left for training and may not be measured: {names}"
+
+
+def recipe(hp: Hyperparameters, examples: int) -> list[str]:
+    """Return the resolved recipe in one or two lines: learning rates, batch, steps; augmentation, evaluations, seed."""
+    images = hp.max_length is None
+    views = f", {hp.views} views" if hp.views > 1 else ""
+    augment = f"augment {augment_name(hp.augment)}{views}, mixup {hp.mixup}" if images else ""
+    texts = "" if images else f"up to {hp.max_length} tokens ({hp.truncation})"
+    balance = "" if hp.class_balance == "none" else f"class balance {hp.class_balance}"
+    if hp.strategy == "probe":
+        penalty = "l2 by cross-validation" if hp.l2 is None else f"l2 {hp.l2:g}"
+        augment = f"augment {augment_name(hp.augment)}{views}" if views else ""
+        return [", ".join(filter(None, (penalty, augment, texts, balance, f"seed {hp.seed}")))]
+    decay = f" (x {hp.layer_decay:g} a stage)" if hp.layer_decay != 1 else ""
+    rates = f"lr {hp.lr:g} head, {hp.backbone_lr:g} backbone{decay}"
+    epochs = hp.steps / -(-max(1, examples) // hp.batch_size)
+    steps = f"batch {hp.batch_size}, {hp.steps} steps = {epochs:.3g} epochs"
+    schedule = f"{hp.schedule} after {hp.warmup_ratio:.0%} warm-up"
+    first = ", ".join((rates, hp.optimizer, f"weight decay {hp.weight_decay:g}", schedule, steps))
+    stopping = f"{hp.evals} evaluations" + (f", patience {hp.patience}" if hp.patience else "")
+    return [first, ", ".join(filter(None, (augment, texts, balance, stopping, f"seed {hp.seed}")))]
 
 
 def backbone(entry: Entry, parameters: int, *, tuned: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -24,26 +25,86 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "precision": ("auto", "fp32", "bf16"),
 }
 OTHER_NAMES = {
-    **dict.fromkeys(("learning_rate", "base_lr", "lr_max"), "lr"),
-    **dict.fromkeys(("num_train_epochs", "n_epochs", "num_epochs", "max_epochs"), "epochs"),
-    **dict.fromkeys(("max_steps", "num_steps"), "steps"),
+    **dict.fromkeys(("learning_rate", "learning_rate_init", "base_lr", "lr_max", "max_lr", "eta0"), "lr"),
+    **dict.fromkeys(("num_train_epochs", "n_epochs", "num_epochs", "max_epochs", "n_epoch"), "epochs"),
+    **dict.fromkeys(("max_steps", "num_steps", "max_iter", "iterations", "n_iter"), "steps"),
     **dict.fromkeys(("bs", "per_device_train_batch_size", "train_batch_size"), "batch_size"),
-    **dict.fromkeys(("clip", "clip_grad", "gradient_clip_val"), "max_grad_norm"),
-    **dict.fromkeys(("warmup", "warmup_steps", "warmup_epochs"), "warmup_ratio"),
-    **dict.fromkeys(("early_stopping", "early_stopping_patience"), "patience"),
-    **dict.fromkeys(("class_weights", "class_weight", "balance"), "class_balance"),
+    **dict.fromkeys(("clip", "clip_grad", "gradient_clip_val", "clipnorm", "grad_clip"), "max_grad_norm"),
+    **dict.fromkeys(("warmup", "warmup_steps", "warmup_epochs", "pct_start"), "warmup_ratio"),
+    **dict.fromkeys(("early_stopping", "early_stopping_patience", "n_iter_no_change", "early_stop"), "patience"),
+    **dict.fromkeys(("class_weights", "class_weight", "balance", "pos_weight", "balanced"), "class_balance"),
     **dict.fromkeys(("smoothing", "label_smoothing_factor"), "label_smoothing"),
-    **dict.fromkeys(("budget", "time_limit"), "max_time"),
-    **dict.fromkeys(("fp16", "bf16", "dtype", "amp"), "precision"),
-    **dict.fromkeys(("cutmix", "mix"), "mixup"),
-    **dict.fromkeys(("freeze", "freeze_layers"), "freeze_stages"),
-    **dict.fromkeys(("opt", "optim"), "optimizer"),
-    **dict.fromkeys(("sched", "lr_scheduler_type"), "schedule"),
-    **dict.fromkeys(("r", "rank"), "lora_rank"),
+    **dict.fromkeys(("budget", "time_limit", "max_runtime", "max_hours"), "max_time"),
+    **dict.fromkeys(("fp16", "bf16", "dtype", "amp", "mixed_precision", "torch_dtype"), "precision"),
+    **dict.fromkeys(("cutmix", "mix", "mixup_alpha", "cutmix_alpha", "mixup_prob"), "mixup"),
+    **dict.fromkeys(("freeze", "freeze_layers", "frozen_stages", "freeze_epochs"), "freeze_stages"),
+    **dict.fromkeys(("trainable", "freeze_backbone", "finetune_type"), "strategy"),
+    **dict.fromkeys(("opt", "optim", "opt_func", "solver"), "optimizer"),
+    **dict.fromkeys(("sched", "scheduler", "lr_scheduler", "lr_scheduler_type", "lr_schedule"), "schedule"),
+    **dict.fromkeys(("wd", "alpha", "decay"), "weight_decay"),
+    **dict.fromkeys(("C", "penalty", "l2_reg"), "l2"),
+    **dict.fromkeys(("r", "rank", "lora_r"), "lora_rank"),
+    **dict.fromkeys(("aa", "auto_augment", "augmentation", "augmentations", "batch_tfms", "item_tfms"), "augment"),
+    **dict.fromkeys(("transform", "transforms", "hflip", "aug_transforms"), "augment"),
+    **dict.fromkeys(("drop", "drop_rate", "drop_path", "drop_path_rate", "hidden_dropout_prob"), "dropout"),
+    **dict.fromkeys(("max_seq_length", "max_seq_len", "max_len", "seq_len", "sequence_length"), "max_length"),
+    **dict.fromkeys(("random_state", "random_seed", "manual_seed", "data_seed"), "seed"),
+    **dict.fromkeys(("layer_wise_lr_decay", "llrd", "layerwise_lr_decay"), "layer_decay"),
+    **dict.fromkeys(("encoder_lr", "body_lr", "lr_backbone"), "backbone_lr"),
+    **dict.fromkeys(("eval_steps", "evaluation_strategy", "eval_strategy", "num_evals"), "evals"),
+    **dict.fromkeys(("save_steps", "checkpoint_freq", "save_strategy"), "save_every"),
+    **dict.fromkeys(("tta", "n_views"), "views"),
+    **dict.fromkeys(("ema", "model_ema", "swa", "average"), "soup"),
 }
-"""Names of the same fields in other libraries."""
+"""Names of the same fields in Keras, fastai, transformers, timm, Lightning and scikit-learn."""
+EXAMPLES = {
+    "lr": "lr=0.001",
+    "epochs": "epochs=5",
+    "steps": "steps=500",
+    "patience": "patience=5 (evaluations without a better one; 0: never stop early)",
+    "class_balance": 'class_balance="weights"',
+    "mixup": 'mixup="mixup", "cutmix" or "both"',
+    "precision": 'precision="bf16"',
+    "warmup_ratio": "warmup_ratio=0.1 (a share of the steps)",
+    "augment": 'augment="randaugment", or a function of a uint8 tensor (C, H, W)',
+    "freeze_stages": 'freeze_stages=2, or strategy="probe" to freeze the whole backbone',
+    "strategy": 'strategy="probe" (backbone frozen) or "full"',
+    "dropout": "dropout=True (at the rates of the backbone)",
+    "evals": "evals=10 (evaluations, evenly spaced)",
+    "save_every": "save_every=60 (seconds)",
+    "max_time": 'max_time="10m"',
+    "soup": "soup=3 (checkpoints that are averaged)",
+}
+"""Field -> how it is written, in the answer to the name that another library gives it."""
+ELSEWHERE = {
+    **dict.fromkeys(("validation_split", "valid_pct", "validation_fraction"), "valid=0.2, an argument of finetune"),
+    **dict.fromkeys(
+        ("validation_data", "eval_dataset", "valid_data", "eval_set"), "valid=DATA, an argument of finetune"
+    ),
+    **dict.fromkeys(("test_size", "test_split", "test_data"), "test=0.2 or test=DATA, an argument of finetune"),
+    **dict.fromkeys(("train_dataset", "train_data", "x", "X"), "finetune(data), or finetune(X, y)"),
+    **dict.fromkeys(("output_dir", "checkpoint_dir", "save_dir", "path"), "out=FOLDER, an argument of finetune"),
+    **dict.fromkeys(("y", "target", "labels_column", "label_column", "y_col"), "label=COLUMN, or finetune(X, y)"),
+    **dict.fromkeys(("verbose", "silent", "progress", "disable_tqdm"), "quiet=True, an argument of finetune"),
+    **dict.fromkeys(("cbs", "callback"), "callbacks=[…], an argument of finetune"),
+    **dict.fromkeys(
+        ("device_map", "use_cuda", "no_cuda", "accelerator", "device"), 'zoo.load(NAME, "cuda") or --device'
+    ),
+    **dict.fromkeys(("resume_from_checkpoint",), "resume=True with out=FOLDER, or --resume"),
+    **dict.fromkeys(("problem_type", "loss", "loss_func", "criterion", "objective"), "task=TASK, which sets the loss"),
+    **dict.fromkeys(("metrics", "metric", "scoring"), "nothing: each task reports its metrics"),
+    **dict.fromkeys(("num_classes", "num_labels", "n_out"), "nothing: the number of classes is that of the data"),
+    **dict.fromkeys(("num_workers", "workers", "n_jobs"), "nothing: images are decoded once, by all processors"),
+    **dict.fromkeys(
+        ("img_size", "image_size", "input_size", "resolution"), "the size of the backbone: zoo list --task"
+    ),
+    **dict.fromkeys(("pretrained", "from_scratch"), 'strategy="scratch" for random weights'),
+}
+"""Names in other libraries that are no field of a recipe -> what there is instead."""
 LARGEST = 2**32 - 1
 """Largest number in a recipe: seeds of NumPy have 32 bits."""
+FUNCTION = "function "
+"""Beginning of the recorded name of an augmentation that is a function."""
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -70,7 +131,8 @@ class Recipe:
     freeze_stages    number of first stages that stay frozen; without augmentation their activations are cached
     label_smoothing  of the cross-entropy
     dropout          the backbone's own dropout and stochastic depth
-    augment          of training images: none, shift, shift-flip, crop-flip, randaugment (crop-flip and RandAugment)
+    augment          of training images: none, shift, shift-flip, crop-flip, randaugment (crop-flip and RandAugment);
+                     in Python also a function: uint8 tensor (C, H, W) to one of that shape, or floats in [0, 1]
     mixup            of training images: none, mixup, cutmix, both
     batchnorm        statistics: frozen (those of the pre-training) or train (updated)
     l2               penalty of the probe on standardised features; None: chosen by cross-validation
@@ -106,7 +168,7 @@ class Recipe:
     freeze_stages: int = 0
     label_smoothing: float = 0.0
     dropout: bool | None = None
-    augment: str = "auto"
+    augment: str | Callable[[Any], Any] = "auto"
     mixup: str = "auto"
     batchnorm: str = "auto"
     l2: float | None = None
@@ -126,7 +188,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
-            _check_choice(name, getattr(self, name), allowed)
+            if name != "augment" or not callable(self.augment):
+                _check_choice(name, getattr(self, name), allowed)
         for name, (kind, rule, holds) in RULES.items():
             _check_value(name, getattr(self, name), kind, rule, holds)
         seconds(self.max_time)
@@ -157,7 +220,7 @@ class RecipeFields(TypedDict, total=False):
     freeze_stages: int
     label_smoothing: float
     dropout: bool | None
-    augment: str
+    augment: str | Callable[[Any], Any]
     mixup: str
     batchnorm: str
     l2: float | None
@@ -218,10 +281,10 @@ def seconds(max_time: float | str | None) -> float | None:
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        near = difflib.get_close_matches(str(value), allowed, n=1) or [allowed[0]]
+        near = difflib.get_close_matches(str(value), allowed, n=1)
         raise RecipeError(
             f"{name}={value!r} is not one of {', '.join(allowed)}",
-            fix=f'{name}="{near[0]}"',
+            fix=f'{name}="{near[0]}"' if near else EXAMPLES.get(name, f'{name}="{allowed[0]}"'),
         )
 
 
@@ -237,18 +300,43 @@ def _check_value(name: str, value: Any, kind: Any, rule: str, holds: Callable[[A
         raise RecipeError(f"{name}={value!r} is not {rule}{limit}", fix=f"give {rule}, or leave it out{usual}")
 
 
-def make(fields: Mapping[str, Any], base: Recipe | None = None) -> Recipe:
+def make(fields: Mapping[str, Any], base: object = None) -> Recipe:
     """Return a Recipe from keyword fields, on top of `base`; RecipeError for an unknown field, with similar names."""
     if base is not None and not isinstance(base, Recipe):
         raise RecipeError(f"recipe={base!r:.60} is not a Recipe", fix='recipe=zoo.Recipe(strategy="full")')
     known = [field.name for field in dataclasses.fields(Recipe)]
     for name in fields:
         if name not in known:
-            near = [OTHER_NAMES[name]] if name in OTHER_NAMES else difflib.get_close_matches(name, known, n=3) or known
-            raise RecipeError(f"{name!r} is not a field of the recipe", fix=f"use one of: {', '.join(near)}")
+            raise RecipeError(f"{name!r} is not a field of the recipe", fix=_instead(name, known))
     return dataclasses.replace(base or Recipe(), **fields)
 
 
-def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Return the fields as a dict that `make` takes back."""
-    return dataclasses.asdict(recipe)
+def _instead(name: str, known: list[str]) -> str:
+    """Return what to write instead of an unknown field: by its name in other libraries, else similar fields."""
+    lower = name.lower()
+    for names in (OTHER_NAMES, ELSEWHERE):
+        if found := names.get(name) or names.get(lower):
+            return f"use {EXAMPLES.get(found, found)}"
+    near = difflib.get_close_matches(lower, [*known, *OTHER_NAMES], n=3)
+    return f"use one of: {', '.join(dict.fromkeys(OTHER_NAMES.get(one, one) for one in near) or known)}"
+
+
+def to_dict(recipe: Any) -> dict[str, Any]:
+    """Return the fields of a Recipe, or of Hyperparameters, as JSON values; a function by its name."""
+    fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+    return fields | {"augment": augment_name(recipe.augment)}
+
+
+def augment_name(augment: str | Callable[[Any], Any]) -> str:
+    """Return the name of an augmentation; of a function with a digest of its code, so that a resumed run has the same.
+
+    Of other objects it is what they print, without addresses in memory.
+    """
+    if isinstance(augment, str):
+        return augment
+    code = getattr(augment, "__code__", None)
+    if code is None:
+        return f"{FUNCTION}{re.sub(r' at 0x[0-9a-f]+', '', repr(augment)):.500}"
+    content = repr((code.co_code, code.co_names, [value for value in code.co_consts if not hasattr(value, "co_code")]))
+    digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+    return f"{FUNCTION}{augment.__module__}.{getattr(augment, '__qualname__', '?')} {digest}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from zoo import tasks
 from zoo.console import printable, say
-from zoo.data import duplicates, prepare
+from zoo.data import duplicates, in_memory, prepare
 from zoo.data.decode_cache import name_of
 from zoo.data.examples import Columns, Examples
 from zoo.data.fingerprint import fingerprint
@@ -20,13 +20,16 @@ from zoo.data.summary import DataSummary
 from zoo.errors import DataError, RecipeError
 from zoo.finetune import messages
 from zoo.finetune import recipe as recipes
+from zoo.finetune.callbacks import Callback
+from zoo.finetune.callbacks import check as callback_objects
 from zoo.finetune.defaults import MAX_LENGTH, Hyperparameters, Setting, resolve
 from zoo.finetune.freezing import has_batchnorm
 from zoo.finetune.heads import pretrained_head
 from zoo.finetune.job import Job, balance_classes
-from zoo.finetune.recipe import Recipe
+from zoo.finetune.recipe import Recipe, RecipeFields
 from zoo.plugin import Backbone, Classifier, Entry, ImageInput, TextInput
 from zoo.tasks import Task
+from zoo.tasks.multilabel import label_sets
 
 DEFAULT_SHARE = 0.2
 """Share held out for validation."""
@@ -34,7 +37,7 @@ DEFAULT_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a user asks for: data, task, recipe, and where validation and test data come from."""
+    """What a user asks for: data, task, recipe, where validation and test data come from, and who is told of steps."""
 
     data: object
     recipe: Recipe
@@ -42,6 +45,34 @@ class Request:
     valid: object = DEFAULT_SHARE
     test: object = None
     columns: Columns = ANY_COLUMNS
+    callbacks: Sequence[Callback] = ()
+
+
+class RequestOptions(RecipeFields, total=False):
+    """Keyword arguments of a request: where data comes from, and the fields of the recipe."""
+
+    task: str | None
+    valid: object
+    test: object
+    input: str | Sequence[str] | None
+    label: str | Sequence[str] | None
+    groups: str | None
+
+
+def request(
+    data: object, labels: object, recipe: object, options: Mapping[str, Any], callbacks: object = ()
+) -> Request:
+    """Return the request of finetune(data), finetune(X, y) or finetune(data, recipe), with its options by name."""
+    if recipe is None and isinstance(labels, Recipe | str):
+        labels, recipe = None, labels
+    given = dict(options)
+    input, label, groups = (given.pop(name, None) for name in ("input", "label", "groups"))
+    task, valid, test = given.pop("task", None), given.pop("valid", DEFAULT_SHARE), given.pop("test", None)
+    wanted = recipes.make(given, recipe)
+    if labels is not None:
+        data = in_memory.paired(data, labels, several=task == "multilabel")
+    columns = Columns.of(input, label, groups)
+    return Request(data, wanted, task, valid, test, columns, callbacks=callback_objects(callbacks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +103,26 @@ def read_data(request: Request, entry: Entry) -> Data:
     Raises DataError for what cannot be read, RecipeError for a task that the backbone does not support.
     """
     tasks.check_name(request.task)
-    train, valid = read(request.data, modality=entry.modality, columns=request.columns)
+    columns = replace(request.columns, optional=request.task == "multilabel")
+    train, valid = read(request.data, modality=entry.modality, columns=columns)
+    name = request.task or tasks.infer(train.inputs, train.labels, entry.tasks)
+    columns = replace(columns, optional=name == "multilabel")
     if not _is_share(request.valid):
-        valid = read_one(request.valid, modality=entry.modality, columns=request.columns)
+        valid = read_one(request.valid, modality=entry.modality, columns=columns)
     share = float(request.valid or 0) if isinstance(request.valid, int | float) and valid is None else 0.0
     if valid is not None and _is_share(request.valid) and request.valid not in (None, DEFAULT_SHARE):
         say("valid", f"valid={request.valid:g} is not used: {train.origin} comes with validation data, {valid.origin}")
-    name = request.task or tasks.infer(train.inputs, train.labels, entry.tasks)
     check_task(name, entry, train, valid)
+    if request.task is None and (said := messages.many_numbers(train.labels, name)):
+        say("task", said)
     data = Data(name, train, Validation(valid, share), None, fingerprint(train))
+    if name == "multilabel":  # "red|green" as a tuple, so that the only example of a label stays in training
+        data = replace(data, train=replace(train, labels=label_sets(train.labels)))
+        train = data.train
     if not request.test:
         return data
     if not isinstance(request.test, int | float):
-        test = read_one(request.test, modality=entry.modality, columns=request.columns)
+        test = read_one(request.test, modality=entry.modality, columns=columns)
         check_task(name, entry, test)
         return replace(data, test=test)
     stratify = tasks.KINDS[name].single_label
@@ -131,6 +169,8 @@ def make_job(
     split = prepare.train_and_valid(data.train, data.validation, how, classes=kind.single_label, seed=recipe.seed)
     task = tasks.make(data.task, split.train.examples.labels)
     say("data", messages.data(split, task))
+    if split.held_out and kind.single_label and (said := messages.single_examples(split.train.examples)):
+        say("warning", said)
     train = task.dataset(split.train.inputs, split.train.examples.labels, backbone.tokenizer)
     held = split.valid
     valid = None if held is None else task.dataset(held.inputs, held.examples.labels, backbone.tokenizer)
@@ -140,7 +180,8 @@ def make_job(
     describe = partial(_describe, split.train.examples, len(train))
     labels = () if held is None else held.examples.labels
     summary = _summary(split, _prepared_test(data, how, task, backbone), request, data)
-    return balance_classes(Job(task, train, valid, recipe, hp, summary, head, describe=describe, valid_labels=labels))
+    job = Job(task, train, valid, recipe, hp, summary, head, describe=describe, valid_labels=labels)
+    return balance_classes(replace(job, callbacks=request.callbacks))
 
 
 def _prepared_test(data: Data, how: Preprocessing, task: Task, backbone: Backbone) -> Prepared | None:
@@ -208,7 +249,7 @@ def _overlap(held: Prepared, known: Prepared, names: tuple[str, str], *, new: bo
 def identity(request: Request, data: Data, backbone: str) -> dict[str, Any]:
     """Return what a resumed run has to have in common: recipe, data and backbone; not how often it is saved."""
     fields = {name: value for name, value in recipes.to_dict(request.recipe).items() if name != "save_every"}
-    return fields | {"backbone": backbone} | data.identity()
+    return fields | {"backbone": backbone, "groups": request.columns.groups} | data.identity()
 
 
 def _describe(examples: Examples, count: int, index: int) -> str:

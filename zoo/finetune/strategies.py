@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zoo.console import duration, say
 from zoo.data.datasets import AugmentedViews, Dataset, LabelledDataset
 from zoo.errors import RecipeError
+from zoo.finetune import callbacks
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.features import linear_probe
 from zoo.finetune.features.feature_cache import cached_features
@@ -130,6 +131,7 @@ def _probe(backbone: Backbone, job: Job, checkpoints: Checkpointer) -> Probe:
     spent = duration(time.monotonic() - start)
     say("probe", f"{headline(task, best.first)}{how}, {len(rows):,} features {origin}  {spent}")
     checkpoints.finish("probe", [row])
+    callbacks.evaluated(job.callbacks, row)
     return Probe(head.to(device), best)
 
 
@@ -169,6 +171,9 @@ def _tune(backbone: Backbone, job: Job, probe: Probe | None, checkpoints: Checkp
             checkpoints.finish(name, progress.history)
             if progress.is_cut:
                 job = _cut(job, before + progress.step)
+                break
+            if progress.is_stopped:
+                job = replace(job, hp=replace(job.hp, stop_after=before + progress.step))
                 break
         metrics, calibration = best_weights.select(network, job, best)
     say("tune", _summary(job, best, checkpoints, duration(time.monotonic() - start)))

@@ -26,6 +26,7 @@ from zoo.finetune.runtime import distributed
 from zoo.finetune.runtime.workers import one_thread_each
 from zoo.finetune.setup import Request
 from zoo.finetune.strategies import Outcome
+from zoo.finetune.training import dry_run
 from zoo.finetune.training.checkpoint import Checkpointer, check_same_request, checkpointer
 from zoo.finetune.training.execution import provenance
 from zoo.finetune.training.lr_finder import LearningRates
@@ -110,8 +111,7 @@ def _run(model: Trainable, request: Request, data: setup.Data, checkpoints: Chec
     _check_can_be_saved(model, job)
     parameters = sum(parameter.numel() for parameter in model.backbone.module.parameters())
     say("backbone", messages.backbone(model.entry, parameters, tuned=model.head is not None))
-    known = job.head is not None
-    say("strategy", messages.strategy(request.recipe, job.hp, len(job.train), pretrained_head=known))
+    _say_strategy(request, job)
     if job.hp.strategy == "scratch":
         _reinitialise(model, job.hp.seed)
     outcome = strategies.run(model.backbone, job, checkpoints)
@@ -133,6 +133,28 @@ def _run(model: Trainable, request: Request, data: setup.Data, checkpoints: Chec
         model.tested, intervals["test"] = report.metrics, report.intervals
         shown = messages.metrics(model.tested, intervals["test"])
         say("test", shown + messages.tested(len(data.test), job.summary.test_duplicates or 0))
+
+
+def _say_strategy(request: Request, job: Job) -> None:
+    known = job.head is not None
+    say("strategy", messages.strategy(request.recipe, job.hp, len(job.train), pretrained_head=known))
+    for number, line in enumerate(messages.recipe(job.hp, len(job.train))):
+        say("" if number else "recipe", line)
+
+
+def plan(model: Trainable, request: Request) -> dry_run.Plan:
+    """Report what a request would do and take, without training; the model is unchanged afterwards."""
+    before = model.entry, model.backbone
+    try:
+        job = _make_job(model, request, setup.read_data(request, model.entry))
+        _check_can_be_saved(model, job)
+        _say_strategy(request, job)
+        with one_thread_each():
+            found = dry_run.plan(model.backbone, job)
+        say("plan", str(found))
+        return found
+    finally:
+        model.entry, model.backbone = before
 
 
 def _check_can_be_saved(model: Trainable, job: Job) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from zoo import console
 from zoo.catalogue import rows
 from zoo.console import say
 from zoo.data import prepare
@@ -22,11 +24,13 @@ from zoo.data.summary import DataSummary
 from zoo.errors import RecipeError
 from zoo.finetune import inference, setup
 from zoo.finetune import recipe as recipes
+from zoo.finetune.callbacks import Callback
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.inference import BATCH_SIZE
 from zoo.finetune.network import Network
 from zoo.finetune.recipe import Recipe, RecipeFields
-from zoo.finetune.setup import Request
+from zoo.finetune.setup import Request, RequestOptions
+from zoo.finetune.training.dry_run import Plan
 from zoo.finetune.training.lr_finder import LearningRates
 from zoo.model import answers, artefact, finetuning, generation, model_card
 from zoo.model.device import resolve_device
@@ -95,40 +99,61 @@ class Model:
     def finetune(
         self,
         data: object,
+        labels: object = None,
         recipe: Recipe | None = None,
         *,
         task: str | None = None,
         valid: object = 0.2,
         test: object = None,
         input: str | Sequence[str] | None = None,
-        label: str | None = None,
+        label: str | Sequence[str] | None = None,
+        groups: str | None = None,
         out: str | os.PathLike[str] | None = None,
         resume: bool = False,
+        callbacks: Sequence[Callback] = (),
+        quiet: bool = False,
         **fields: Unpack[RecipeFields],
     ) -> Model:
         """Train a new head, and depending on the strategy the backbone, on labelled data; returns this model.
 
-        data      a folder per class, a table (CSV, TSV, JSONL, Parquet), "hf:user/dataset", a DataFrame, a Dataset, or
-                  a sized sequence of (input, label); texts without labels for a language model
+        data      a folder per class, a table (CSV, TSV, JSONL, Parquet, CoNLL), "hf:user/dataset", a DataFrame, a
+                  Dataset, a DataLoader, or a sequence or iterator of (input, label); texts without labels for a
+                  language model; with `labels`, as in finetune(X, y), a sequence, array or Series of inputs
         recipe    hyperparameters; `fields` (strategy="full", lr=1e-3, …: see Recipe) override its own
         task      classify, multilabel, regress, tag, causal-lm or masked-lm; None: inferred from the labels
         valid     share held out for validation (stratified by class; 0: none), or validation data
         test      share kept apart, or test data, on which nothing is selected: measured at the end, as `tested`
-        input     column of a table that holds the inputs (two: pairs of texts); label: the column of the labels
+        input     column of a table that holds the inputs (two: pairs of texts); label: the column of the labels, or
+                  several multi-hot columns; groups: the column of what must not be divided by a split (a patient)
         out       folder to save the model to; it must not exist or be empty
         resume    continue the run to `out` that was stopped or killed, if there is one; it ends with the same bits
+        callbacks objects with on_step or on_evaluation (zoo.finetune.callbacks.Callback); quiet: print nothing
 
         Raises DataError, RecipeError or ArtefactError before any training where an argument is at fault.
         """
-        wanted = recipes.make(fields, recipe)
-        request = Request(data, wanted, task, valid, test, Columns.of(input, label))
-        folder = out if out is None else Path(out)
-        if folder is not None and resume and artefact.is_saved(folder):
-            return self._become(finetuning.finished(self, request, folder))
-        if folder is not None:
-            out_folder.check_free(folder)
-        finetuning.finetune(self, request, folder, resume=resume)
+        options = {"task": task, "valid": valid, "test": test, "input": input, "label": label, "groups": groups}
+        with console.quiet() if quiet else nullcontext():
+            request = setup.request(data, labels, recipe, {**fields, **options}, callbacks)
+            folder = out if out is None else Path(out)
+            if folder is not None and resume and artefact.is_saved(folder):
+                return self._become(finetuning.finished(self, request, folder))
+            if folder is not None:
+                out_folder.check_free(folder)
+            finetuning.finetune(self, request, folder, resume=resume)
         return self
+
+    def plan(
+        self,
+        data: object,
+        labels: object = None,
+        recipe: Recipe | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Plan:
+        """Print and return what `finetune` with these arguments would do, its time and memory, by timing one batch.
+
+        Nothing is trained, and the model is unchanged. Raises DataError and RecipeError as `finetune` does.
+        """
+        return finetuning.plan(self, setup.request(data, labels, recipe, options))
 
     def find_lr(
         self,
@@ -175,7 +200,8 @@ class Model:
         _check_count("batch_size", batch_size, BATCH_SIZE)
         known = self.summary.columns if self.summary else Columns()
         asked = Columns.of(options.get("input"), label)
-        columns = Columns(asked.input or known.input, known.label if label is None else label)
+        optional = self.task is not None and self.task.name == "multilabel"
+        columns = Columns(asked.input or known.input, known.label if label is None else asked.label, optional=optional)
         return self._measure(read_one(data, modality=self.entry.modality, columns=columns), batch_size)
 
     def predict(self, inputs: object, top: int = 1, *, batch_size: int = BATCH_SIZE) -> Any:
@@ -214,13 +240,24 @@ class Model:
         return answers.embeddings(self, many, batch_size, normalize=normalize)
 
     def generate(
-        self, prompts: Any, max_new_tokens: int = 50, temperature: float = 0.0, *, batch_size: int = BATCH_SIZE
+        self,
+        prompts: Any,
+        max_new_tokens: int = 50,
+        temperature: float = 0.0,
+        *,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        stop: str | Sequence[str] = (),
+        batch_size: int = BATCH_SIZE,
     ) -> Any:
         """Return the continuation of a prompt, or a list of those of several, by a causal language model.
 
-        Temperature 0 takes the likeliest token each time, above it one is sampled with torch's global generator. Raises
-        RecipeError if the backbone is not a causal language model.
+        Temperature 0 takes the likeliest token each time; above it one is drawn with torch's global generator, with
+        `top_k` from the k likeliest ones (0: all), with `top_p` from the likeliest ones that together have this
+        probability. A text ends before the first of `stop`. Raises RecipeError if the backbone is not a causal language
+        model, or for an invalid setting.
         """
+        sampling = generation.Sampling.of(max_new_tokens, temperature, top_p, top_k, stop)
         if "causal-lm" not in self.entry.tasks or not isinstance(self.backbone.input, TextInput):
             raise RecipeError(
                 f"{self.entry.name} is not a causal language model",
@@ -228,12 +265,8 @@ class Model:
             )
         finetuning.load_lm_head(self, "causal-lm")
         many, single = self._as_batch(prompts, batch_size)
-        how = self._preprocessing(cache=False)
-        found = [
-            text
-            for part in batches(list(many), batch_size)
-            for text in generation.generate(self.backbone, part, how, max_new_tokens, temperature)
-        ]
+        how, parts = self._preprocessing(cache=False), batches(list(many), batch_size)
+        found = [text for part in parts for text in generation.generate(self.backbone, part, how, sampling)]
         return found[0] if single else found
 
     @property
@@ -269,7 +302,7 @@ class Model:
         manifest = {
             "entry": rows.row_from_entry(self.entry),
             "task": task.to_dict(),
-            "recipe": asdict(self.recipe),
+            "recipe": recipes.to_dict(self.recipe),
             "metrics": self.metrics,
             "tested": self.tested,
             "history": self.history,

@@ -158,6 +158,11 @@ def _counts(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (truths * guesses).sum(0), truths.sum(0), guesses.sum(0)
 
 
+def label_sets(labels: Sequence[Label]) -> list[tuple[Any, ...]]:
+    """Return the labels of each example as a tuple."""
+    return [tuple(row) for row in _rows(labels)]
+
+
 def _rows(labels: Sequence[Label]) -> list[list[Any]]:
     """Return the labels of each example as a list; an empty cell of a table (None) is an example without any."""
     return [_row(label, index) for index, label in enumerate(labels)]

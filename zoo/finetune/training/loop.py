@@ -16,6 +16,7 @@ from zoo.data.batch_options import BatchOptions
 from zoo.data.datasets import Batch
 from zoo.data.sampler import training_order
 from zoo.data.seeding import generator
+from zoo.finetune import callbacks
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.freezing import train_mode
 from zoo.finetune.inference import measure
@@ -33,7 +34,8 @@ from zoo.finetune.training.train_step import TrainStep
 class Progress:
     """State of a phase: steps taken, measurements, losses since the last one, best weights, seconds spent.
 
-    `is_cut` says that it ended before its time: max_time was over, or stop_after reached.
+    `is_cut` says that it ended before its time: max_time was over, or stop_after reached; `is_stopped`: a callback
+    ended it.
     """
 
     best: BestWeights
@@ -42,6 +44,7 @@ class Progress:
     losses: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
     is_cut: bool = False
+    is_stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +82,11 @@ def train(
         for number, loss in _steps(progress, step, job, phase):
             bar.advance(note=f"loss {progress.history[-1]['loss']:.3f}" if progress.history else "")
             progress.is_cut = _must_stop(progress, job.hp, phase)
+            progress.is_stopped = callbacks.stepped(job.callbacks, phase.steps_before + progress.step, loss)
             _evaluate_when_due(progress, step, job, phase)
             if checkpoints.due():
                 _save(progress, step, checkpoints, phase)
-            if progress.is_cut or _is_finished(progress, job.hp) or (on_step is not None and on_step(number, loss)):
+            if _is_finished(progress, job.hp) or (on_step is not None and on_step(number, loss)):
                 break
     if progress.best.first is not None:
         load_state(step.local, progress.best.first.state)
@@ -107,7 +111,9 @@ def _steps(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> Itera
 
 
 def _is_finished(progress: Progress, hp: Hyperparameters) -> bool:
-    """Return whether all steps are taken, or early stopping applies: no better evaluation since the warm-up."""
+    """Return whether all steps are taken, or the run was ended, or no evaluation since the warm-up is better."""
+    if progress.is_cut or progress.is_stopped:
+        return True
     return progress.step >= hp.steps or bool(hp.patience and progress.best.since_best >= hp.patience)
 
 
@@ -136,7 +142,7 @@ def _batches(job: Job, before: int, done: int, device: torch.device) -> Iterator
 def _evaluate_when_due(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> None:
     """At each of hp.evals evenly spaced steps, record the training loss, evaluate, and keep the best weights."""
     every = math.ceil(job.hp.steps / job.hp.evals)
-    if progress.step % every and progress.step != job.hp.steps and not progress.is_cut:
+    if progress.step % every and progress.step != job.hp.steps and not (progress.is_cut or progress.is_stopped):
         return
     number = phase.steps_before + progress.step
     row = {"step": number, "loss": step.mean_loss(progress.losses)}
@@ -148,6 +154,7 @@ def _evaluate_when_due(progress: Progress, step: TrainStep, job: Job, phase: Pha
             progress.best.since_best = 0
         row |= {f"valid_{name}": value for name, value in found.metrics.items()}
     progress.history.append(row)
+    progress.is_stopped |= callbacks.evaluated(job.callbacks, row)
 
 
 def _save(progress: Progress, step: TrainStep, checkpoints: Checkpointer, phase: Phase) -> None:

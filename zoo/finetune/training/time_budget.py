@@ -34,7 +34,7 @@ def fit(backbone: Backbone, job: Job, left: float, checkpoints: Checkpointer) ->
     hp = job.hp
     steps, evals = known.get("steps", hp.steps), known.get("evals", hp.evals)
     if math.isfinite(left) and not known:
-        step = _seconds_of_step(backbone, job)
+        step = seconds_of_step(backbone, job)
         evaluation = (len(job.valid) if job.valid else 0) / hp.batch_size * step / 3  # forward alone
         while evals > 1 and evals * evaluation > left / 3:
             evals -= 1
@@ -59,7 +59,7 @@ def repeat(hp: Hyperparameters, stopped_at: int) -> str:
     return again(steps=hp.steps, evals=hp.evals, stop_after=stopped_at)
 
 
-def _seconds_of_step(backbone: Backbone, job: Job) -> float:
+def seconds_of_step(backbone: Backbone, job: Job) -> float:
     """Return the shortest of several steps without the optimizer, after a warm-up; nothing is learnt from them."""
     device = next(backbone.module.parameters()).device
     head = new_head(backbone, job.task, seed=job.hp.seed, zero=False).to(device)
