@@ -6,6 +6,8 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import wraps
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +31,23 @@ LINES = 32
 """Answers that are shown together, their columns aligned."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the inputs come from: arguments, texts, and the columns of tables that hold them."""
+
+    inputs: tuple[str, ...]
+    texts: tuple[str, ...]
+    column: str | None
+
+
 def _inputs(command: Any) -> Any:
-    """Add the argument and the options that name the inputs."""
+    """Add the argument and the options that name the inputs, passed as one `sources`."""
+
+    @wraps(command)
+    def with_sources(inputs: tuple[str, ...], texts: tuple[str, ...], column: str | None, **others: Any) -> None:
+        command(sources=Sources(inputs, texts, column), **others)
+
+    found: Any = with_sources
     for add in (
         click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output."),
         click.option("--device", default="auto", help="auto, cpu, cuda, mps, …", show_default=True),
@@ -38,8 +55,8 @@ def _inputs(command: Any) -> Any:
         click.option("--text", "texts", multiple=True, help="A text, itself an input (may be repeated)."),
         click.argument("inputs", nargs=-1),
     ):
-        command = add(command)
-    return command
+        found = add(found)
+    return found
 
 
 @click.command()
@@ -47,16 +64,7 @@ def _inputs(command: Any) -> Any:
 @_inputs
 @click.option("--out", type=click.Path(path_type=Path), help="Write a table: a new .csv, .jsonl or .parquet file.")
 @click.option("--top", default=1, help="How many labels to show for each input.", show_default=True)
-def predict(
-    model: Path,
-    inputs: tuple[str, ...],
-    texts: tuple[str, ...],
-    column: str | None,
-    out: Path | None,
-    top: int,
-    device: str,
-    as_json: bool,
-) -> None:
+def predict(model: Path, sources: Sources, out: Path | None, top: int, device: str, as_json: bool) -> None:
     """Predict with a saved model.
 
     INPUTS are folders (all images or texts below them), tables (.csv, .tsv, .jsonl, .parquet), files, hf:user/dataset,
@@ -67,7 +75,7 @@ def predict(
 
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
-        _check(inputs, texts, out, result_files.TABLES)
+        _check(sources, out, result_files.TABLES)
         loaded = load(model, device)
         from zoo.finetune.inference import BATCH_SIZE
         from zoo.model import answers, results
@@ -75,7 +83,7 @@ def predict(
         if top < 1:
             raise RecipeError(f"--top {top} is not a whole number above 0", fix="--top 1")
         _, task = answers.network(loaded)
-        items, total = _items(loaded, inputs, texts, column)
+        items, total = _items(loaded, sources)
         found = answers.each_prediction(loaded, items, top, BATCH_SIZE)
         count = _Count()
         if out:
@@ -95,16 +103,7 @@ def predict(
 @_inputs
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A new .npy or .parquet file.")
 @click.option("--normalize", is_flag=True, help="Scale each embedding to length 1.")
-def embed(
-    name: str,
-    inputs: tuple[str, ...],
-    texts: tuple[str, ...],
-    column: str | None,
-    out: Path,
-    normalize: bool,
-    device: str,
-    as_json: bool,
-) -> None:
+def embed(name: str, sources: Sources, out: Path, normalize: bool, device: str, as_json: bool) -> None:
     """Write the embeddings of inputs, the pooled features of a backbone or a saved model.
 
     INPUTS as for `zoo predict`. A .npy file holds an array (N, D), float32, in the order of the inputs, with NaN for
@@ -114,12 +113,12 @@ def embed(
 
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
-        _check(inputs, texts, out, result_files.ARRAYS)
+        _check(sources, out, result_files.ARRAYS)
         loaded = load(name, device)
         from zoo.finetune.inference import BATCH_SIZE
         from zoo.model import answers
 
-        items, total = _items(loaded, inputs, texts, column)
+        items, total = _items(loaded, sources)
         count = _Count()
         found = count.of(answers.each_embedding(loaded, items, BATCH_SIZE, normalize=normalize))
         _write(out, {"input": "text", "embedding": loaded.backbone.dim, "error": "text"}, map(_embedded, found), total)
@@ -165,34 +164,32 @@ class _Count:
             click.get_current_context().exit(1)
 
 
-def _check(inputs: tuple[str, ...], texts: tuple[str, ...], out: Path | None, writers: Any) -> None:
+def _check(sources: Sources, out: Path | None, writers: Any) -> None:
     """Raise before anything is loaded for inputs that do not exist, and a file that cannot be written."""
     from zoo.data import items
     from zoo.model import result_files
 
-    if not inputs and not texts:
+    if not sources.inputs and not sources.texts:
         raise click.UsageError('nothing to predict: give files, a folder, a table, - or --text "…"')
     if out:
         result_files.check(out, writers)
-    for name in inputs:
+    for name in sources.inputs:
         if name != "-":
             items.check(name)
 
 
-def _items(
-    model: Model, inputs: tuple[str, ...], texts: tuple[str, ...], column: str | None
-) -> tuple[Iterator[Item], int | None]:
-    """Return the items of all arguments, and their number unless standard input is among them."""
+def _items(model: Model, sources: Sources) -> tuple[Iterator[Item], int | None]:
+    """Return the items of all sources, and their number unless standard input is among them."""
     from zoo.data import items
     from zoo.data.examples import Columns
     from zoo.model import answers
 
-    how = answers.reading(model, Columns.of(column, None).input)
-    if texts and how.modality != "text":
+    how = answers.reading(model, Columns.of(sources.column, None).input)
+    if sources.texts and how.modality != "text":
         raise DataError(f"--text is for text models, and {model.entry.name} takes images", fix="give image files")
-    parts: list[Iterable[Item]] = [[items.of_text(text, how) for text in texts]]
-    total: int | None = len(texts)
-    for name in inputs:
+    parts: list[Iterable[Item]] = [[items.of_text(text, how) for text in sources.texts]]
+    total: int | None = len(sources.texts)
+    for name in sources.inputs:
         found, count = (items.of_lines(sys.stdin, how), None) if name == "-" else items.of_path(name, how)
         parts.append(found)
         total = None if total is None or count is None else total + count
