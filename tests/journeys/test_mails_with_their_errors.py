@@ -1,4 +1,4 @@
-"""Journey: mails classified, measured, and their errors read; two runs compared."""
+"""Journey: mails classified, measured, and their errors read."""
 
 from __future__ import annotations
 
@@ -63,27 +63,3 @@ def test_mails_with_their_errors(net):
     assert sum(count for _, _, count in document["confusion"]) == 60
     assert set(document["intervals"]) == {"accuracy"}
     assert len(Path("errors.jsonl").read_text().splitlines()) == len(wrong)
-
-
-def test_two_runs_compared(net):
-    mails = table("mails.csv", DATA)
-    for strategy, *options in (("probe",), ("full", "--set", "steps=4", "--seed", "1")):
-        run("finetune", net, mails, "--out", f"runs/{strategy}", "--strategy", strategy, *options)
-    Path("runs/full/zoo.json").touch()  # the newest
-    listed = run("runs").splitlines()
-    assert [line.split()[0] for line in listed] == ["model", "runs/full", "runs/probe", "2"]
-    assert "accuracy 0.750 [0.505, 0.898]" in listed[2]
-
-    compared = run("runs", "runs/probe", "runs/full")
-    rows = dict(line.split(maxsplit=1) for line in compared.partition("differs")[2].splitlines() if line[:1].strip())
-    assert rows["strategy"].split() == ["probe", "full"]
-    assert "the validation data differ" in compared  # another seed holds out other examples
-
-    documents = json.loads(run("runs", "--json"))
-    assert [row["folder"] for row in documents] == ["runs/full", "runs/probe"]
-    one = json.loads(run("info", "runs/probe", "--json"))
-    assert one == documents[1]
-    assert one["intervals"]["valid"]["accuracy"] == pytest.approx([0.505, 0.898], abs=1e-3)
-    shown = run("info", "runs/probe")
-    assert "validation     accuracy 0.750 [0.505, 0.898]" in shown
-    assert "zoo predict runs/probe INPUT" in shown

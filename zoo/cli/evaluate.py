@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo import console
 from zoo.cli import columns
 from zoo.cli.startup import load
-from zoo.errors import DataError
 
 if TYPE_CHECKING:
     from zoo.model.report import Report
-    from zoo.tasks import Mistake
+    from zoo.tasks import Mistake, Task
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-FORMATS = (*SEPARATORS, ".jsonl")
-"""Formats of the file of mistakes, by suffix."""
-HEADER = ("index", "input", "truth", "answer", "probability", "loss")
+NUMBERS = {"probability": "number", "loss": "number"}
 SHOWN, LONGEST_INPUT, LONGEST_LABEL = 5, 60, 200
 """Mistakes that are shown; characters of an input and of a label."""
 FEW_CLASSES, MOST_CONFUSED = 20, 10
@@ -41,7 +35,7 @@ FEW_CLASSES, MOST_CONFUSED = 20, 10
     "--errors",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the wrong examples, worst first, to a .csv, .tsv or .jsonl file.",
+    help="Write the wrong examples, worst first, to a .csv, .jsonl or .parquet file.",
 )
 @click.option("--confusion", is_flag=True, help="Show which classes are taken for which.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, mps, …", show_default=True)
@@ -54,19 +48,21 @@ def evaluate(
     The main metric comes with its 95 % confidence interval. With --errors and many classes, --confusion writes the
     pairs of confused classes to a file beside FILE.
     """
+    from zoo.model import result_files
+
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
-        if errors is not None:
-            _check_target(errors, data)
+        beside = errors and errors.with_name(f"{errors.stem}.confusion{errors.suffix}")
+        for target in filter(None, (errors, beside if confusion else None)):
+            result_files.check(target, result_files.TABLES, "--errors")
         loaded = load(model, device)
         report = loaded.report(data, input=names["column"], label=names["label"])
-        wrong = report.errors if errors is not None else []
+        wrong = report.errors if errors else []
         pairs = report.confusion if confusion else []
-    if errors is not None:
-        _write(errors, HEADER, map(_cells, wrong))
-    beside = errors and errors.with_name(f"{errors.stem}.confusion{errors.suffix}")
+    if errors:
+        _write(errors, report.task, wrong)
     if beside and len(report.task.labels) > FEW_CLASSES and pairs:
-        _write(beside, ("truth", "answer", "count"), _most_confused(pairs))
+        _write_pairs(beside, pairs)
     if as_json:
         strategy = loaded.recipe.strategy if loaded.recipe else None
         found = {"metrics": report.metrics, "intervals": report.intervals, "strategy": strategy}
@@ -79,7 +75,7 @@ def evaluate(
     _show_scores(report)
     if confusion:
         _show_confusion([_text(label) for label in report.task.labels], pairs)
-    if errors is not None:
+    if errors:
         _show_errors(report, wrong, errors)
 
 
@@ -159,42 +155,28 @@ def _text(label: object) -> str:
     return console.printable(f"{label:.4g}" if isinstance(label, float) else str(label), LONGEST_LABEL)
 
 
-def _cells(mistake: Mistake) -> tuple[Any, ...]:
-    answers = (_joined(mistake.truth), _joined(mistake.answer))
-    return mistake.index, _input(mistake), *answers, mistake.probability, mistake.loss
+def _write(target: Path, task: Task, wrong: list[Mistake]) -> None:
+    """Write the mistakes to a new file."""
+    from zoo.model import result_files
+
+    kind = {"classify": "text", "regress": "number"}.get(task.name, "labels")
+    columns = {"index": "integer", "input": "text", "truth": kind, "answer": kind} | NUMBERS
+    with result_files.create(target, columns) as write:
+        write([_row(mistake, kind) for mistake in wrong])
 
 
-def _check_target(target: Path, data: str) -> None:
-    """Raise DataError, before anything is loaded, for a file that cannot hold the mistakes or is the data itself."""
-    if target.suffix not in FORMATS:
-        what = f"--errors {target}: the format {target.suffix or 'without a suffix'} is not one of {', '.join(FORMATS)}"
-        raise DataError(what, fix=f"--errors {target.with_suffix('.csv')}")
-    if target.is_dir() or not target.parent.is_dir():
-        what = f"--errors {target} is a folder" if target.is_dir() else f"the folder {target.parent} does not exist"
-        raise DataError(what, fix="--errors errors.csv" if target.is_dir() else f"mkdir -p {target.parent}")
-    if target.exists() and os.path.exists(data) and os.path.samefile(target, data):
-        raise DataError(f"--errors {target} is the data itself, and would be overwritten", fix="--errors errors.csv")
+def _row(mistake: Mistake, kind: str) -> dict[str, Any]:
+    def cell(label: Any) -> Any:
+        return list(map(str, label)) if kind == "labels" else str(label) if kind == "text" else label
+
+    answers = {"truth": cell(mistake.truth), "answer": cell(mistake.answer)}
+    numbers = {"probability": mistake.probability, "loss": mistake.loss}
+    return {"index": mistake.index, "input": _input(mistake), **answers, **numbers}
 
 
-def _write(target: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table to a new file, then rename it to `target`; raises DataError."""
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            write = _json_lines(file, header) if target.suffix == ".jsonl" else _separated(file, header, target.suffix)
-            for row in rows:
-                write(row)
-        part.replace(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise DataError(f"{target} cannot be written: {error}", fix="choose another file: --errors FILE") from error
+def _write_pairs(target: Path, pairs: list[tuple[Any, Any, int]]) -> None:
+    """Write the pairs of confused classes to a new file, most frequent first."""
+    from zoo.model import result_files
 
-
-def _json_lines(file: TextIO, header: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
-    return lambda row: file.write(json.dumps(dict(zip(header, row, strict=True))) + "\n")
-
-
-def _separated(file: TextIO, header: Sequence[str], suffix: str) -> Callable[[Sequence[Any]], Any]:
-    writer = csv.writer(file, delimiter=SEPARATORS[suffix])
-    writer.writerow(header)
-    return writer.writerow
+    with result_files.create(target, {"truth": "text", "answer": "text", "count": "integer"}) as write:
+        write([{"truth": str(a), "answer": str(b), "count": count} for a, b, count in _most_confused(pairs)])

@@ -23,15 +23,15 @@ DIGITS = 7
 """Significant digits of a number in a text file: those of float32."""
 
 
-def check(path: Path, writers: Mapping[str, Writer]) -> None:
+def check(path: Path, writers: Mapping[str, Writer], option: str = "--out") -> None:
     """Raise DataError for a file that exists, an unknown suffix, and a folder that does not exist."""
     if path.suffix.lower() not in writers:
         known = ", ".join(writers)
-        what = f"--out {path} has none of the suffixes {known}"
-        raise DataError(what, fix=f"--out {path.with_suffix(next(iter(writers)))}")
+        what = f"{option} {path} has none of the suffixes {known}"
+        raise DataError(what, fix=f"{option} {path.with_suffix(next(iter(writers)))}")
     if os.path.lexists(path):
         other = path.with_stem(f"{path.stem}-2")
-        raise DataError(f"{path} exists already", fix=f"--out {other}, or remove it: rm {shlex.quote(str(path))}")
+        raise DataError(f"{path} exists already", fix=f"{option} {other}, or remove it: rm {shlex.quote(str(path))}")
     if not path.parent.is_dir():
         what = f"the folder {path.parent} does not exist"
         raise DataError(what, fix=f"create it: mkdir -p {shlex.quote(str(path.parent))}")
@@ -64,7 +64,7 @@ def _failing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        fix = "choose a folder with free space that you can write to: --out"
+        fix = "choose a folder with free space that you can write to"
         raise DataError(f"{path} cannot be written: {error.strerror or error}", fix=fix) from error
 
 
