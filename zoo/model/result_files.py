@@ -126,11 +126,11 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Write]:
         **{"spans": pa.list_(span), "entities": pa.list_(entity), "vector": pa.list_(pa.float32())},
     }
     types |= {kind: pa.list_(pa.float32(), kind) for kind in columns.values() if isinstance(kind, int)}
-    schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
+    schema = pa.schema([(_unicode(name), types[kind]) for name, kind in columns.items()])
     with path.open("xb") as file, parquet.ParquetWriter(file, schema) as writer:
 
         def write(rows: Rows) -> None:
-            values = [{name: _arrow(row.get(name), kind) for name, kind in columns.items()} for row in rows]
+            values = [{_unicode(name): _arrow(row.get(name), kind) for name, kind in columns.items()} for row in rows]
             writer.write_table(pa.Table.from_pylist(values, schema))
 
         yield write
@@ -138,10 +138,19 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Write]:
 
 def _arrow(value: Any, kind: str | int) -> Any:
     """Return a value as Arrow takes it: valid Unicode, and a pair of texts as JSON."""
-    if kind == "text" and value is not None:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return text.encode("utf-8", "backslashreplace").decode()
-    return value
+    is_list = kind == "text" and isinstance(value, list)
+    return _unicode(json.dumps(value, ensure_ascii=False) if is_list else value)
+
+
+def _unicode(value: Any) -> Any:
+    """Escape the lone surrogates in a text, or the texts of a value: those of a file name that is no valid UTF-8."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {name: _unicode(part) for name, part in value.items()}
+    return (
+        list(map(_unicode, value)) if isinstance(value, list) and value and not isinstance(value[0], float) else value
+    )
 
 
 @contextmanager
