@@ -84,8 +84,8 @@ def test_names_of_other_libraries_lead_to_fields():
 def test_a_function_is_recorded_by_its_name_and_code():
     names = [to_dict(make({"augment": function}))["augment"] for function in (lambda x: x, lambda x: x + 1, Flip())]
     assert names[0] != names[1]
-    assert names[0].startswith("function test_recipe.")
-    assert names[2] == "function <test_recipe.Flip object>"
+    assert names[0].startswith("function ")
+    assert names[2].endswith("test_recipe.Flip object>")
     with pytest.raises(RecipeError, match="reads texts"):
         resolved(Recipe(augment=Flip()), image_size=None)
 

@@ -31,7 +31,8 @@ def parse(text: str, path: Path) -> Table:
     Columns are separated by tabs, else by white space. Raises DataError, with the line, where their number changes.
     """
     universal = path.suffix.lower() == ".conllu"
-    separator = "\t" if universal or all("\t" in line for line in text.splitlines() if _is_word(line)) else None
+    rows = [line for line in text.splitlines() if _is_word(line) and not line.startswith("# ")]
+    separator = "\t" if universal or all("\t" in line for line in rows) else None
     sentences: list[list[list[str]]] = []
     starts: list[int] = []
     width, within = 0, False
