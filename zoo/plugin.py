@@ -142,7 +142,8 @@ class Backbone:
     `lora_targets` are the names of the linear layers that low-rank adapters are added to.
     Text backbones have a `tokenizer`. With `options["lm_head"]` true, which core sets for the language-modelling
     tasks, `lm_head` is the part of `module` that maps tokens (N, T, D) to logits (N, T, V); forward does not call it.
-    `generate` continues prompts: (inputs, max new tokens, temperature) -> token ids (N, T + new), prompts included.
+    `generate` continues prompts: (inputs, max new tokens, temperature) -> token ids (N, T + new), prompts included; it
+    may take top_p, top_k and stopped (new ids (N, T) -> which are finished (N,) bool). Core generates what it cannot.
     If a model has two attention implementations, `attention("fused")` and `attention("plain")` switch between them;
     the default is "fused". Core uses the faster one on the current machine.
     """
@@ -154,7 +155,7 @@ class Backbone:
     lora_targets: tuple[str, ...] = ()
     tokenizer: Tokenizer | None = None
     lm_head: nn.Module | None = None
-    generate: Callable[[Mapping[str, Tensor], int, float], Tensor] | None = None
+    generate: Callable[..., Tensor] | None = None
     attention: Callable[[str], None] | None = None
 
 

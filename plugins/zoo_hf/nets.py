@@ -268,16 +268,31 @@ class LanguageHead(nn.Module):
 
 
 def generate(
-    net: nn.Module, head: LanguageHead, pad: int, inputs: Mapping[str, Tensor], new: int, temperature: float
+    net: nn.Module,
+    head: LanguageHead,
+    pad: int,
+    inputs: Mapping[str, Tensor],
+    new: int,
+    temperature: float,
+    *,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    stopped: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Generate `new` tokens for right-padded prompts: (N, T) -> left-padded prompts with new tokens (N, T + new)."""
+    """Generate `new` tokens for right-padded prompts: (N, T) -> left-padded prompts with new tokens (N, T + new).
+
+    `stopped` says of new tokens (N, T) which of the texts are finished, (N,) bool.
+    """
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
-    shifts = (mask.shape[1] - mask.sum(1))[:, None]
-    places = (torch.arange(mask.shape[1], device=ids.device) - shifts) % mask.shape[1]  # move padding to the left
+    width = mask.shape[1]
+    shifts = (width - mask.sum(1))[:, None]
+    places = (torch.arange(width, device=ids.device) - shifts) % width  # move padding to the left
     ids, mask = ids.gather(1, places), mask.gather(1, places)
     options: dict[str, Any] = {"do_sample": temperature > 0, "max_new_tokens": new, "pad_token_id": pad}
     if temperature > 0:
-        options |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
+        options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    if stopped is not None:
+        options["stopping_criteria"] = [lambda found, scores, **_: stopped(found[:, width:])]
     with torch.inference_mode(), head.whole(net) as full:
         found: Tensor = full.generate(input_ids=ids, attention_mask=mask, **options)
     return found
