@@ -41,6 +41,7 @@ bench: $(READY)
 	$(BIN)/python tools/bench/images.py
 	$(BIN)/python tools/bench/pull.py
 	$(BIN)/python tools/bench/crowded.py
+	$(BIN)/python tools/bench/gpu.py --device cpu --small
 
 # Against other libraries and a bare loop, on real weights and data: an hour or two.
 bench-peers: $(READY)
