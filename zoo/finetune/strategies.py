@@ -254,6 +254,7 @@ def _summary(job: Job, best: BestWeights, checkpoints: Checkpointer, spent: str)
     done = int(checkpoints.history[-1]["step"]) if checkpoints.history else 0
     early = "" if done >= job.hp.steps else f" (of {job.hp.steps}: {'cut' if job.hp.stop_after else 'stopped early'})"
     kept = f"best at {best.first.step}  " if best.first else ""
-    if job.recipe.strategy == "auto" and best.start is not None and best.first is best.start:
-        kept = "no better than the probe beyond chance: the probe is kept  "
+    if best.start is not None and best.first is not None and not best_weights.improves(job, best.start, best.first):
+        consequence = "the probe is kept" if job.recipe.strategy == "auto" else 'strategy="probe" is as good'
+        kept = f"no better than the probe beyond chance: {consequence}  "
     return f"step {done}{early}  {headline(job.task, best.first)}{kept}{job.hp.precision}  {spent}"

@@ -156,14 +156,14 @@ def select(network: Network, job: Job, best: BestWeights) -> tuple[Metrics, Cali
     if job.hp.soup > 1 and (count := greedy_soup(best, network, job.task, evaluate)) > 1:
         say("soup", f"{count} of the best {len(best.kept)} averaged: {headline(job.task, best.first)}")
     first, start = best.first, best.start
-    if job.recipe.strategy == "auto" and start is not None and not _improves(job, start, first):
+    if job.recipe.strategy == "auto" and start is not None and not improves(job, start, first):
         load_state(network, start.state)
         best.kept = [start]
         return start.metrics, None
     return _calibrated(network, job, first)
 
 
-def _improves(job: Job, start: Candidate, found: Candidate) -> bool:
+def improves(job: Job, start: Candidate, found: Candidate) -> bool:
     """Return whether fine-tuning beats the probe, beyond chance where the task can test it."""
     if found.score <= start.score:
         return False

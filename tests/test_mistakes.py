@@ -1,0 +1,127 @@
+"""The mistakes, confused classes and scores of each label that a task reports, and how `zoo evaluate` shows them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pictures
+import pytest
+import torch
+from click.testing import CliRunner
+
+import zoo
+from zoo.cli import evaluate, main
+from zoo.errors import RecipeError
+from zoo.tasks import KINDS, Classify
+from zoo.tasks.regress import Regress
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.stdout if code == 0 else result.stderr
+
+
+def test_misclassified_examples_come_highest_loss_first():
+    outputs = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 3.0]])
+    found = Classify(("a", "b")).mistakes(["w", "x", "y", "z"], outputs, torch.tensor([1, 1, 1, 1]))
+    assert [(mistake.index, mistake.input, mistake.truth, mistake.answer) for mistake in found] == [
+        (2, "y", "b", "a"),
+        (0, "w", "b", "a"),
+    ]
+    assert found[0].probability == pytest.approx(1 / (1 + 2.718281828**-3))
+    assert found[0].loss == pytest.approx(3.0486, abs=1e-4)
+
+
+def test_multilabel_mistakes_name_both_sets_and_the_surest_wrong_decision():
+    task = KINDS["multilabel"](("a", "b", "c"))
+    outputs, targets = torch.tensor([[2.0, -2.0, 1.0], [3.0, -3.0, -3.0]]), torch.tensor([[1.0, 1, 0], [1, 0, 0]])
+    (mistake,) = task.mistakes(["x", "y"], outputs, targets)
+    assert (mistake.truth, mistake.answer) == (("a", "b"), ("a", "c"))
+    assert mistake.probability == pytest.approx(0.8808, abs=1e-4)  # that b is absent
+    assert task.per_class(outputs, targets)["a"] == {"precision": 1, "recall": 1, "f1": 1, "support": 2}
+
+
+def test_numbers_come_largest_error_first_in_their_own_unit():
+    found = Regress(10.0, 2.0).mistakes(["x", "y", "z"], torch.tensor([[0.0], [1.0], [0.5]]), torch.tensor([0, 0, 0.5]))
+    assert [(m.input, m.truth, m.answer, m.probability, m.loss) for m in found] == [("y", 10.0, 12.0, None, 2.0)]
+
+
+def test_wrong_words_and_the_f1_of_each_kind_of_entity():
+    task = KINDS["tag"].of([("O", "B-PER", "B-LOC")])
+    at = {label: index for index, label in enumerate(task.labels)}
+    truths = [["B-PER", "O"], ["O", "B-LOC"]]
+    answers = [["B-PER", "O"], ["O", "B-PER"]]
+    targets = [torch.tensor([at[tag] for tag in row]) for row in truths]
+    outputs = [5.0 * torch.nn.functional.one_hot(torch.tensor([at[tag] for tag in row]), 3) for row in answers]
+    (mistake,) = task.mistakes([["Ann", "sings"], ["in", "Rome"]], outputs, targets)
+    assert (mistake.index, mistake.truth, mistake.answer) == (1, ("Rome/B-LOC",), ("Rome/B-PER",))
+    scores = task.per_class(outputs, targets)
+    assert scores["PER"] == {"precision": 0.5, "recall": 1, "f1": pytest.approx(2 / 3), "support": 1}
+    assert scores["LOC"] == {"precision": 0, "recall": 0, "f1": 0, "support": 1}
+    assert ("B-LOC", "B-PER", 1) in task.confusion(outputs, targets)
+
+
+def test_confusion_of_thousands_of_classes_holds_only_pairs_that_occur():
+    task = Classify(tuple(range(50_000)))
+    outputs = torch.zeros(3, 50_000)
+    outputs[:, 7] = 1
+    assert task.confusion(outputs, torch.tensor([7, 9, 9])) == [(7, 7, 1), (9, 7, 2)]
+
+
+def test_tasks_without_classes_or_labels_say_so():
+    with pytest.raises(RecipeError, match="confusion matrix needs one class"):
+        Regress(0.0, 1.0).confusion(None, None)
+    with pytest.raises(RecipeError, match="no labels, so no example is wrong"):
+        KINDS["masked-lm"]().mistakes([], None, None)
+
+
+@pytest.fixture
+def shuffled(pretrained) -> Path:
+    """A folder of pictures in which two of three green ones are called red."""
+    root = pictures.folder(Path("shuffled"), 3)
+    for file in sorted((root / "green").iterdir())[:2]:
+        file.rename(root / "red" / file.name)
+    return root
+
+
+def test_evaluate_names_the_wrong_files(pretrained, shuffled):
+    out = run("evaluate", pretrained, shuffled, "--errors", "errors.csv", "--confusion")
+    assert "red       0      2    3" in out
+    assert "2 of 9 wrong, worst first -> errors.csv" in out
+    with open("errors.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["input"] for row in rows} == {f"shuffled/red/{number:03}.png" for number in (3, 4)}
+    assert {(row["truth"], row["answer"]) for row in rows} == {("red", "green")}
+
+
+def test_many_classes_are_shown_as_pairs_and_written_beside_the_errors(pretrained, shuffled, monkeypatch):
+    monkeypatch.setattr(evaluate, "FEW_CLASSES", 2)
+    out = run("evaluate", pretrained, shuffled, "--errors", "errors.jsonl", "--confusion")
+    assert "      2  red taken for green" in out
+    assert json.loads(Path("errors.confusion.jsonl").read_text()) == {"truth": "red", "answer": "green", "count": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--errors", "errors.xls"), "--errors errors.xls has none of the suffixes .csv, .jsonl, .parquet"),
+        (("--errors", "nowhere/errors.csv"), "the folder nowhere does not exist"),
+        (("--errors", "old.csv"), "old.csv exists already"),
+    ],
+)
+def test_file_that_cannot_be_written_is_an_error_before_the_model_is_loaded(isolated, arguments, message):
+    Path("old.csv").write_text("kept")
+    assert f"error: {message}" in run("evaluate", "no-model", "no-data", *arguments, code=1)
+    assert [path.name for path in isolated.iterdir()] == ["old.csv"]
+    assert Path("old.csv").read_text() == "kept"
+
+
+def test_errors_in_python(pretrained):
+    model = zoo.load(pretrained, "cpu")
+    (mistake,) = model.errors([(pictures.array("red", 1), "blue"), (pictures.array("red", 2), "red")])
+    assert (mistake.index, mistake.truth, mistake.answer) == (0, "blue", "red")
+    report = model.report(pictures.pairs(2))
+    assert (len(report), report.errors, set(report.intervals)) == (6, [], {"accuracy"})
