@@ -31,13 +31,13 @@ QUOTED = re.compile(r'"[^"]*"')
 
 def read_table(path: Path) -> Table:
     """Read a table file; raises DataError naming the file, the line and the problem."""
-    with open_file(path), _naming_file(path):
+    with open_file(path), naming_file(path):
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty", fix="write a table with one row per example")
         table = TABLES[path.suffix.lower()](path)
 
     def column(name: str) -> Sequence[Any]:
-        with _naming_file(path):
+        with naming_file(path):
             return table.column(name)
 
     return replace(table, column=column)
@@ -45,7 +45,7 @@ def read_table(path: Path) -> Table:
 
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8, UTF-16 or else cp1252; raises DataError for a binary file."""
-    with _naming_file(path):
+    with naming_file(path):
         raw = _read(path)
         try:
             return _decoded(raw)
@@ -54,7 +54,7 @@ def read_text(path: Path) -> str:
 
 
 @contextmanager
-def _naming_file(path: Path) -> Iterator[None]:
+def naming_file(path: Path) -> Iterator[None]:
     """Re-raise errors of a reader as DataError with the file name."""
     try:
         yield

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from zoo.data import columns, folders, table_examples
+from zoo.data import columns, folders, table_examples, table_parts
 from zoo.data.cleaning import cleaned, is_missing
 from zoo.data.examples import TEST, TRAIN, VALID, Lazy
-from zoo.data.files import TABLES, read_table, read_text
+from zoo.data.files import TABLES, read_text
 from zoo.data.table import Table
 from zoo.errors import DataError
 
@@ -62,8 +63,8 @@ def check(name: str) -> None:
         raise DataError(f"{name} does not exist", fix=fix)
 
 
-def of_path(name: str | os.PathLike[str], how: Reading) -> tuple[Iterator[Item], int]:
-    """Return the items of a folder, a table, a file or hf:user/dataset, and their number; values are read late.
+def of_path(name: str | os.PathLike[str], how: Reading) -> tuple[Iterator[Item], int | None]:
+    """Return the items of a folder, a table, a file or hf:user/dataset, and their number if it is known; read late.
 
     A folder gives all images (or texts) below it, a text file one text. Raises DataError for what cannot be listed.
     """
@@ -75,8 +76,8 @@ def of_path(name: str | os.PathLike[str], how: Reading) -> tuple[Iterator[Item],
         found = folders.files(path, how.modality)
         return of_files(found, how), len(found)
     if path.suffix.lower() in TABLES:
-        table = read_table(path)
-        return of_table(table, how), table.rows
+        parts, total = table_parts.read(path)
+        return of_tables(path, parts, how), total
     return of_files([path], how), 1
 
 
@@ -106,6 +107,15 @@ def of_text(text: str, how: Reading) -> Item:
         return parts
 
     return Item.reading(text, pair) if how.pairs else Item(text, text)
+
+
+def of_tables(path: Path, parts: Iterator[Table], how: Reading) -> Iterator[Item]:
+    """Return the items of the parts of a table, by the input columns of the first; DataError if it has no rows."""
+    first = next(parts, None)
+    if first is None or first.rows == 0:
+        raise DataError(f"{path} has no rows", fix="write a table with one row per input")
+    same = replace(how, column=columns.choose_inputs(first, how.column, how.modality))
+    return chain.from_iterable(of_table(part, same) for part in chain([first], parts))
 
 
 def of_table(table: Table, how: Reading) -> Iterator[Item]:

@@ -145,8 +145,9 @@ def train_and_valid(
         return Split(_blocks(train, how), None, "no validation")
     with _naming(train.skipped):
         kept, held = split.held_out(train.examples, share, stratify=classes, seed=seed)
-    stratified = "stratified, " if classes else ""
-    description = f"{share * 100:.3g} % held out for validation ({stratified}seed {seed})"
+    stratified = "stratified, " if classes and train.examples.groups is None else ""
+    groups = "" if train.examples.groups is None else ", whole groups"
+    description = f"{share * 100:.3g} % held out for validation ({stratified}seed {seed}{groups})"
     parts = (_blocks(train.at(indices), how) for indices in (kept, held))
     fitted, valid = parts
     return Split(Prepared(fitted.examples, fitted.inputs, train.skipped), valid, description, held_out=True)

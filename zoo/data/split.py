@@ -37,7 +37,7 @@ def held_out(
     if not 0 < share < 1:
         raise DataError(f"{name}={share!r} is not a share between 0 and 1", fix=f"{name}=0.2, or {name}=0 for none")
     if examples.groups is not None:
-        return _by_groups(examples, share, seed, name)
+        return _by_groups(examples, share, seed, name, classes=stratify)
     return _stratified(examples, share, seed, name) if stratify else _random(examples, share, seed, name)
 
 
@@ -46,7 +46,7 @@ def single_examples(examples: Examples) -> list[str]:
     return [str(label) for label, count in Counter(examples.labels).items() if count == 1]
 
 
-def _by_groups(examples: Examples, share: float, seed: int, name: str) -> tuple[list[int], list[int]]:
+def _by_groups(examples: Examples, share: float, seed: int, name: str, *, classes: bool) -> tuple[list[int], list[int]]:
     """Hold out whole groups: of some random choices, the one that holds out most nearly `share` of each class.
 
     Each class keeps an example in the first part.
@@ -58,7 +58,7 @@ def _by_groups(examples: Examples, share: float, seed: int, name: str) -> tuple[
     if len(members) < 2:
         what = f"all examples of {examples.origin} are in one group, {next(iter(members))!r}: none can be held out"
         raise DataError(what, fix=_fix(name))
-    labels = {group: Counter(_classes(examples, indices)) for group, indices in members.items()}
+    labels = {group: Counter(_classes(examples, indices, single=classes)) for group, indices in members.items()}
     total: Counter[Label] = sum(labels.values(), Counter())
     choices = [_choose_groups(members, labels, share * len(examples), seed + GROUP_SEEDS * n) for n in range(CHOICES)]
     held_groups = min(choices, key=lambda chosen: _distance(chosen, members, labels, total, share))
@@ -133,12 +133,10 @@ def _fix(name: str) -> str:
     return f"add examples, give data for {name} ({name}=…), or go without ({name}=0)"
 
 
-def _classes(examples: Examples, indices: Sequence[int]) -> list[Label]:
-    """Return the classes or labels of some examples; none of numbers (regression) and of texts without labels."""
+def _classes(examples: Examples, indices: Sequence[int], *, single: bool) -> list[Label]:
+    """Return the class of each of some examples, if each has a `single` one, else all their labels."""
     labels = [examples.labels[index] for index in indices]
-    if any(isinstance(label, tuple) for label in labels):
-        return [one for label in labels for one in set(_several(label))]
-    return [label for label in labels if label is not None and not isinstance(label, float)]
+    return labels if single else [one for label in labels for one in set(_several(label))]
 
 
 def _choose_groups(

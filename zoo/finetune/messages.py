@@ -96,7 +96,7 @@ def recipe(hp: Hyperparameters, examples: int) -> list[str]:
     steps = f"batch {hp.batch_size}, {hp.steps} steps = {epochs:.3g} epochs"
     schedule = f"{hp.schedule} after {hp.warmup_ratio:.0%} warm-up"
     first = ", ".join((rates, hp.optimizer, f"weight decay {hp.weight_decay:g}", schedule, steps))
-    stopping = f"{hp.evals} evaluations" + (f", patience {hp.patience}" if hp.patience else "")
+    stopping = f"{min(hp.evals, hp.steps)} evaluations" + (f", patience {hp.patience}" if hp.patience else "")
     return [first, ", ".join(filter(None, (augment, texts, balance, stopping, f"seed {hp.seed}")))]
 
 

@@ -39,14 +39,19 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Predicted seconds of the training, at most max_time; early stopping may end it sooner."""
-        steps = 0 if self.hp.strategy == "probe" else self.hp.steps * self.step + self.hp.evals * self.evaluation
+        steps = 0 if self.hp.strategy == "probe" else self.hp.steps * self.step + self.evals * self.evaluation
         return min(self.features + steps, self.hp.max_time or float("inf"))
+
+    @property
+    def evals(self) -> int:
+        """Number of evaluations."""
+        return min(self.hp.evals, self.hp.steps)
 
     def __str__(self) -> str:
         """Return time and memory, and what was measured."""
         parts = [f"features {duration(self.features)}"] if self.features else []
         if self.step:
-            parts += [f"{self.hp.steps} steps of {self.step:.3g} s", f"{self.hp.evals} evaluations"]
+            parts += [f"{self.hp.steps} steps of {self.step:.3g} s", f"{self.evals} evaluations"]
         memory = "" if self.memory is None else f", {self.memory / 1e9:.2g} GB of memory"
         return f"about {duration(self.seconds)}{memory}: {' + '.join(parts)}, by timing one batch; nothing was trained"
 
