@@ -75,10 +75,11 @@ def test_finetuning_page_commands(isolated, monkeypatch):
     texts = [f"{text},{label}" for text, label in words.reviews(40)]
     (isolated / "mails.txt").write_text("\n".join(text for text, _ in words.reviews(200)))
     (isolated / "labelled-mails.csv").write_text("\n".join(["text,label", *texts]))
-    with Hub({"distilbert/distilroberta-base": tiny.repository("roberta")}) as hub:
+    repositories = {"distilroberta-base": "roberta", "distilgpt2": "gpt2"}
+    with Hub({f"distilbert/{name}": tiny.repository(kind) for name, kind in repositories.items()}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         for line in commands((ROOT / "docs" / "finetuning.md").read_text()):
-            result = CliRunner().invoke(main, [*line[1:], "--set", "steps=3"])
+            result = CliRunner().invoke(main, [*line[1:], *(["--set", "steps=3"] if line[1] == "finetune" else [])])
             assert result.exit_code == 0, (line, result.output)
 
 
