@@ -1,0 +1,108 @@
+"""Read a large table file in parts, so that predicting all of its rows takes the memory of a few."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from zoo.data.files import LONGEST_FIELD, QUOTED, UTF16_BOMS, naming_file, read_table
+from zoo.data.local_files import open_file
+from zoo.data.table import Table, of_columns, of_rows
+
+ROWS = 1_000
+"""Rows of a part."""
+LARGE = 64_000_000
+"""Bytes from which a file is read in parts; a smaller one is read, and checked, as a whole."""
+
+
+def read(path: Path) -> tuple[Iterator[Table], int | None]:
+    """Return the parts of a table file, and its number of rows if that is known before reading all of it.
+
+    Only CSV, JSON lines and Parquet files have several parts. Raises DataError, also while reading.
+    """
+    open_file(path).close()
+    parts = PARTS.get(path.suffix.lower())
+    if parts is None or path.stat().st_size < LARGE:
+        table = read_table(path)
+        return iter([table]), table.rows
+    with naming_file(path):
+        return _named(path, parts(path)), _count(path)
+
+
+def _named(path: Path, parts: Iterator[Table]) -> Iterator[Table]:
+    while True:
+        with naming_file(path):
+            part = next(parts, None)
+        if part is None:
+            return
+        yield part
+
+
+def _count(path: Path) -> int | None:
+    if path.suffix.lower() != ".parquet":
+        return None
+    from pyarrow import parquet
+
+    rows: int = parquet.read_metadata(path).num_rows
+    return rows
+
+
+def _csv(path: Path) -> Iterator[Table]:
+    """Yield rows by the delimiter that is most frequent in the header; a row of another length has no values."""
+    csv.field_size_limit(LONGEST_FIELD)
+    with path.open("rb") as raw:
+        encoding = "utf-16" if raw.read(2) in UTF16_BOMS else "utf-8-sig"
+    with path.open(encoding=encoding, newline="") as file:
+        first = next((line for line in file if line.strip()), "")
+        separator = max(",;\t|", key=QUOTED.sub("", first).count)
+        spaced = f"{separator} " in first
+        names = [name.strip() for name in next(csv.reader([first], delimiter=separator, skipinitialspace=spaced))]
+        reader = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=spaced)
+        rows = ((reader.line_num + 1, row) for row in reader if any(row))
+        while part := list(islice(rows, ROWS)):
+            values = [row if len(row) == len(names) else [None] * len(names) for _, row in part]
+            lines = [line for line, _ in part]
+            yield Table(names, len(part), _column(names, values), str(path), lines, path.parent, untyped=True)
+
+
+def _column(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Callable[[str], list[Any]]:
+    places = {name: place for place, name in enumerate(names)}
+    return lambda name: [row[places[name]] for row in rows]
+
+
+def _json_lines(path: Path) -> Iterator[Table]:
+    """Yield rows; a line that is no JSON object has no values."""
+    with path.open(encoding="utf-8-sig") as file:
+        lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        while part := list(islice(lines, ROWS)):
+            rows = [_object(line) for _, line in part]
+            yield of_rows(rows, str(path), [number for number, _ in part], path.parent)
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _parquet(path: Path) -> Iterator[Table]:
+    from pyarrow import parquet
+
+    start = 1
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS):
+            found = of_columns(batch.to_pydict(), str(path))
+            lines = range(start, start + found.rows)
+            yield Table(found.names, found.rows, found.column, str(path), lines, path.parent)
+            start += found.rows
+
+
+PARTS: dict[str, Callable[[Path], Iterator[Table]]] = {
+    **{".csv": _csv, ".jsonl": _json_lines, ".ndjson": _json_lines, ".parquet": _parquet}
+}
