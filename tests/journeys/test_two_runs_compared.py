@@ -69,6 +69,20 @@ def test_manifest_of_others_is_shown_safely(pretrained):
         assert "\x1b" not in shown
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("metrics", {"accuracy": 10**400}), ("task", {"name": "classify", "labels": 3}), ("task", {"name": ["x"]})],
+)
+def test_manifest_with_odd_values_gives_no_traceback(pretrained, key, value):
+    manifest = json.loads((pretrained / "zoo.json").read_text())
+    Path("odd").mkdir()
+    Path("odd/zoo.json").write_text(json.dumps(manifest | {key: value}))
+    for arguments in (("runs", "odd"), ("info", "odd"), ("runs", "odd", "--json")):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code in (0, 1)
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
 def test_missing_folders_are_errors():
     assert "error: nowhere is not a folder\nfix: zoo runs" in run("runs", "nowhere", code=1)
     assert "error: nowhere is not a saved model" in run("info", "./nowhere", code=1).replace("./", "")

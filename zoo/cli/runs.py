@@ -34,10 +34,14 @@ def runs(folders: tuple[Path, ...], as_json: bool) -> None:
     if missing:
         raise ArtefactError(f"{missing[0]} is not a folder", fix="zoo runs   (lists the saved models below runs)")
     found: dict[Path, Manifest] = {}
+    rows: dict[Path, tuple[str, ...]] = {}
     problems: dict[str, ZooError] = {}
     for folder in dict.fromkeys(path for root in folders or (DEFAULT,) for path in _below(root)):
         try:
-            found[folder] = artefact.read(folder)
+            manifest = artefact.read(folder)
+            with artefact.understanding(folder):
+                rows[folder] = _row(folder, manifest)
+            found[folder] = manifest
         except ArtefactError as error:
             problems[str(folder)] = error
     newest = sorted(found, key=lambda folder: (-saved_at(folder), str(folder)))
@@ -47,7 +51,7 @@ def runs(folders: tuple[Path, ...], as_json: bool) -> None:
         return
     if newest:
         header = ("model", "task", "validation", "test", "strategy", "training examples", "saved", "backbone")
-        print_table([header, *(_row(folder, found[folder]) for folder in newest)])
+        print_table([header, *(rows[folder] for folder in newest)])
     where = ", ".join(map(str, folders or (DEFAULT,)))
     console.line(f"{len(newest)} saved models below {console.printable(where)}")
     if len(folders) > 1 and set(folders) == set(found):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from zoo import console
 from zoo.model import artefact
+from zoo.model.model_card import Interval, intervals
 
 MAIN_METRICS = {"multilabel": "map", "regress": "r2", "causal-lm": "perplexity", "masked-lm": "perplexity"}
 """Metric that is shown first, by task; accuracy for classes, F1 for tags."""
@@ -40,24 +41,11 @@ def facts(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "backbone": manifest["entry"].get("name"),
         "metrics": manifest["metrics"],
         "tested": manifest["tested"],
-        "intervals": {part: _intervals(manifest, part) for part in ("valid", "test")},
+        "intervals": {part: intervals(manifest, part) for part in ("valid", "test")},
         "data": data,
         "recipe": manifest["recipe"],
         "seconds": manifest["training"].get("seconds"),
         "saved": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(saved_at(folder))),
-    }
-
-
-def _intervals(manifest: Manifest, part: str) -> dict[str, list[float]]:
-    """Return the confidence intervals of a part of the data, {} where the manifest has none that can be read."""
-    found = manifest["training"].get("intervals")
-    rows = found.get(part) if isinstance(found, dict) else None
-    if not isinstance(rows, dict):
-        return {}
-    return {
-        name: row
-        for name, row in rows.items()
-        if isinstance(row, list) and len(row) == 2 and all(isinstance(end, int | float) for end in row)
     }
 
 
@@ -68,11 +56,11 @@ def score(manifest: Manifest, part: str) -> str:
     name = MAIN_METRICS.get(str(task), "accuracy")
     if task == "tag":
         name = "entity_f1" if "entity_f1" in metrics else "macro_f1"
-    return _with_interval(name, metrics[name], _intervals(manifest, part)) if name in metrics else ""
+    return _with_interval(name, metrics[name], intervals(manifest, part)) if name in metrics else ""
 
 
-def _with_interval(name: str, value: float, intervals: Mapping[str, Sequence[float]]) -> str:
-    low_high = f" [{intervals[name][0]:.3f}, {intervals[name][1]:.3f}]" if name in intervals else ""
+def _with_interval(name: str, value: float, known: Mapping[str, Interval]) -> str:
+    low_high = f" [{known[name][0]:.3f}, {known[name][1]:.3f}]" if name in known else ""
     return f"{name.replace('_f1', '-F1')} {value:.3f}{low_high}"
 
 
@@ -82,7 +70,9 @@ def show(folder: Path, *, as_json: bool) -> None:
     if as_json:
         console.document(facts(folder, manifest))
         return
-    for topic, text in _details(folder, manifest):
+    with artefact.understanding(folder):
+        details = list(_details(folder, manifest))
+    for topic, text in details:
         console.line(f"{topic:<14} {console.printable(text)}")
 
 
@@ -93,8 +83,8 @@ def _details(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "task", f"{manifest['task'].get('name')}: {', '.join(map(str, labels[:LABELS]))}{more}".removesuffix(": ")
     yield "backbone", str(manifest["entry"].get("name"))
     for topic, part, key in (("validation", "valid", "metrics"), ("test", "test", "tested")):
-        intervals = _intervals(manifest, part)
-        scores = ", ".join(_with_interval(name, value, intervals) for name, value in manifest[key].items())
+        known = intervals(manifest, part)
+        scores = ", ".join(_with_interval(name, value, known) for name, value in manifest[key].items())
         yield topic, f"{scores}   ({data[part]:,} examples)" if scores else "not measured"
     yield "data", f"{data['origin']}: {data['train']:,} training examples, SHA-256 {data['fingerprint']}"
     yield "recipe", ", ".join(f"{name}={value}" for name, value in recipe.items() if value is not None)

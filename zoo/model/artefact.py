@@ -217,6 +217,6 @@ def understanding(folder: Path) -> Iterator[None]:
     """Convert errors caused by invalid manifest values in the block to ArtefactError."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         what = f"{folder / MANIFEST} is damaged: {type(error).__name__}: {error}"
         raise ArtefactError(what, fix="save the model again, or restore the folder from a copy") from error

@@ -14,6 +14,21 @@ LONGEST_LABEL = 100
 """Characters of a label that are shown."""
 
 
+Interval = tuple[float, float]
+
+
+def intervals(manifest: Mapping[str, Any], part: str) -> dict[str, Interval]:
+    """Return the confidence intervals of "valid" or "test", {} where a manifest of any origin has none."""
+    found = manifest.get("training", {}).get("intervals")
+    rows = found.get(part) if isinstance(found, dict) else None
+    pairs = {name: row for name, row in rows.items() if _is_interval(row)} if isinstance(rows, dict) else {}
+    return {name: (low, high) for name, (low, high) in pairs.items()}
+
+
+def _is_interval(row: Any) -> bool:
+    return isinstance(row, list | tuple) and len(row) == 2 and all(isinstance(end, int | float) for end in row)
+
+
 def write(manifest: Mapping[str, Any], name: str) -> str:
     """Return the text of a saved model's README.md; labels, names and licences cannot add markup to it."""
     entry, task, data = manifest["entry"], manifest["task"], manifest["data"]
@@ -22,8 +37,8 @@ def write(manifest: Mapping[str, Any], name: str) -> str:
     more = f" and {len(known) - 50} more" if len(known) > 50 else ""
     learnt = f"{task['name']} {len(known)} labels: {labels}{more}" if len(known) > 1 else task["name"]
     parts = (
-        _table(manifest["metrics"], "validation", data["valid"]),
-        _table(manifest["tested"], "test", data["test"]),
+        _table(manifest["metrics"], f"{data['valid']:,} validation", intervals(manifest, "valid")),
+        _table(manifest["tested"], f"{data['test']:,} test", intervals(manifest, "test")),
     )
     leaks = (
         _leak(data["near_duplicates"], "validation", "training data"),
@@ -68,9 +83,13 @@ def _code(text: object) -> str:
     return f"{fence} {shown} {fence}" if "`" in shown else f"{fence}{shown}{fence}"
 
 
-def _table(metrics: Mapping[str, float], kind: str, count: int) -> str:
-    rows = "".join(f"| {key} | {value:.4f} |\n" for key, value in metrics.items())
-    return f"| metric | on {count:,} {kind} examples |\n|---|---|\n{rows}" if rows else ""
+def _table(metrics: Mapping[str, float], examples: str, known: Mapping[str, Interval]) -> str:
+    def row(name: str, value: float) -> str:
+        low_high = f"{known[name][0]:.4f} to {known[name][1]:.4f}" if name in known else ""
+        return f"| {name} | {value:.4f} | {low_high} |\n"
+
+    rows = "".join(row(name, value) for name, value in metrics.items())
+    return f"| metric | on {examples} examples | 95 % interval |\n|---|---|---|\n{rows}" if rows else ""
 
 
 def _leak(count: int | None, kind: str, where: str) -> str:
