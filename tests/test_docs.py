@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pictures
 import pytest
 import tiny
+import torch
 import words
 from click.testing import CliRunner
 from hub import Hub
@@ -89,6 +91,25 @@ def test_data_page_python(isolated):
     names: dict[str, zoo.Model] = {}
     exec(compile(code, "docs/data.md", "exec"), names)
     assert names["model"].task.labels == ("blue", "green", "red")
+
+
+def test_prediction_page(isolated, pretrained):
+    page = (ROOT / "docs" / "prediction.md").read_text()
+    shutil.copytree(pretrained, "runs/pictures")
+    paths = [str(path) for path in pictures.folder(Path("pictures"), 4).rglob("*.png")]
+    Path("pictures/red/008.png").rename("pictures/red/012.png")
+    pictures.folder(isolated / "more-pictures", 3, seed=1)
+    (isolated / "photos.csv").write_text(
+        "\n".join(["path,price", *(f"{path},3" for path in paths if "008" not in path)])
+    )
+    listed = "\n".join(path for path in paths if "008" not in path)
+    for line in commands(page):
+        result = CliRunner().invoke(main, line[line.index("zoo") + 1 :], input=listed)
+        assert result.exit_code == 0, (line, result.output)
+    (code,) = blocks(page, "python")
+    names: dict[str, torch.Tensor] = {}
+    exec(compile(code, "docs/prediction.md", "exec"), names)
+    assert names["similarity"][0] > 0.999  # of the image with itself
 
 
 def test_plugin_guide_example_passes_the_conformance_kit(distribution):
