@@ -109,6 +109,15 @@ def test_memory_does_not_grow_with_the_number_of_inputs(colours, monkeypatch):
     assert most <= 5
 
 
+def test_an_error_names_an_input_by_its_number_among_all(colours):
+    with pytest.raises(DataError, match=r"^image 300 is a float"):
+        colours.predict([*PIXELS * 50, torch.full((3, 8, 8), torch.nan)])
+    with pytest.raises(DataError, match=r"^image 1 is NoneType"):
+        colours.predict([PIXELS[0], None])
+    with pytest.raises(DataError, match=r"^image 0 is NoneType"):
+        colours.predict(iter([None, PIXELS[0]]))
+
+
 def test_unreadable_images_raise_even_of_a_model_that_skipped_them(pretrained, isolated):
     (isolated / "broken.png").write_bytes(b"no image")
     model = zoo.load(pretrained, "cpu").finetune(DATA * 2, strategy="probe", valid=0, skip_bad=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -22,9 +23,12 @@ from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.network import Network, set_memory_format
 from zoo.finetune.recipe import Recipe
 from zoo.model import generation
-from zoo.model.inputs import batches, chunks
+from zoo.model.inputs import CHUNK, batches, chunks
 from zoo.plugin import Backbone, Entry, ImageInput
 from zoo.tasks import Prediction, Task
+
+NUMBERED = re.compile(r"^(image|input) ([0-9]+)\b")
+"""The number of an input in a message of the decoder or the tokenizer, which see one chunk."""
 
 
 class Predictor(Protocol):
@@ -61,18 +65,35 @@ class Result:
 
 def outputs(model: Predictor, inputs: Iterable[Any], batch_size: int) -> Any:
     """Return the outputs of a task with labels: (N, K), or a list of (words, K)."""
-    return _joined([_outputs(model, chunk, batch_size) for chunk in chunks(inputs)])
+    return _joined(list(_by_chunk(inputs, lambda chunk: _outputs(model, chunk, batch_size))))
 
 
 def predictions(model: Predictor, inputs: Iterable[Any], top: int, batch_size: int) -> list[Prediction]:
     """Return one prediction for each input."""
-    return [found for chunk in chunks(inputs) for found in _predictions(model, chunk, top, batch_size)]
+    parts = _by_chunk(inputs, lambda chunk: _predictions(model, chunk, top, batch_size))
+    return [found for part in parts for found in part]
 
 
 def embeddings(model: Predictor, inputs: Iterable[Any], batch_size: int, *, normalize: bool) -> Tensor:
     """Return pooled features (N, D), float32, on the CPU; with `normalize` each of length 1."""
-    found: Tensor = _joined([_embeddings(model, chunk, batch_size) for chunk in chunks(inputs)])
+    found: Tensor = _joined(list(_by_chunk(inputs, lambda chunk: _embeddings(model, chunk, batch_size))))
     return F.normalize(found, dim=1) if normalize else found
+
+
+def _by_chunk(inputs: Iterable[Any], compute: Callable[[list[Any]], Any]) -> Iterator[Any]:
+    """Yield the result of each chunk; an error names an input by its number among all."""
+    for number, chunk in enumerate(chunks(inputs)):
+        try:
+            yield compute(chunk)
+        except DataError as error:
+            start = number * CHUNK
+            if not start:
+                raise
+            raise DataError(_renamed(error, start), fix=error.fix) from error
+
+
+def _renamed(error: DataError, start: int) -> str:
+    return NUMBERED.sub(lambda found: f"{found[1]} {int(found[2]) + start}", error.what)
 
 
 def each_prediction(model: Predictor, items: Iterable[Item], top: int, batch_size: int) -> Iterator[Answer]:
@@ -113,7 +134,7 @@ def _isolated(compute: Callable[[Sequence[Any]], list[Any]], values: Sequence[An
         return compute(values)
     except DataError as error:
         if len(values) == 1:
-            return [error]
+            return [DataError(NUMBERED.sub("the input", error.what), fix=error.fix)]
         half = len(values) // 2
         return _isolated(compute, values[:half]) + _isolated(compute, values[half:])
 

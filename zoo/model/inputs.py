@@ -130,9 +130,9 @@ def _is_encoded(item: Any) -> bool:
 def _each(inputs: Iterable[Any], how: Reading) -> Iterator[Any]:
     """Yield the inputs of (input, label) items, and of rows."""
     source = iter(inputs)
-    first = next(source, None)
-    everything = source if first is None else chain([first], source)
-    if isinstance(first, dict) and not (how.modality == "image" and _is_encoded(first)):
+    start = list(islice(source, 1))
+    everything = chain(start, source)
+    if start and isinstance(first := start[0], dict) and not (how.modality == "image" and _is_encoded(first)):
         return _of_rows(everything, how)
     return (_layout(_without_label(item, how), how) for item in everything)
 
