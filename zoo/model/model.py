@@ -264,7 +264,7 @@ class Model:
                 fix="zoo list --task causal-lm   (lists those that are)",
             )
         finetuning.load_lm_head(self, "causal-lm")
-        many, single = self._as_batch(prompts, batch_size)
+        many, single = ([prompts], True) if isinstance(prompts, str) else self._as_batch(prompts, batch_size)
         how, parts = self._preprocessing(cache=False), batches(list(many), batch_size)
         found = [text for part in parts for text in generation.generate(self.backbone, part, how, sampling)]
         return found[0] if single else found
