@@ -17,6 +17,7 @@ from hub import Hub
 
 import zoo
 from zoo.cli import main
+from zoo.finetune import recipe as recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -67,13 +68,16 @@ def test_catalogue_page_rows_are_valid(isolated):
 
 def test_finetuning_page_python(isolated):
     pictures.folder(isolated / "pictures", 6)
-    code = blocks((ROOT / "docs" / "finetuning.md").read_text(), "python")[0]
     names: dict[str, zoo.Model] = {}
-    exec(compile(code, "docs/finetuning.md", "exec"), names)
+    start, watched, *_ = blocks((ROOT / "docs" / "finetuning.md").read_text(), "python")
+    exec(compile(start, "docs/finetuning.md", "exec"), names)
     assert names["model"].recipe.steps == 200
+    exec(compile(watched, "docs/finetuning.md", "exec"), names)
+    assert "jitter" in recipes.to_dict(names["model"].recipe)["augment"]
 
 
 def test_finetuning_page_commands(isolated, monkeypatch):
+    pictures.folder(isolated / "pictures", 3)
     texts = [f"{text},{label}" for text, label in words.reviews(40)]
     (isolated / "mails.txt").write_text("\n".join(text for text, _ in words.reviews(200)))
     (isolated / "labelled-mails.csv").write_text("\n".join(["text,label", *texts]))
