@@ -56,6 +56,10 @@ def score(manifest: Manifest, part: str) -> str:
     name = MAIN_METRICS.get(str(task), "accuracy")
     if task == "tag":
         name = "entity_f1" if "entity_f1" in metrics else "macro_f1"
+    if part == "valid" and not metrics and "folds" in manifest["training"]:
+        folds = manifest["training"]["folds"]
+        low_high = {name: tuple(folds["intervals"][name])}
+        return f"{_with_interval(name, folds['mean'][name], low_high)}, {len(folds['scores'])} folds"
     return _with_interval(name, metrics[name], intervals(manifest, part)) if name in metrics else ""
 
 
@@ -85,7 +89,7 @@ def _details(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
     for topic, part, key in (("validation", "valid", "metrics"), ("test", "test", "tested")):
         known = intervals(manifest, part)
         scores = ", ".join(_with_interval(name, value, known) for name, value in manifest[key].items())
-        yield topic, f"{scores}   ({data[part]:,} examples)" if scores else "not measured"
+        yield topic, f"{scores}   ({data[part]:,} examples)" if scores else score(manifest, part) or "not measured"
     yield "data", f"{data['origin']}: {data['train']:,} training examples, SHA-256 {data['fingerprint']}"
     yield "recipe", ", ".join(f"{name}={value}" for name, value in recipe.items() if value is not None)
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(saved_at(folder)))

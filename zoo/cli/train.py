@@ -89,6 +89,7 @@ def _described_fields() -> Iterator[tuple[str, str]]:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to save to.  [default: runs/DATA-NAME]")
 @click.option("--resume", is_flag=True, help="Continue a run that was stopped or killed.")
 @click.option("--dry-run", is_flag=True, help="Print the recipe with the predicted time and memory; train nothing.")
+@click.option("--folds", type=int, default=0, metavar="K", help="Cross-validate, then train on everything (2 to 10).")
 @click.option("--test", help="Share kept apart, or test data: measured once, at the end.")
 @click.option("--lr", type=float, help="Peak learning rate of the head.  [default: by strategy]")
 @click.option("--epochs", type=float, help="Passes over the training data.  [default: by strategy]")
@@ -109,6 +110,7 @@ def finetune(
     out: Path | None,
     resume: bool,
     dry_run: bool,
+    folds: int,
     test: str | None,
     lr: float | None,
     epochs: float | None,
@@ -138,7 +140,7 @@ def finetune(
         if not resume:
             out_folder.check_free(target)
         model = load(name, device)
-        chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "groups": groups}
+        chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "groups": groups, "folds": folds}
         chosen |= {"test": test and _part(test), "valid": 0.2 if valid is None else _part(valid)}
         if dry_run:
             plan = model.plan(data, recipe, **chosen)
@@ -152,6 +154,7 @@ def finetune(
         assert model.recipe is not None
         seconds = round(time.monotonic() - start, 2)
         tested = {"test": model.tested} if model.tested else {}
+        tested |= {"folds": model.training["folds"]} if folds else {}
         document = {"metrics": model.metrics, **tested, "strategy": model.recipe.strategy}
         console.document(document | {"seconds": seconds, "out": str(target)})
 

@@ -41,6 +41,34 @@ def held_out(
     return _stratified(examples, share, seed, name) if stratify else _random(examples, share, seed, name)
 
 
+def folds(examples: Examples, count: int, *, stratify: bool, seed: int) -> list[list[int]]:
+    """Return the indices of `count` folds of about equal size, stratified by class; groups are not divided.
+
+    An example whose class has no other is in none of them: it is always trained on. Raises DataError for too few
+    examples or groups.
+    """
+    single = set(single_examples(examples)) if stratify else set()
+    units: dict[Any, list[int]] = defaultdict(list)
+    for index, label in enumerate(examples.labels):
+        if str(label) not in single:
+            units[index if examples.groups is None else examples.groups[index]].append(index)
+    if len(units) < count:
+        what = "groups" if examples.groups is not None else "examples of classes with more than one"
+        raise DataError(
+            f"{examples.origin} has {len(units)} {what}, and {count} folds take at least {count}",
+            fix=f"folds={max(2, len(units))} (--folds), or add examples",
+        )
+    order = random.Random(seed).sample(sorted(units, key=str), len(units))
+    if stratify and examples.groups is None:
+        order.sort(key=lambda unit: str(examples.labels[unit]))  # stable: classes in turn, each in random order
+    found: list[list[int]] = [[] for _ in range(count)]
+    if examples.groups is not None:
+        order.sort(key=lambda unit: -len(units[unit]))
+    for unit in order:
+        min(found, key=len).extend(units[unit])
+    return [sorted(fold) for fold in found]
+
+
 def single_examples(examples: Examples) -> list[str]:
     """Return the classes that have one example only, as text."""
     return [str(label) for label, count in Counter(examples.labels).items() if count == 1]

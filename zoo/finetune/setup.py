@@ -29,6 +29,7 @@ from zoo.finetune.job import Job, balance_classes
 from zoo.finetune.recipe import Recipe, RecipeFields
 from zoo.plugin import Backbone, Classifier, Entry, ImageInput, TextInput
 from zoo.tasks import Task
+from zoo.tasks.intervals import MAX_FOLDS
 from zoo.tasks.multilabel import label_sets
 
 DEFAULT_SHARE = 0.2
@@ -46,6 +47,7 @@ class Request:
     test: object = None
     columns: Columns = ANY_COLUMNS
     callbacks: Sequence[Callback] = ()
+    folds: int = 0
 
 
 class RequestOptions(RecipeFields, total=False):
@@ -57,6 +59,7 @@ class RequestOptions(RecipeFields, total=False):
     input: str | Sequence[str] | None
     label: str | Sequence[str] | None
     groups: str | None
+    folds: int
 
 
 def request(
@@ -68,11 +71,14 @@ def request(
     given = dict(options)
     input, label, groups = (given.pop(name, None) for name in ("input", "label", "groups"))
     task, valid, test = given.pop("task", None), given.pop("valid", DEFAULT_SHARE), given.pop("test", None)
+    folds = given.pop("folds", 0)
+    if folds and (not isinstance(folds, int) or not 2 <= folds <= MAX_FOLDS):
+        raise RecipeError(f"folds={folds!r} is not a whole number from 2 to {MAX_FOLDS}", fix="folds=5 (--folds 5)")
     wanted = recipes.make(given, recipe)
     if labels is not None:
         data = in_memory.paired(data, labels, several=task == "multilabel")
     columns = Columns.of(input, label, groups)
-    return Request(data, wanted, task, valid, test, columns, callbacks=callback_objects(callbacks))
+    return Request(data, wanted, task, valid, test, columns, callback_objects(callbacks), folds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,20 @@ def read_data(request: Request, entry: Entry) -> Data:
     columns = replace(columns, optional=name == "multilabel")
     if not _is_share(request.valid):
         valid = read_one(request.valid, modality=entry.modality, columns=columns)
-    share = float(request.valid or 0) if isinstance(request.valid, int | float) and valid is None else 0.0
+    if request.folds and _is_share(request.valid) and request.valid not in (None, 0, DEFAULT_SHARE):
+        what = (
+            f"valid={request.valid} and folds={request.folds}: the folds are held out, and the model trains on all data"
+        )
+        raise RecipeError(
+            what, fix=f"leave out one of them; test={request.valid} keeps examples apart beside the folds"
+        )
+    share = (
+        0.0
+        if request.folds
+        else float(request.valid or 0)
+        if isinstance(request.valid, int | float) and valid is None
+        else 0.0
+    )
     if valid is not None and _is_share(request.valid) and request.valid not in (None, DEFAULT_SHARE):
         say("valid", f"valid={request.valid:g} is not used: {train.origin} comes with validation data, {valid.origin}")
     check_task(name, entry, train, valid)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +31,7 @@ from zoo.finetune.training import dry_run
 from zoo.finetune.training.checkpoint import Checkpointer, check_same_request, checkpointer
 from zoo.finetune.training.execution import provenance
 from zoo.finetune.training.lr_finder import LearningRates
-from zoo.model import artefact
+from zoo.model import artefact, folds
 from zoo.model.report import Report
 from zoo.model.restore import Restored, restore
 from zoo.plugin import Backbone, Classifier, Entry
@@ -79,9 +80,13 @@ def finetune(model: Trainable, request: Request, out: Path | None, *, resume: bo
         with _claimed(model, out):
             identity = _identity(model, request, data)
             checkpoints.begin(identity)
+            scores: dict[str, Any] = {}
+            if request.folds:
+                run = partial(_run, model, checkpoints=Checkpointer())
+                scores["folds"] = folds.cross_validate(model, request, data, run)
             _run(model, request, data, checkpoints)
             model.weights_id = digest([model.weights_id, identity])
-            model.training |= {"seconds": round(time.monotonic() - start, 2), "request": identity}
+            model.training |= {"seconds": round(time.monotonic() - start, 2), "request": identity} | scores
             if out is not None and distributed.rank() == 0:
                 model.save(out)
             checkpoints.remove()

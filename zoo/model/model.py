@@ -110,6 +110,7 @@ class Model:
         groups: str | None = None,
         out: str | os.PathLike[str] | None = None,
         resume: bool = False,
+        folds: int = 0,
         callbacks: Sequence[Callback] = (),
         quiet: bool = False,
         **fields: Unpack[RecipeFields],
@@ -127,11 +128,14 @@ class Model:
                   several multi-hot columns; groups: the column of what must not be divided by a split (a patient)
         out       folder to save the model to; it must not exist or be empty
         resume    continue the run to `out` that was stopped or killed, if there is one; it ends with the same bits
+        folds     measure by cross-validation as well: the mean over so many folds, each held out once, is printed and
+                  kept in training["folds"]; then no share is held out, and the model trains on everything
         callbacks objects with on_step or on_evaluation (zoo.finetune.callbacks.Callback); quiet: print nothing
 
         Raises DataError, RecipeError or ArtefactError before any training where an argument is at fault.
         """
         options = {"task": task, "valid": valid, "test": test, "input": input, "label": label, "groups": groups}
+        options |= {"folds": folds}
         with console.quiet() if quiet else nullcontext():
             request = setup.request(data, labels, recipe, {**fields, **options}, callbacks)
             folder = out if out is None else Path(out)

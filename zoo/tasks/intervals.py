@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ LEVEL = 0.95
 """Confidence level of all intervals."""
 Z = 1.959964
 """The 0.975 quantile of the normal distribution."""
+QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
+"""The 0.975 quantiles of Student's t distribution with 1 to 9 degrees of freedom."""
+MAX_FOLDS = len(QUANTILES) + 1
 RESAMPLES, FEWEST = 1_000, 100
 """Bootstrap samples; with fewer than the second no interval is given."""
 WORK = 100_000_000
@@ -29,6 +32,18 @@ def wilson(hits: float, count: int) -> Interval:
     middle = share + spread / 2
     margin = Z * math.sqrt(share * (1 - share) / count + spread / (4 * count))
     return max(0.0, (middle - margin) / (1 + spread)), min(1.0, (middle + margin) / (1 + spread))
+
+
+def corrected_t(scores: Sequence[float]) -> Interval:
+    """Return the corrected resampled t interval of the mean of K folds (Nadeau and Bengio 2003).
+
+    The training data of the folds overlap, so the variance of the mean is (1 / K + 1 / (K - 1)) times that of a score.
+    """
+    folds = len(scores)
+    mean = sum(scores) / folds
+    variance = sum((score - mean) ** 2 for score in scores) / (folds - 1)
+    margin = QUANTILES[folds - 2] * math.sqrt(variance * (1 / folds + 1 / (folds - 1)))
+    return mean - margin, mean + margin
 
 
 def bootstrap(metric: Callable[[Tensor], dict[str, Tensor]], count: int, width: int) -> dict[str, Interval]:
