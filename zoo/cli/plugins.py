@@ -47,11 +47,14 @@ def plugin() -> None:
 @plugin.command()
 @click.argument("name")
 @click.option("--folder", type=click.Path(path_type=Path), help="Target folder; default ./NAME-zoo.")
-def new(name: str, folder: Path | None) -> None:
-    """Create a distribution for a plugin NAME, with a working example and tests."""
+@click.option(
+    "--modality", type=click.Choice(["image", "text"]), default="image", help="Its inputs.", show_default=True
+)
+def new(name: str, folder: Path | None, modality: str) -> None:
+    """Create a distribution for a plugin NAME, with a working example (random weights, own tokenizer) and tests."""
     from zoo.testing import scaffold
 
-    where = scaffold.new(name, folder)
+    where = scaffold.new(name, folder, modality)
     for text in (f"{where}/", f"  pip install --editable '{where}[dev]'", f"  zoo list {name}/", f"  pytest {where}"):
         console.line(text)
 

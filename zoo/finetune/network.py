@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.datasets import Prepared
+from zoo.errors import PluginError
 from zoo.finetune.runtime import distributed
 from zoo.plugin import Features
 
@@ -43,11 +44,24 @@ class Network(nn.Module):
         return {name: t.detach() for name, t in state.items() if first.setdefault(id(t), name) == name}
 
 
-def read_features(features: Features, reads: str, selected: Tensor | None) -> Tensor:
-    """Return the float32 input of the head: pooled (N, D), all tokens (N, T, D), or the selected ones (M, D)."""
+def check_features(features: object) -> Features:
+    """Return the output of a backbone. Raises PluginError unless it is Features."""
+    if not isinstance(features, Features):
+        what = f"the net returned {type(features).__name__}"
+        raise PluginError(what, fix="return zoo.plugin.Features from forward")
+    return features
+
+
+def read_features(found: object, reads: str, selected: Tensor | None) -> Tensor:
+    """Return the float32 input of the head: pooled (N, D), all tokens (N, T, D), or the selected ones (M, D).
+
+    Raises PluginError for anything but Features, with tokens if the head reads them.
+    """
+    features = check_features(found)
     if reads == "pooled":
         return features.pooled.float()
-    assert features.tokens is not None
+    if features.tokens is None:
+        raise PluginError("the net returned no tokens", fix="return tokens (N, T, D) in Features, or list fewer tasks")
     if selected is None:
         return features.tokens.float()
     places = selected.flatten().nonzero()[:, 0].to(features.tokens.device, non_blocking=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zoo.data import prepare
 from zoo.data.prepare import Preprocessing
 from zoo.errors import DataError, RecipeError
-from zoo.finetune.network import Network
+from zoo.finetune.network import Network, read_features
 from zoo.plugin import Backbone, TextInput, Tokenizer
 from zoo.tasks import Prediction
 
@@ -111,7 +111,8 @@ def _sampled_ids(backbone: Backbone, inputs: Inputs, sampling: Sampling, stopped
     for _ in range(sampling.tokens):
         longest = int(lengths.max())
         features = backbone.module({name: value[:, :longest] for name, value in text.items()})
-        logits = backbone.lm_head(features.tokens[rows, lengths - 1][:, None])[:, 0]  # (N, V)
+        tokens = read_features(features, "tokens", None)  # (N, T, D)
+        logits = backbone.lm_head(tokens[rows, lengths - 1][:, None])[:, 0]  # (N, V)
         new.append(_choose(logits.float(), sampling))
         text["input_ids"][rows, lengths] = new[-1]
         text["attention_mask"][rows, lengths] = 1

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.finetune.freezing import train_mode
-from zoo.finetune.network import Network
+from zoo.finetune.network import Network, check_features
 from zoo.finetune.runtime.workers import one_thread_each
 from zoo.plugin import Backbone, Entry, Features, File, ImageInput, Plugin
 from zoo.weights import loader, safetensors_file
@@ -119,9 +119,7 @@ def features_fit(case: Case) -> None:
     """One and three inputs give pooled features (N, D) in float32, and tokens (N, T, D) with mask (N, T) if any."""
     for count in (1, 3):
         with torch.no_grad():
-            features: object = case.backbone.module.eval()(_inputs(case.backbone, count))
-        if not isinstance(features, Features):
-            raise Broken(f"the net returned {type(features).__name__}", "return zoo.plugin.Features from forward")
+            features = check_features(case.backbone.module.eval()(_inputs(case.backbone, count)))
         pooled, wanted = features.pooled, (count, case.backbone.dim)
         if tuple(pooled.shape) != wanted or pooled.dtype != torch.float32:
             seen = f"pooled is {tuple(pooled.shape)} {pooled.dtype} for {count} inputs"

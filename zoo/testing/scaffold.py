@@ -12,15 +12,20 @@ from zoo.errors import PluginError
 from zoo.plugin import API
 
 TEMPLATE = Path(__file__).parent / "template"
+OVERLAYS = {"image": None, "text": Path(__file__).parent / "template_text"}
+"""Folders of the template files that another modality replaces."""
 MAX_LENGTH = 40
 
 
-def new(name: str, where: Path | None = None) -> Path:
+def new(name: str, where: Path | None = None, modality: str = "image") -> Path:
     """Create the distribution of a plugin in a new folder (default ./<name>-zoo) and return its path.
 
-    Raises PluginError if the name is invalid or taken, or if the folder exists; no files are left behind.
+    Raises PluginError if the name is invalid or taken, the modality neither image nor text, or if the folder exists; no
+    files are left behind.
     """
     _check(name)
+    if modality not in OVERLAYS:
+        raise PluginError(f"{modality!r} is not image or text", fix=f"zoo plugin new {name} --modality text")
     target = Path(f"{name}-zoo") if where is None else where
     if target.exists():
         raise PluginError(f"{target} already exists", fix=f"zoo plugin new {name} --folder another-folder")
@@ -28,7 +33,7 @@ def new(name: str, where: Path | None = None) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             part = Path(folder) / target.name
-            _render(part, name)
+            _render(part, name, modality)
             part.rename(target)
     except OSError as error:
         fix = f"zoo plugin new {name} --folder another-folder"
@@ -36,12 +41,16 @@ def new(name: str, where: Path | None = None) -> Path:
     return target
 
 
-def _render(folder: Path, name: str) -> None:
+def _render(folder: Path, name: str, modality: str) -> None:
     values = {"name": name, "Name": name.title().replace("_", ""), "api": str(API)}
-    for source in TEMPLATE.rglob("*.txt"):
-        path = folder / _target_path(source.relative_to(TEMPLATE), name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(Template(source.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
+    values |= (
+        {"data": "pictures/", "inputs": "images"} if modality == "image" else {"data": "mails.csv", "inputs": "texts"}
+    )
+    for template in filter(None, (TEMPLATE, OVERLAYS[modality])):
+        for source in template.rglob("*.txt"):
+            path = folder / _target_path(source.relative_to(template), name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(Template(source.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
 
 
 def _check(name: str) -> None:

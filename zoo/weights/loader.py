@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -155,9 +156,10 @@ def _build(
     except ZooError:
         raise
     except Exception as error:
-        what = f"{_label(entry)}: build() failed on {entry.name}: {type(error).__name__}: {error}"
-        fix = "report it to the plugin's author; other backbones are not affected"
-        if device == "meta":
+        where = _raised_at(error)
+        what = f"{_label(entry)}: build() failed on {entry.name}: {type(error).__name__}: {error} ({where})"
+        fix = f"correct {where}, or report it to the plugin's author; other backbones are not affected"
+        if device == "meta" and "meta" in str(error):
             fix = "in build(), create tensors whose values are read inside `with torch.device('cpu')`"
         raise PluginError(what, fix=fix) from error
     for broken, rule in _rules(backbone, entry):
@@ -166,6 +168,14 @@ def _build(
     check_stages(backbone, f"{_label(entry)}: build() on {entry.name}")
     checked: Backbone = backbone
     return checked
+
+
+def _raised_at(error: Exception) -> str:
+    """Return file and line of the innermost call outside torch and this module, else of where it was raised."""
+    calls = traceback.extract_tb(error.__traceback__)
+    own = [call for call in calls if call.filename != __file__ and "site-packages/torch/" not in call.filename]
+    last = (own or calls)[-1]
+    return f"{last.filename}:{last.lineno}"
 
 
 class _SkipInitialisation(TorchFunctionMode):

@@ -23,7 +23,7 @@ from zoo.data.datasets import Dataset
 from zoo.finetune.features.prefix_activations import KEY, cached, size_of
 from zoo.finetune.features.prefix_units import Unit, frozen_units, text_length
 from zoo.finetune.freezing import eval_mode
-from zoo.finetune.network import autocast
+from zoo.finetune.network import autocast, check_features
 from zoo.finetune.runtime.torch_internals import tree_unflatten
 from zoo.plugin import Backbone, Features, ImageInput, TextInput
 from zoo.store import home
@@ -152,8 +152,7 @@ def _features(module: nn.Module, data: Dataset, precision: str) -> Features:
     device = next(module.parameters()).device
     batch = data.batch(torch.arange(min(8, len(data)))).to(device)
     with eval_mode(module), autocast(device, precision):
-        features: Features = module(batch.inputs)
-    return features
+        return check_features(module(batch.inputs))
 
 
 def _replay_error(expected: Features, module: nn.Module, data: Dataset, precision: str) -> float:
