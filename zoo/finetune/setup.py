@@ -122,13 +122,8 @@ def read_data(request: Request, entry: Entry) -> Data:
         raise RecipeError(
             what, fix=f"leave out one of them; test={request.valid} keeps examples apart beside the folds"
         )
-    share = (
-        0.0
-        if request.folds
-        else float(request.valid or 0)
-        if isinstance(request.valid, int | float) and valid is None
-        else 0.0
-    )
+    takes_share = valid is None and not request.folds
+    share = float(request.valid) if isinstance(request.valid, int | float) and takes_share else 0.0
     if valid is not None and _is_share(request.valid) and request.valid not in (None, DEFAULT_SHARE):
         say("valid", f"valid={request.valid:g} is not used: {train.origin} comes with validation data, {valid.origin}")
     check_task(name, entry, train, valid)
@@ -188,7 +183,8 @@ def make_job(
     split = prepare.train_and_valid(data.train, data.validation, how, classes=kind.single_label, seed=recipe.seed)
     task = tasks.make(data.task, split.train.examples.labels)
     say("data", messages.data(split, task))
-    if split.held_out and kind.single_label and (said := messages.single_examples(split.train.examples)):
+    single = kind.single_label and split.held_out and split.valid is not None
+    if single and (said := messages.single_examples(split.train.examples, split.valid.examples)):
         say("warning", said)
     train = task.dataset(split.train.inputs, split.train.examples.labels, backbone.tokenizer)
     held = split.valid
