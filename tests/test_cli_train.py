@@ -43,6 +43,15 @@ def test_finetune_prints_one_line_per_stage(data):
     assert "saved     runs/colours-net/" in out
 
 
+def test_a_class_with_one_example_is_trained_with_a_warning(data, pretrained):
+    pictures.folder(data, 2, ("green",), seed=3)
+    (data / "grey").mkdir()
+    pictures.Image.fromarray(pictures.array("grey", 0)).save(data / "grey" / "0.png")
+    code, out, _ = run("finetune", pretrained, data, "--strategy", "probe", "--out", "m", "--device", "cpu")
+    assert code == 0
+    assert "warning   1 class has one example, which stays in training and cannot be measured: 'grey'" in out
+
+
 def test_second_run_saves_to_a_numbered_folder(data):
     for _ in range(2):
         assert run("finetune", "tiny/net", data, "--set", "steps=2")[0] == 0

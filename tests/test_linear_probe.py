@@ -51,6 +51,13 @@ def test_constant_feature_gets_zero_weight():
     assert torch.isfinite(head.weight).all()
 
 
+def test_the_only_example_of_a_class_is_in_no_fold():
+    targets = torch.tensor([0, 0, 0, 1, 1, 1, 2])
+    folds = linear_probe._folds(linear_probe.ProbeData(torch.zeros(7, 2), targets), seed=0)
+    assert sorted(torch.cat(folds).tolist()) == [0, 1, 2, 3, 4, 5]
+    assert len(folds) == 3
+
+
 @pytest.mark.parametrize("per_class", [2, 3, 9])
 def test_folds_hold_every_example_once(per_class):
     targets = torch.arange(3).repeat_interleave(per_class)

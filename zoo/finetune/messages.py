@@ -8,7 +8,6 @@ from typing import Any
 from zoo.data import split as splitting
 from zoo.data.decode_cache import name_of
 from zoo.data.duplicates import Duplicates
-from zoo.data.examples import Examples
 from zoo.data.prepare import Prepared, Split
 from zoo.data.texts import Texts
 from zoo.finetune.defaults import Hyperparameters
@@ -69,14 +68,15 @@ def many_numbers(labels: Sequence[Any], task: str) -> str:
     )
 
 
-def single_examples(train: Examples) -> str:
-    """Name the classes with one example, none of which can be held out; "" if there are none."""
-    found = splitting.single_examples(train)
-    if not found:
+def single_examples(split: Split) -> str:
+    """Name the classes with one example, which was not held out; "" if there are none."""
+    measured = set(map(str, split.valid.examples.labels)) if split.valid else set()
+    found = [name for name in splitting.single_examples(split.train.examples) if name not in measured]
+    if not found or not split.held_out:
         return ""
     names = ", ".join(map(repr, found[:SHOWN])) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
-    which = "class has" if len(found) == 1 else "classes have"
-    return f"{len(found)} {which} one example left for training and may not be measured: {names}"
+    which = "class has one example, which stays" if len(found) == 1 else "classes have one example each, which stay"
+    return f"{len(found)} {which} in training and cannot be measured: {names}"
 
 
 def recipe(hp: Hyperparameters, examples: int) -> list[str]:

@@ -183,8 +183,7 @@ def make_job(
     split = prepare.train_and_valid(data.train, data.validation, how, classes=kind.single_label, seed=recipe.seed)
     task = tasks.make(data.task, split.train.examples.labels)
     say("data", messages.data(split, task))
-    single = kind.single_label and split.held_out and split.valid is not None
-    if single and (said := messages.single_examples(split.train.examples, split.valid.examples)):
+    if kind.single_label and (said := messages.single_examples(split)):
         say("warning", said)
     train = task.dataset(split.train.inputs, split.train.examples.labels, backbone.tokenizer)
     held = split.valid

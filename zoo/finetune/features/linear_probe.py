@@ -21,7 +21,7 @@ FIRST = PENALTIES[2:7]
 CONSTANT = math.inf
 """Penalty of a head without weights: it predicts the mean, or the class frequencies."""
 DEFAULT_PENALTY = 1e-2
-"""Used where a class has too few examples for cross-validation."""
+"""Used where no class has enough examples for cross-validation."""
 FLOOR = 0.3
 """Least divisor of a feature, as a share of the mean standard deviation of all features.
 
@@ -85,7 +85,7 @@ def predict(task: Task, head: nn.Module, features: Outputs) -> Any:
 
 
 def cross_validated_loss(task: Task, data: ProbeData, l2: float, seed: int) -> float:
-    """Return the mean out-of-fold loss; infinite where a class has too few examples."""
+    """Return the mean out-of-fold loss; infinite where no class has two examples."""
     folds = _folds(data, seed)
     return _out_of_fold_loss(task, data, folds, l2) if len(folds) > 1 else math.inf
 
@@ -112,11 +112,14 @@ def _out_of_fold_loss(task: Task, data: ProbeData, folds: Sequence[Tensor], pena
         kept = torch.ones(len(data), dtype=torch.bool)
         kept[held] = False
         total += loss(task, _solve(task, data.at(kept), penalty), data.at(held)) * len(held)
-    return total / len(data)
+    return total / sum(map(len, folds))
 
 
 def _folds(data: ProbeData, seed: int) -> list[Tensor]:
-    """Return up to five folds: whole groups, stratified classes; fewer than two where a class has one example."""
+    """Return up to five folds: whole groups, stratified classes; the only example of a class is in none of them.
+
+    There are no folds where each class has one example.
+    """
     draws = generator(seed, "folds")
     if data.groups is not None:
         groups = int(data.groups.max()) + 1
@@ -127,9 +130,11 @@ def _folds(data: ProbeData, seed: int) -> list[Tensor]:
     if not classes:
         count = min(FOLDS, len(data))
         return [shuffled[start::count] for start in range(count)]
-    count = min(FOLDS, int(torch.bincount(data.targets)[data.targets.unique()].min()))
-    if count < 2:
+    counts = torch.bincount(data.targets)
+    if int(counts.max()) < 2:
         return []
+    count = min(FOLDS, int(counts[counts > 1].min()))
+    shuffled = shuffled[counts[data.targets[shuffled]] > 1]
     by_class = shuffled[data.targets[shuffled].argsort(stable=True)]
     return [by_class[start::count] for start in range(count)]
 
