@@ -198,9 +198,9 @@ def test_cli_accepts_tables_and_texts(name, isolated):
     assert set(measured["per_class"]) == {"good", "bad"}
     assert "support" in run("evaluate", "model", "reviews.csv")
     (isolated / "one.txt").write_text("a lovely film")
-    answers = json.loads(run("predict", "model", "one.txt", "an awful film", "--json"))
-    assert [answer["label"] for answer in answers] == ["good", "bad"]
-    assert "good" in run("predict", "model", "a lovely film", "--top", "2")
+    answers = json.loads(run("predict", "model", "one.txt", "--text", "an awful film", "--json"))
+    assert [answer["label"] for answer in answers] == ["bad", "good"]
+    assert "good" in run("predict", "model", "--text", "a lovely film", "--top", "2")
 
 
 def test_classify_without_labels_raises(name):

@@ -32,7 +32,7 @@ COMMANDS: dict[str, list[str]] = {
     "finetune a name": ["finetune", "{}", "data"],
     "finetune data": ["finetune", "native/resnet14.letters", "./{}"],
     "evaluate": ["evaluate", "{}", "data"],
-    "predict": ["predict", "./{}", "x.png"],
+    "predict": ["predict", "./{}", "data"],
     "plugin new": ["plugin", "new", "{}"],
     "set": ["finetune", "native/resnet14.letters", "data", "--set", "seed={}"],
     "set a field": ["finetune", "native/resnet14.letters", "data", "--set", "{}=1"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import statistics
@@ -53,6 +54,12 @@ def test_finetune_evaluate_and_predict_on_photos(tmp_path):
     answers = run("predict", tmp_path / "model", *some, "--top", 3)
     assert [answer["input"] for answer in answers] == [str(path) for path in some]
     assert all(label["label"] in counts for answer in answers for label in answer["top"])
+    written = run("predict", tmp_path / "model", photos, "--out", tmp_path / "answers.csv")
+    assert (written["inputs"], written["errors"]) == (sum(counts.values()), 0)
+    with (tmp_path / "answers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    hits = sum(row["label"] == Path(row["input"]).parent.name for row in rows)
+    assert hits / len(rows) == pytest.approx(measured["metrics"]["accuracy"])
 
 
 def test_letters_transfer_worse_to_clothes_than_to_digits():
