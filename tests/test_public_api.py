@@ -46,7 +46,7 @@ class Pixels(Dataset):
 
 def test_all_is_sorted_and_complete():
     assert zoo.__all__ == sorted(zoo.__all__)
-    assert set(zoo.__all__) == {"Model", "Prediction", "Recipe", "ZooError", "info", "list", "load", "pull"}
+    assert set(zoo.__all__) == {"Callback", "Model", "Prediction", "Recipe", "ZooError", "info", "list", "load", "pull"}
     assert all(getattr(zoo, name) is not None for name in zoo.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         zoo.nothing  # noqa: B018

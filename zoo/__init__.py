@@ -10,15 +10,17 @@ if TYPE_CHECKING:
     from zoo.catalogue.registry import pull
     from zoo.catalogue.search import search as list
     from zoo.errors import ZooError
+    from zoo.finetune.callbacks import Callback
     from zoo.finetune.recipe import Recipe
     from zoo.model.load import load
     from zoo.model.model import Model
     from zoo.tasks import Prediction
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Prediction", "Recipe", "ZooError", "info", "list", "load", "pull"]
+__all__ = ["Callback", "Model", "Prediction", "Recipe", "ZooError", "info", "list", "load", "pull"]
 
 _HOMES = {
+    "Callback": ("zoo.finetune.callbacks", "Callback"),
     "Model": ("zoo.model.model", "Model"),
     "Prediction": ("zoo.tasks", "Prediction"),
     "Recipe": ("zoo.finetune.recipe", "Recipe"),

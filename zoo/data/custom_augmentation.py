@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from torch import Tensor
 from zoo.errors import RecipeError
 
 SEEDS = 2**32
+_ONE_AT_A_TIME = threading.Lock()
+"""Batches are prepared in several threads, and the global generators are one for all."""
 FIX = "augment takes a uint8 tensor (C, H, W) and returns one of that shape, or floats in [0, 1]"
 
 
@@ -57,8 +60,8 @@ def _pixels(found: Any, image: Tensor) -> Tensor:
 def _seeded(seed: int) -> Iterator[None]:
     """Seed the generators of torch (CPU), `random` and NumPy inside the block; their states are restored."""
     numpy = sys.modules.get("numpy")
-    before = random.getstate(), numpy and numpy.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
+        before = random.getstate(), numpy and numpy.random.get_state()
         torch.default_generator.manual_seed(seed)
         random.seed(seed)
         if numpy:

@@ -35,7 +35,7 @@ def check(callbacks: object) -> tuple[Callback, ...]:
     for callback in found:
         if not any(callable(getattr(callback, name, None)) for name in METHODS):
             what = f"callbacks: {type(callback).__name__} has no method {' or '.join(METHODS)}"
-            raise RecipeError(what, fix="def on_evaluation(self, row): print(row)   (zoo.finetune.callbacks.Callback)")
+            raise RecipeError(what, fix="def on_evaluation(self, row): print(row)   (zoo.Callback)")
     return found
 
 

@@ -130,7 +130,7 @@ class Model:
         resume    continue the run to `out` that was stopped or killed, if there is one; it ends with the same bits
         folds     measure by cross-validation as well: the mean over so many folds, each held out once, is printed and
                   kept in training["folds"]; then no share is held out, and the model trains on everything
-        callbacks objects with on_step or on_evaluation (zoo.finetune.callbacks.Callback); quiet: print nothing
+        callbacks objects with on_step or on_evaluation (zoo.Callback); quiet: print nothing
 
         Raises DataError, RecipeError or ArtefactError before any training where an argument is at fault.
         """
