@@ -19,7 +19,11 @@ _stream: TextIO | None = None
 """Output stream; None means the current sys.stdout."""
 _quiet = os.environ.get("RANK", "0") != "0"
 """In distributed training only rank 0 prints."""
+_drawn: TextIO | None = None
+"""Terminal on which a progress bar is drawn at present; a line printed there replaces it."""
 CLEAR = "\r\x1b[2K"
+BAR = 24
+"""Length of a progress bar in characters; on a narrow terminal it is shorter, or left out."""
 MEGABYTES = (1e6, " MB")
 LONGEST = 900
 """Maximum length of a printed value in characters; the middle of a longer one is left out."""
@@ -77,8 +81,9 @@ def quiet() -> Iterator[None]:
 def say(topic: str, text: str) -> None:
     """Print one line: a topic of at most nine letters, then the text; a stream that is closed or full ends no run."""
     if not _quiet:
+        stream = _stream or sys.stdout
         with suppress(OSError):
-            print(f"{topic:<9} {printable(text)}", file=_stream or sys.stdout, flush=True)
+            print(f"{_clear(stream)}{topic:<9} {printable(text)}", file=stream, flush=True)
 
 
 def line(text: str = "", *, error: bool = False) -> None:
@@ -144,14 +149,39 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} m"
 
 
+def _clear(stream: TextIO) -> str:
+    """Return what removes a bar that is drawn on the stream."""
+    global _drawn
+    if _drawn is not stream:
+        return ""
+    _drawn = None
+    return CLEAR
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that understands control sequences."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _columns(stream: TextIO) -> int:
+    """Return the present width of a terminal, which changes when its window does."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):  # not a real terminal
+        return 80
+
+
 class Bar:
-    """A progress bar on a terminal; otherwise one plain line every 30 seconds, so that logs stay readable."""
+    """A progress bar on a terminal; otherwise one plain line every 30 seconds, so that logs stay readable.
+
+    The bar takes one line whatever the width of the terminal, and has no colour.
+    """
 
     def __init__(self, topic: str, total: int, unit: tuple[float, str] = (1, "")) -> None:
         self.topic, self.total, self.unit, self.done = topic, total, unit, 0
         self.start = self.drawn = time.monotonic()
         self.stream = _stream or sys.stdout
-        self.live = not _quiet and self.stream is not None and self.stream.isatty()
+        self.live = not _quiet and self.stream is not None and _is_terminal(self.stream)
 
     def __enter__(self) -> Bar:
         return self
@@ -160,10 +190,12 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.live:
+            _clear(self.stream)
             self._draw(CLEAR)
 
     def advance(self, by: int = 1, note: str = "") -> None:
         """Add `by` to the count; redraw at most every 0.1 seconds (every 30 if not on a terminal)."""
+        global _drawn
         self.done += by
         now = time.monotonic()
         if now - self.drawn < (0.1 if self.live else 30):
@@ -175,11 +207,29 @@ class Bar:
         count = f"{self.done / scale:,.0f}/{self.total / scale:,.0f}{name}"
         text = "  ".join(filter(None, (count, note, f"{left} left")))
         if self.live:
-            filled = round(24 * share)
-            self._draw(f"{CLEAR}{self.topic:<9} {'━' * filled}{'╌' * (24 - filled)} {printable(text)}")
+            self._draw(f"{CLEAR}{self._line(share, printable(text))}")
+            _drawn = self.stream
         else:
             say(self.topic, text)
+
+    def _line(self, share: float, text: str) -> str:
+        """Return topic, bar and text in less than the width of the terminal: in its last column it would wrap."""
+        room = _columns(self.stream) - 1
+        length = min(BAR, room - len(f"{self.topic:<9}  {text}"))
+        if length < 6:  # too short to be read
+            return (text if room < 40 else f"{self.topic:<9} {text}")[:room]
+        filled = round(length * share)
+        full, empty = "━╌" if _encodes(self.stream, "━╌") else "#-"
+        return f"{self.topic:<9} {full * filled}{empty * (length - filled)} {text}"
 
     def _draw(self, text: str) -> None:
         with suppress(OSError):
             print(text, end="", file=self.stream, flush=True)
+
+
+def _encodes(stream: TextIO, text: str) -> bool:
+    try:
+        text.encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -28,6 +28,7 @@ COMMANDS = {
     "embed": "zoo.cli.predict:embed",
     "generate": "zoo.cli.generate:generate",
     "demo": "zoo.cli.demo:demo",
+    "completion": "zoo.cli.completion:completion",
 }
 """Import paths of the commands in `zoo --help` order; modules of this package import heavy libraries lazily."""
 
