@@ -115,6 +115,7 @@ def test_texts_are_given_as_such_as_files_as_a_table_and_by_lines(distribution, 
         "mails.csv:3 has no value",
         "binary.txt is not a text file: it contains NUL bytes",
     ]
+    assert run("-", text=b"a great \xff film\r\n").exit_code == 0
     wrong = run("a great film")
     assert (wrong.exit_code, wrong.stdout) == (1, "")
     assert "error: a great film does not exist" in wrong.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -15,6 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 import zoo
+from zoo.data.items import Reading
 from zoo.errors import DataError
 from zoo.model import inputs
 
@@ -120,7 +122,8 @@ def test_an_error_names_an_input_by_its_number_among_all(colours):
 
 def test_unreadable_images_raise_even_of_a_model_that_skipped_them(pretrained, isolated):
     (isolated / "broken.png").write_bytes(b"no image")
-    model = zoo.load(pretrained, "cpu").finetune(DATA * 2, strategy="probe", valid=0, skip_bad=True)
+    model = zoo.load(pretrained, "cpu")
+    model.recipe = replace(model.recipe, skip_bad=True)
     with pytest.raises(DataError, match=r"broken\.png is not a readable image"):
         model.predict([PIXELS[0], "broken.png"])
 
@@ -140,11 +143,14 @@ def test_texts_in_every_container(reviews, isolated):
     torch.testing.assert_close(reviews.embed("mails.csv"), reviews.embed(texts))
 
 
-def test_a_mistyped_name_is_not_a_text(reviews, isolated):
+def test_a_mistyped_name_is_not_a_text(isolated):
+    how = Reading("text")
     for name in ("mials.csv", "./mails", "mail.txt", Path("mails")):
         with pytest.raises(DataError, match=r"does not exist\nfix: check the path: ls \."):
-            reviews.predict(name)
-    assert reviews.predict(["mials.csv"])[0].label in ("good", "bad")
+            inputs.as_batch(name, how)
     (isolated / "great").mkdir()
     with pytest.raises(DataError, match="great holds no texts"):
-        reviews.predict("great")
+        inputs.as_batch("great", how)
+    for text in ("mails", "a great film.txt", "and/or", "x" * 5000, "NUL \0", ""):
+        assert inputs.as_batch(text, how) == ([text], True)
+    assert list(inputs.as_batch(["mials.csv"], how)[0]) == ["mials.csv"]

@@ -190,7 +190,7 @@ def _items(model: Model, sources: Sources) -> tuple[Iterator[Item], int | None]:
     parts: list[Iterable[Item]] = [[items.of_text(text, how) for text in sources.texts]]
     total: int | None = len(sources.texts)
     for name in sources.inputs:
-        found, count = (items.of_lines(sys.stdin, how), None) if name == "-" else items.of_path(name, how)
+        found, count = (items.of_lines(sys.stdin.buffer, how), None) if name == "-" else items.of_path(name, how)
         parts.append(found)
         total = None if total is None or count is None else total + count
     return chain.from_iterable(parts), total

@@ -88,12 +88,14 @@ def of_files(paths: Iterable[Path], how: Reading) -> Iterator[Item]:
     return (Item.reading(str(path), lambda path=path: read_text(path)) for path in paths)  # type: ignore[misc]
 
 
-def of_lines(lines: Iterable[str], how: Reading) -> Iterator[Item]:
+def of_lines(lines: Iterable[bytes], how: Reading) -> Iterator[Item]:
     """Yield one item for each line that is not empty: the path of an image, or a text (of a pair: two, with a tab)."""
     for line in lines:
-        text = line.rstrip("\r\n")
-        if text.strip():
-            yield of_text(text, how) if how.modality == "text" else Item(text, Path(os.path.expanduser(text)))
+        raw = line.rstrip(b"\r\n")
+        if raw.strip():
+            path = os.fsdecode(raw)
+            is_text = how.modality == "text"
+            yield of_text(raw.decode(errors="replace"), how) if is_text else Item(path, Path(os.path.expanduser(path)))
 
 
 def of_text(text: str, how: Reading) -> Item:
