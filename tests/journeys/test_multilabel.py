@@ -49,7 +49,7 @@ def tables() -> tuple[Path, Path]:
 
 def test_multilabel(tables, pretrained):
     hot, cells = tables
-    start = ("finetune", pretrained, "--device", "cpu", "--strategy", "probe")
+    start = ("finetune", pretrained, "--device", "cpu", "--strategy", "probe", "--set", "l2=0.01")
     out = run(*start, hot, "--label", "blue,green,red", "--out", "hot")
     assert "36 images, 3 labels -> multilabel" in out
     said = run(*start, cells, "--out", "none", code=1)
@@ -68,6 +68,6 @@ def test_multilabel(tables, pretrained):
     model = zoo.load(pretrained, "cpu")
     photos = [photo(SETS[n % len(SETS)], 10 * n) / 255 for n in range(36)]  # floats in [0, 1]
     targets = np.array([[name in SETS[n % len(SETS)] for name in NAMES] for n in range(36)], dtype=int)
-    model.finetune(photos, targets, strategy="probe", quiet=True)
+    model.finetune(photos, targets, strategy="probe", l2=0.01, quiet=True)
     assert model.task.labels == (0, 1, 2)
     assert model.task.name == "multilabel"

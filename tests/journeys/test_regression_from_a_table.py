@@ -43,10 +43,11 @@ def test_regression_from_a_table(table, pretrained):
     assert "each class of photos.csv (photo_path -> brightness) has one example only" in run(*classes, code=1)
 
     regress = (*start, "--label", "brightness", "--task", "regress", "--groups", "site", "--strategy", "probe")
+    regress = (*regress, "--set", "l2=0.01")
     assert "no column 'place'; it has photo_path" in run(*regress, "--groups", "place", code=1)
     out = run(*regress, "--out", "run")
     assert "48 images -> regress; 20 % held out for validation (seed 0, whole groups)" in out
-    assert "recipe    l2 by cross-validation" in out
+    assert "recipe    l2 0.01, seed 0" in out
 
     model = zoo.load("run")
     assert model.metrics["r2"] > 0.9
@@ -54,7 +55,7 @@ def test_regression_from_a_table(table, pretrained):
 
     frame = pd.read_csv(table)
     other = zoo.load(pretrained, "cpu")
-    other.finetune(frame["photo_path"], frame["brightness"].astype(float), strategy="probe", quiet=True)
+    other.finetune(frame["photo_path"], frame["brightness"].astype(float), strategy="probe", l2=0.01, quiet=True)
     assert other.task.name == "regress"
     assert abs(other.predict("photos/20.png").label - 100) < 30
 

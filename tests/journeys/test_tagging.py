@@ -38,7 +38,7 @@ def data() -> Path:
 
 def test_tagging(data, distribution, tmp_path):
     net = words.pretrained(distribution, tmp_path / "weights")
-    out = run("finetune", net, data, "--strategy", "probe", "--out", "tagger", "--device", "cpu")
+    out = run("finetune", net, data, "--strategy", "probe", "--set", "l2=0.01", "--out", "tagger", "--device", "cpu")
     assert "40 texts, 3 tags -> tag; validation on names/valid.txt" in out
     found = json.loads(run("evaluate", "tagger", data, "--json"))["metrics"]
     assert found["entity_f1"] > 0.9
