@@ -63,6 +63,21 @@ def test_model_after_folds_is_the_one_trained_on_everything(pretrained, strategy
     assert lines[3].endswith("(mean of 3 folds, majority class 0.333; the model trains on all of them)")
 
 
+@pytest.mark.parametrize("strategy", ["probe", "full"])
+def test_score_of_a_fold_is_that_of_a_model_trained_on_the_others(pretrained, strategy):
+    data, settings = pictures.pairs(4, seed=3), {"strategy": strategy, "steps": 2, "evals": 1}
+    model = zoo.load(pretrained, "cpu").finetune(data, folds=3, **settings)
+    labels = [label for _, label in data]
+    for score, held in zip(
+        model.training["folds"]["scores"],
+        split.folds(Examples(labels, labels, "labels"), 3, stratify=True, seed=0),
+        strict=True,
+    ):
+        others = [pair for index, pair in enumerate(data) if index not in held]
+        alone = zoo.load(pretrained, "cpu").finetune(others, valid=0, test=[data[i] for i in held], **settings)
+        assert score == alone.tested
+
+
 def test_folds_on_the_command_line(pretrained):
     data = pictures.folder(Path("colours"), 3)
     call = ["finetune", str(pretrained), str(data), "--strategy", "probe", "--folds", "3", "--out", "m", "--json"]

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -82,8 +81,9 @@ def finetune(model: Trainable, request: Request, out: Path | None, *, resume: bo
             checkpoints.begin(identity)
             scores: dict[str, Any] = {}
             if request.folds:
-                run = partial(_run, model, checkpoints=Checkpointer())
-                scores["folds"] = folds.cross_validate(model, request, data, run)
+                scores["folds"] = folds.cross_validate(
+                    model, request, data, lambda asked, part: _run(model, asked, part, Checkpointer())
+                )
             _run(model, request, data, checkpoints)
             model.weights_id = digest([model.weights_id, identity])
             model.training |= {"seconds": round(time.monotonic() - start, 2), "request": identity} | scores
