@@ -217,7 +217,8 @@ class Bar:
         room = _columns(self.stream) - 1
         length = min(BAR, room - len(f"{self.topic:<9}  {text}"))
         if length < 6:  # too short to be read
-            return (text if room < 40 else f"{self.topic:<9} {text}")[:room]
+            whole = f"{self.topic}  {text}"
+            return whole if len(whole) <= room else text[:room]
         filled = round(length * share)
         full, empty = "━╌" if _encodes(self.stream, "━╌") else "#-"
         return f"{self.topic:<9} {full * filled}{empty * (length - filled)} {text}"
