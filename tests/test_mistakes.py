@@ -13,8 +13,11 @@ from click.testing import CliRunner
 
 import zoo
 from zoo.cli import evaluate, main
+from zoo.data.examples import Examples
 from zoo.errors import RecipeError
-from zoo.tasks import KINDS, Classify
+from zoo.finetune.inference import Outputs
+from zoo.model.report import Report
+from zoo.tasks import KINDS, Classify, Mistake
 from zoo.tasks.regress import Regress
 
 
@@ -125,3 +128,39 @@ def test_errors_in_python(pretrained):
     assert (mistake.index, mistake.truth, mistake.answer) == (0, "blue", "red")
     report = model.report(pictures.pairs(2))
     assert (len(report), report.errors, set(report.intervals)) == (6, [], {"accuracy"})
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_mistakes_of_every_task_are_written(isolated, suffix):
+    cases = (
+        (Classify((1, "b")), Mistake(0, Path("a.png"), 1, "b", 0.9, 2.0), "1", "b", "a.png"),
+        (KINDS["multilabel"](("a", 2)), Mistake(1, ("a text", "another"), ("a", 2), (), 0.9, 2.0), "a|2", "", None),
+        (Regress(0.0, 1.0), Mistake(2, b"", 1.5, 2.0, None, 0.5), "1.5", "2.0", "image 2"),
+        (
+            KINDS["tag"](("O",)),
+            Mistake(3, ["in", "Rome\n"], ("Rome/O",), ("Rome/B",), 0.9, 2.0),
+            "Rome/O",
+            "Rome/B",
+            None,
+        ),
+    )
+    for number, (task, mistake, truth, answer, name) in enumerate(cases):
+        file = Path(f"{number}{suffix}")
+        evaluate._write(file, task, [mistake])
+        if suffix != ".csv":
+            assert file.stat().st_size > 0
+            continue
+        with file.open(newline="") as lines:
+            (row,) = csv.DictReader(lines)
+        assert (row["index"], row["truth"], row["answer"]) == (str(number), truth, answer)
+        assert row["input"] == name or name is None
+
+
+def test_shown_mistakes_control_no_terminal(capsys):
+    report = Report(Classify(("a", "b")), Examples(["x"], ["a"], "one"), Outputs(None, None), {})
+    mistake = Mistake(0, "a\x1b[31m\nmail " + "x" * 500, "\x1b[1m", "b", 0.5, 1.0)
+    evaluate._show_errors(report, [mistake], Path("errors\n.csv"))
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert len(out.splitlines()) == 3
+    assert max(map(len, out.splitlines())) < 120
