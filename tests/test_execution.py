@@ -163,7 +163,7 @@ def test_saved_model_records_how_it_ran(pretrained, tmp_path):
 @pytest.mark.parametrize("strategy", ["full", "gradual"])
 def test_run_that_a_time_limit_cut_is_repeated_exactly(pretrained, tmp_path, monkeypatch, capsys, strategy):
     settings = QUICK | {"strategy": strategy, "max_time": 60}
-    monkeypatch.setattr(time_budget, "_seconds_of_step", lambda backbone, job: 6.0)
+    monkeypatch.setattr(time_budget, "seconds_of_step", lambda backbone, job: 6.0)
     steps = iter(range(100))
     real = gradients.backward
 
