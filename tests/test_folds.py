@@ -49,38 +49,43 @@ def test_interval_is_the_corrected_resampled_t():
     assert (high - low) / 2 == pytest.approx(t.ppf(0.975, 2) * 0.1 * (1 / 3 + 1 / 2) ** 0.5, abs=1e-4)
 
 
-@pytest.mark.parametrize("strategy", ["probe", "full"])
-def test_model_after_folds_is_the_one_trained_on_everything(pretrained, strategy, capsys):
-    data, settings = pictures.pairs(4, seed=3), {"strategy": strategy, "steps": 2, "evals": 1}
+@pytest.mark.parametrize("settings", [{"strategy": "probe", "l2": 1.0}, {"strategy": "full", "steps": 2, "evals": 1}])
+def test_folds_are_measured_apart_and_the_model_trains_on_everything(pretrained, settings, capsys):
+    data = pictures.pairs(4, seed=3)
     model = zoo.load(pretrained, "cpu").finetune(data, folds=3, **settings)
-    plain = zoo.load(pretrained, "cpu").finetune(data, valid=0, **settings)
-    pixels = [pixels for pixels, _ in data]
-    assert torch.equal(model.logits(pixels), plain.logits(pixels))
-    folds = model.training["folds"]
-    assert folds["mean"]["accuracy"] == pytest.approx(sum(row["accuracy"] for row in folds["scores"]) / 3)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fold")]
     assert [line.split()[1] for line in lines[:3]] == ["1/3", "2/3", "3/3"]
     assert lines[3].endswith("(mean of 3 folds, majority class 0.333; the model trains on all of them)")
 
+    plain = zoo.load(pretrained, "cpu").finetune(data, valid=0, **settings)
+    pixels = [pixels for pixels, _ in data]
+    assert torch.equal(model.logits(pixels), plain.logits(pixels))
 
-@pytest.mark.parametrize("strategy", ["probe", "full"])
-def test_score_of_a_fold_is_that_of_a_model_trained_on_the_others(pretrained, strategy):
-    data, settings = pictures.pairs(4, seed=3), {"strategy": strategy, "steps": 2, "evals": 1}
-    model = zoo.load(pretrained, "cpu").finetune(data, folds=3, **settings)
-    labels = [label for _, label in data]
-    for score, held in zip(
-        model.training["folds"]["scores"],
-        split.folds(Examples(labels, labels, "labels"), 3, stratify=True, seed=0),
-        strict=True,
-    ):
+    folds, labels = model.training["folds"], [label for _, label in data]
+    held_out = split.folds(Examples(labels, labels, "labels"), 3, stratify=True, seed=0)
+    for score, held in zip(folds["scores"], held_out, strict=True):
         others = [pair for index, pair in enumerate(data) if index not in held]
         alone = zoo.load(pretrained, "cpu").finetune(others, valid=0, test=[data[i] for i in held], **settings)
         assert score == alone.tested
+    assert folds["mean"]["accuracy"] == pytest.approx(sum(row["accuracy"] for row in folds["scores"]) / 3)
 
 
 def test_folds_on_the_command_line(pretrained):
     data = pictures.folder(Path("colours"), 3)
-    call = ["finetune", str(pretrained), str(data), "--strategy", "probe", "--folds", "3", "--out", "m", "--json"]
+    call = [
+        "finetune",
+        str(pretrained),
+        str(data),
+        "--strategy",
+        "probe",
+        "--set",
+        "l2=1",
+        "--folds",
+        "3",
+        "--out",
+        "m",
+        "--json",
+    ]
     result = CliRunner().invoke(main, call)
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
@@ -91,7 +96,7 @@ def test_folds_on_the_command_line(pretrained):
 
 def test_folds_no_better_than_the_majority_class_are_reported(pretrained, capsys):
     data = [(pictures.array("grey", 1), label) for label in "ab" * 6]
-    zoo.load(pretrained, "cpu").finetune(data, folds=2, strategy="probe", views=1)
+    zoo.load(pretrained, "cpu").finetune(data, folds=2, strategy="probe", views=1, l2=1.0)
     assert "warning   no better than ignoring the inputs (majority class 0.500)" in capsys.readouterr().out
 
 

@@ -23,9 +23,10 @@ def run(*arguments: object, code: int = 0) -> str:
     return result.stdout if code == 0 else result.stderr
 
 
-def table(name: str, rows: list[tuple[str, str]]) -> str:
-    with open(name, "w", newline="") as file:
-        csv.writer(file).writerows([("text", "label"), *rows])
+def folder(name: str, rows: list[tuple[str, str]]) -> str:
+    for number, (text, label) in enumerate(rows):
+        Path(name, label).mkdir(parents=True, exist_ok=True)
+        Path(name, label, f"{number:03}.eml").write_text(text)
     return name
 
 
@@ -35,8 +36,8 @@ def net(distribution, tmp_path) -> str:
 
 
 def test_mails_with_their_errors(net):
-    mails, held = table("mails.csv", DATA), table("held.csv", HELD)
-    out = run("finetune", net, mails, "--out", "runs/probe", "--strategy", "probe")
+    mails, held = folder("mails", DATA), folder("held", HELD)
+    out = run("finetune", net, mails, "--out", "runs/probe", "--strategy", "probe", "--set", "l2=0.1")
     assert "result    accuracy 0.750 [0.505, 0.898], macro-F1 0.750   (majority class 0.500)" in out
 
     model = zoo.load("runs/probe")
@@ -50,12 +51,13 @@ def test_mails_with_their_errors(net):
     assert f"{len(wrong)} of 60 wrong, worst first -> errors.csv" in out
     with open("errors.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {(row["input"], row["truth"], row["answer"]) for row in rows} == wrong
+    assert {(Path(row["input"]).read_text(), row["truth"], row["answer"]) for row in rows} == wrong
+    assert all(Path(row["input"]).parent == Path("held", row["truth"]) for row in rows)
     losses = [float(row["loss"]) for row in rows]
     assert losses == sorted(losses, reverse=True)
 
     found = model.errors(held)
-    assert [(mistake.input, mistake.index) for mistake in found] == [(r["input"], int(r["index"])) for r in rows]
+    assert [(str(mistake.input), mistake.index) for mistake in found] == [(r["input"], int(r["index"])) for r in rows]
     assert found[0].probability == pytest.approx(float(rows[0]["probability"]))
 
     document = json.loads(run("evaluate", "runs/probe", held, "--errors", "errors.jsonl", "--confusion", "--json"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, overload
 
 from zoo.errors import DataError
@@ -78,13 +79,15 @@ class Lazy(Sequence[Any]):
 class Examples:
     """Inputs (paths, images in memory, texts), labels of equal length, and their origin for messages.
 
-    Examples of one group, if there are `groups`, stay together where data is held out.
+    Examples of one group, if there are `groups`, stay together where data is held out. `files` are those that texts
+    were read from, if each has its own.
     """
 
     inputs: Sequence[Any]
     labels: Sequence[Label]
     origin: str
     groups: Sequence[Any] | None = None
+    files: Sequence[Path] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -94,7 +97,8 @@ class Examples:
         chosen = list(indices)
         inputs = self.inputs.at(chosen) if isinstance(self.inputs, Lazy) else [self.inputs[i] for i in chosen]
         groups = None if self.groups is None else [self.groups[i] for i in chosen]
-        return Examples(inputs, [self.labels[i] for i in chosen], self.origin, groups)
+        files = None if self.files is None else [self.files[i] for i in chosen]
+        return Examples(inputs, [self.labels[i] for i in chosen], self.origin, groups, files)
 
 
 class Unlabelled(DataError):

@@ -103,7 +103,7 @@ def _classes(root: Path, modality: str) -> Examples:
         inputs += files
         labels += [folder.name] * len(files)
     found: Sequence[Any] = inputs if modality == "image" else [read_text(path) for path in inputs]
-    return Examples(found, labels, str(root))
+    return Examples(found, labels, str(root), files=None if modality == "image" else inputs)
 
 
 def _without_classes(root: Path, modality: str) -> Examples:

@@ -46,7 +46,7 @@ class Report:
     @property
     def errors(self) -> list[Mistake]:
         """The wrong examples, highest loss first; RecipeError for a language model."""
-        inputs: Sequence[Any] = self.examples.inputs
+        inputs: Sequence[Any] = self.examples.files or self.examples.inputs
         return self.task.mistakes(inputs, self.outputs.values, self.outputs.targets)
 
     @property

@@ -39,7 +39,7 @@ class Mistake:
     """An example that a model gets wrong.
 
     index        of the example in the data
-    input        as it was given: a path, an image or a text
+    input        as it was given: a path, an image or a text; of a folder of texts the path
     truth        its label; of a tagger the wrong words, each as word/tag
     answer       the prediction, in the same form
     probability  of the answer; of several labels or words the highest one of a wrong decision; None for numbers
