@@ -65,10 +65,11 @@ def test_images_in_every_container(colours, many):
     assert [answer.label for answer in colours.predict(many)] == LABELS
 
 
-def test_images_of_a_dataset_whole_or_streamed(colours):
+def test_images_of_a_dataset_whole_streamed_or_of_the_hub(colours, monkeypatch):
     data = datasets.Dataset.from_dict({"image": [Image.fromarray(pixels) for pixels in PIXELS], "label": LABELS})
     splits = datasets.DatasetDict({"train": data.select([0]), "test": data})
-    for form in (data, data.to_iterable_dataset(), splits):
+    monkeypatch.setattr("zoo.store.hub_datasets.load", {"hf:user/colours": splits}.__getitem__)
+    for form in (data, data.to_iterable_dataset(), splits, "hf:user/colours"):
         assert [answer.label for answer in colours.predict(form)] == LABELS
 
 

@@ -156,7 +156,7 @@ class _Count:
         """Say what was written; of unreadable inputs say the first, and end the command with 1."""
         if out:
             unreadable = f", {self.errors:,} of them unreadable" if self.errors else ""
-            console.say(topic, f"{self.done:,} inputs{unreadable} -> {out}")
+            console.say(topic, f"{self.done:,} input{'s' * (self.done != 1)}{unreadable} -> {out}")
         if self.first is not None:
             what = f"{self.errors:,} of {self.done:,} inputs cannot be read; the first: {self.first.what}"
             console.line(f"error: {console.printable(what)}", error=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import console
-from zoo.data import prepare
+from zoo.data import images, prepare
 from zoo.data.datasets import LabelledDataset
 from zoo.data.items import Item, Reading
 from zoo.data.prepare import Preprocessing
@@ -29,6 +32,9 @@ from zoo.tasks import Prediction, Task
 
 NUMBERED = re.compile(r"^(image|input) ([0-9]+)\b")
 """The number of an input in a message of the decoder or the tokenizer, which see one chunk."""
+
+PARTS = 8
+"""Parts into which values are divided to find the unreadable ones."""
 
 
 class Predictor(Protocol):
@@ -109,19 +115,34 @@ def each_prediction(model: Predictor, items: Iterable[Item], top: int, batch_siz
         return list(map(Result, decoded, task.probabilities(found)))
 
     _, task = network(model)
-    return _each(items, compute)
+    return _each(_read(model, items), compute)
 
 
 def each_embedding(model: Predictor, items: Iterable[Item], batch_size: int, *, normalize: bool) -> Iterator[Answer]:
     """Yield the embedding (D,) of each item, in order; an item that cannot be read gets its error."""
-    return _each(items, lambda values: list(embeddings(model, values, batch_size, normalize=normalize)))
+    return _each(_read(model, items), lambda values: list(embeddings(model, values, batch_size, normalize=normalize)))
 
 
-def _each(items: Iterable[Item], compute: Callable[[Sequence[Any]], list[Any]]) -> Iterator[Answer]:
-    for chunk in chunks(items):
-        read = [item.value for item in chunk if item.error is None]
+def _read(model: Predictor, items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Yield chunks of items, images decoded once, in threads; those that cannot be decoded get their error."""
+    spec = model.backbone.input
+
+    def decoded(item: Item) -> Item:
+        if not isinstance(spec, ImageInput) or not isinstance(item.value, os.PathLike | bytes | dict):
+            return item
+        name = str(item.value) if isinstance(item.value, os.PathLike) else str(item.name)
+        return Item.reading(item.name, lambda: images.pixels(item.value, spec, name))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for chunk in chunks(items):
+            yield list(pool.map(decoded, chunk)) if isinstance(spec, ImageInput) else chunk
+
+
+def _each(read: Iterable[list[Item]], compute: Callable[[Sequence[Any]], list[Any]]) -> Iterator[Answer]:
+    for chunk in read:
+        values = [item.value for item in chunk if item.error is None]
         with console.quiet():
-            found = iter(_isolated(compute, read) if read else [])
+            found = iter(_isolated(compute, values) if values else [])
         for item in chunk:
             result = item.error or next(found)
             is_error = isinstance(result, DataError)
@@ -129,14 +150,14 @@ def _each(items: Iterable[Item], compute: Callable[[Sequence[Any]], list[Any]]) 
 
 
 def _isolated(compute: Callable[[Sequence[Any]], list[Any]], values: Sequence[Any]) -> list[Any]:
-    """Compute a result for each value; of values that cannot be read, found by halving, the DataError."""
+    """Compute a result for each value; the DataError of those that cannot be read, found by dividing into PARTS."""
     try:
         return compute(values)
     except DataError as error:
         if len(values) == 1:
             return [DataError(NUMBERED.sub("the input", error.what), fix=error.fix)]
-        half = len(values) // 2
-        return _isolated(compute, values[:half]) + _isolated(compute, values[half:])
+    size = math.ceil(len(values) / PARTS)
+    return [found for at in range(0, len(values), size) for found in _isolated(compute, values[at : at + size])]
 
 
 def network(model: Predictor) -> tuple[Network, Task]:
