@@ -83,11 +83,11 @@ def _show_scores(report: Report) -> None:
     """Print the metrics with their intervals, then the scores of each class."""
     intervals = report.intervals
     for key, value in report.metrics.items():
-        low_high = f"  {intervals[key][0]:.4f} to {intervals[key][1]:.4f}" if key in intervals else ""
+        low_high = f"  [{intervals[key][0]:.4f}, {intervals[key][1]:.4f}]" if key in intervals else ""
         console.line(f"{key:<9} {value:.4f}{low_high}")
     if intervals:
         how = "Wilson's score interval" if report.task.name == "classify" else "bootstrap over examples, seeded"
-        console.line(f"({len(report):,} examples; to: 95 % confidence interval, {how})")
+        console.line(f"({len(report):,} examples; in brackets: 95 % confidence interval, {how})")
     classes = report.per_class
     if classes:
         shown = [(_text(name), row) for name, row in classes.items()]
