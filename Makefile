@@ -19,7 +19,7 @@ demo: $(READY)
 	$(BIN)/zoo demo
 
 test: $(READY)
-	$(BIN)/pytest -n auto --maxprocesses 4
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
 
 check: $(READY)
 	$(BIN)/python tools/check_tree.py

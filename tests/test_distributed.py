@@ -94,6 +94,7 @@ def test_two_processes_match_one_process(pretrained, distribution, tmp_path):
         assert_close(found, in_one_process(name, Path(f"{out}-alone"), settings))
 
 
+@pytest.mark.real
 def test_fsdp_matches_one_process(pretrained, tmp_path):
     settings = {"strategy": "gradual", "augment": "shift"}
     (found,) = torchrun((pretrained, tmp_path / "two", settings), ACCELERATE_USE_FSDP="true")
