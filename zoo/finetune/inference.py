@@ -15,8 +15,8 @@ from zoo.errors import PluginError, ZooError
 from zoo.finetune.freezing import eval_mode
 from zoo.finetune.network import Network, autocast, read_features
 from zoo.finetune.runtime import distributed
-from zoo.finetune.runtime.ahead import ahead
 from zoo.finetune.runtime.memory import is_out_of_memory, release
+from zoo.finetune.runtime.prefetch import prefetch
 from zoo.finetune.runtime.workers import parallel
 from zoo.tasks.task import Task
 
@@ -117,7 +117,7 @@ def each_batch(
         yield from parallel(whole, batches)
         return
     last: tuple[Tensor, Batch, Result] | None = None
-    for indices, batch in ahead(load, batches, device):
+    for indices, batch in prefetch(load, batches, device):
         current = indices, batch, compute(batch.to(device))
         if last is not None:
             yield last

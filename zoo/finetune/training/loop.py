@@ -23,7 +23,7 @@ from zoo.finetune.inference import measure
 from zoo.finetune.job import Job
 from zoo.finetune.network import Network, load_state
 from zoo.finetune.runtime import distributed
-from zoo.finetune.runtime.ahead import ahead
+from zoo.finetune.runtime.prefetch import prefetch
 from zoo.finetune.training.best_weights import BestWeights, Candidate, Metrics
 from zoo.finetune.training.checkpoint import Checkpointer, Saved, stop_on_signal
 from zoo.finetune.training.optimizer import warmup_steps
@@ -136,7 +136,7 @@ def _batches(job: Job, before: int, done: int, device: torch.device) -> Iterator
         options = BatchOptions(hp.augment, generator(hp.seed, "augment", number), shard)
         return number, indices, data.batch(indices, options)
 
-    yield from ahead(load, islice(order, before + done, None), device)
+    yield from prefetch(load, islice(order, before + done, None), device)
 
 
 def _evaluate_when_due(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> None:

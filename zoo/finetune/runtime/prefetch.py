@@ -1,4 +1,4 @@
-"""Data loading ahead of a GPU: the next batches are prepared in threads while the device computes."""
+"""Prefetching for a GPU: the next batches are prepared in threads while the device computes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READY = 4
 """Finished batches that wait in memory, beside those under way."""
 
 
-def ahead(load: Callable[[Item], Loaded], items: Iterable[Item], device: torch.device) -> Iterator[Loaded]:
+def prefetch(load: Callable[[Item], Loaded], items: Iterable[Item], device: torch.device) -> Iterator[Loaded]:
     """Yield load(item) of each item, in order; for a GPU computed ahead in threads, batches in page-locked memory.
 
     On a CPU the items are loaded one by one, where they are used: the step needs all processors. `load` must not depend
