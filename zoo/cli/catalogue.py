@@ -81,11 +81,13 @@ def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> N
 def info(name: str, as_json: bool) -> None:
     """Show the details of a backbone, or of a saved model by its folder."""
     from zoo import store
-    from zoo.cli import saved_model
 
-    if folder := saved_model.folder_of(name):
-        saved_model.show(folder, as_json=as_json)
-        return
+    if name.startswith((".", "/", "~")) or os.path.isdir(name):
+        from zoo.cli import saved_model
+
+        if folder := saved_model.folder_of(name):
+            saved_model.show(folder, as_json=as_json)
+            return
     entry = registry.find(name)
     here = store.is_pulled(entry)
     if as_json:
