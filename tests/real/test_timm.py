@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 import zoo
-from zoo.catalogue import plugins, registry
+from zoo.catalogue import plugins
+from zoo.catalogue.search import search
 from zoo.plugin import Classifier
 from zoo.weights import loader
 
@@ -35,7 +36,7 @@ def test_every_row_builds_loads_and_matches_timm():
     wrong = {name: what for shard in found for name, what in shard["problems"].items()}
     rows, nets, run = (sum(shard[key] for shard in found) for key in ("rows", "nets", "run"))
     print(f"{rows - len(wrong)} of {rows} rows pass: {nets} nets on the meta device, {run} also with random weights")
-    assert rows == len(registry.search(plugin="timm"))
+    assert rows == len(search(plugin="timm"))
     assert not wrong, json.dumps(wrong, indent=1)
 
 
