@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -79,19 +80,13 @@ def measure(
 
 
 def _run(module: nn.Module, forward: Forward, data: Dataset, precision: str, batch_size: int | None) -> Outputs:
-    """Run over a dataset; halve the batch size until it fits into memory. PluginError if the network fails."""
+    """Run over a dataset; halve the batch size until it fits into memory."""
     on_cpu = next(module.parameters()).device.type == "cpu"
     size = batch_size or (BATCH_SIZE if on_cpu else GPU_BATCH_SIZE)
     try:
         return _pass(module, forward, data, precision, size)
-    except ZooError:
-        raise
-    except Exception as error:
-        if not is_out_of_memory(error):
-            what = f"the network failed on its inputs: {type(error).__name__}: {error}"
-            fix = "choose another backbone (zoo list), or report it to the author of its plugin"
-            raise PluginError(what, fix=fix) from error
-        if size == 1 or distributed.world_size() > 1:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or size == 1 or distributed.world_size() > 1:
             raise
     release()
     return _run(module, forward, data, precision, size // 2)
@@ -126,12 +121,27 @@ def each_batch(
         yield last
 
 
+@contextmanager
+def _failures_named() -> Iterator[None]:
+    """Convert what the forward of a network raises to PluginError, but for lack of memory."""
+    try:
+        yield
+    except ZooError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        what = f"the network failed on its inputs: {type(error).__name__}: {error}"
+        fix = "choose another backbone (zoo list), or report it to the author of its plugin"
+        raise PluginError(what, fix=fix) from error
+
+
 def _pass(module: nn.Module, forward: Forward, data: Dataset, precision: str, batch_size: int) -> Outputs:
     """Compute the outputs of every example."""
     device = next(module.parameters()).device
 
     def compute(batch: Batch) -> Tensor:
-        with torch.inference_mode(), autocast(device, precision):
+        with torch.inference_mode(), autocast(device, precision), _failures_named():
             return forward(batch).float()
 
     values: list[Tensor] = [torch.empty(0)] * len(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,7 +13,7 @@ from zoo.data.datasets import Batch
 from zoo.finetune.runtime.workers import threads
 
 Item = TypeVar("Item")
-Loaded = TypeVar("Loaded", bound=tuple[object, ...])
+Loaded = TypeVar("Loaded", bound=tuple[Any, ...])
 MOST = 16
 """Threads at most."""
 READY = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -56,17 +56,12 @@ class Phase:
     max_seconds: float = math.inf
 
 
-StepHook = Callable[[int, Tensor], bool]
-"""Called with the number and the loss of each step; returning true stops the training."""
-
-
 def train(
     network: Network,
     job: Job,
     checkpoints: Checkpointer | None = None,
     phase: Phase = Phase(),  # frozen
     best: BestWeights | None = None,
-    on_step: StepHook | None = None,
 ) -> Progress:
     """Train what requires gradients for hp.steps steps; with validation data, end with the best weights.
 
@@ -79,14 +74,14 @@ def train(
     progress = _resume(step, job, checkpoints, phase, best)
     with Bar("tune", job.hp.steps) as bar, torch.random.fork_rng(), stop_on_signal(checkpoints):
         bar.advance(progress.step)
-        for number, loss in _steps(progress, step, job, phase):
+        for loss in _steps(progress, step, job, phase):
             bar.advance(note=f"loss {progress.history[-1]['loss']:.3f}" if progress.history else "")
             progress.is_cut = _must_stop(progress, job.hp, phase)
             progress.is_stopped = callbacks.stepped(job.callbacks, phase.steps_before + progress.step, loss)
             _evaluate_when_due(progress, step, job, phase)
             if checkpoints.due():
                 _save(progress, step, checkpoints, phase)
-            if _is_finished(progress, job.hp) or (on_step is not None and on_step(number, loss)):
+            if _is_finished(progress, job.hp):
                 break
     if progress.best.first is not None:
         load_state(step.local, progress.best.first.state)
@@ -95,8 +90,8 @@ def train(
     return progress
 
 
-def _steps(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> Iterator[tuple[int, Tensor]]:
-    """Take the remaining steps; yield the number and the loss of each."""
+def _steps(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> Iterator[Tensor]:
+    """Take the remaining steps; yield the loss of each."""
     if _is_finished(progress, job.hp):
         return
     start = time.monotonic() - progress.seconds
@@ -107,7 +102,7 @@ def _steps(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> Itera
         loss = step(number, progress.step, indices, batch)
         progress.losses.append(loss)
         progress.step, progress.seconds = progress.step + 1, time.monotonic() - start
-        yield number, loss
+        yield loss
 
 
 def _is_finished(progress: Progress, hp: Hyperparameters) -> bool:

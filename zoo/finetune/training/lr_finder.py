@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from zoo.errors import RecipeError
+from zoo.finetune import callbacks
 from zoo.finetune.job import Job
 from zoo.finetune.network import Network, copy_state, load_state
 from zoo.finetune.training.loop import train
@@ -39,14 +40,14 @@ class LearningRates:
 
 @dataclass(slots=True)
 class _Curve:
-    """The smoothed loss of each step; called by the training loop, it stops a diverging run."""
+    """A callback that smooths the loss of each step, and stops a diverging run."""
 
     average: float = 0.0
     losses: list[float] = field(default_factory=list)
 
-    def __call__(self, step: int, loss: Tensor) -> bool:
+    def on_step(self, step: int, loss: Tensor) -> bool:
         self.average = SMOOTHING * self.average + (1 - SMOOTHING) * float(loss)
-        self.losses.append(self.average / (1 - SMOOTHING ** (step + 1)))
+        self.losses.append(self.average / (1 - SMOOTHING**step))
         return not self.losses[-1] <= DIVERGED * min(self.losses)
 
 
@@ -59,7 +60,7 @@ def find(network: Network, job: Job) -> LearningRates:
     hp = replace(job.hp, steps=STEPS, evals=1, schedule="range-test", patience=0, stop_after=None)
     curve = _Curve()
     try:
-        train(network, replace(job, hp=hp, valid=None), on_step=curve)
+        train(network, replace(job, hp=hp, valid=None, callbacks=callbacks.check(curve)))
     except RecipeError:  # diverged before the curve could stop it: the end of the test
         if not curve.losses:
             raise

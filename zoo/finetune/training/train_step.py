@@ -123,7 +123,7 @@ class TrainStep:
         """
         if not self.unchecked:
             return
-        losses = torch.stack([torch.cat((loss.view(1), norm.view(1))) for _, _, loss, norm in self.unchecked]).tolist()
+        losses = torch.stack([torch.stack((loss, norm)) for _, _, loss, norm in self.unchecked]).tolist()  # (steps, 2)
         for (number, indices, *_), (loss, norm) in zip(self.unchecked, losses, strict=True):
             if not math.isfinite(loss) or not math.isfinite(norm):
                 value = "finite, its gradient is not," if math.isfinite(loss) else f"{loss}"
