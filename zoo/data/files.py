@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from zoo.data import conll
 from zoo.data.local_files import open_file, unreadable
@@ -85,43 +85,56 @@ def _read(path: Path) -> bytes:
         return file.read()
 
 
+def encoding_of(first: bytes) -> str:
+    """Return the encoding of a table by its first bytes: UTF-16 with a byte order mark, else UTF-8."""
+    return "utf-16" if first.startswith(UTF16_BOMS) else "utf-8-sig"
+
+
 def _decoded(raw: bytes) -> str:
-    return raw.decode("utf-16" if raw.startswith(UTF16_BOMS) else "utf-8-sig")
+    return raw.decode(encoding_of(raw))
 
 
 def _csv(path: Path) -> Table:
-    """Read delimited text; the delimiter is the one of `,`, `;`, tab and `|` that is most frequent in the header."""
     text = _decoded(_read(path))
-    header = QUOTED.sub("", text.lstrip("\r\n").partition("\n")[0])
-    separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=header.count)
-    (_, names), *found = _split_rows(path, text, separator) or [(1, [])]
+    header = text.lstrip("\r\n").partition("\n")[0]
+    separator = "\t" if path.suffix.lower() == ".tsv" else delimiter(header)
+    (_, names), *found = _split_rows(path, text, header, separator) or [(1, [])]
     for line, row in found:
         if len(row) != len(names):
             what = f"{path}:{line} has {len(row)} values, but the header has {len(names)} columns"
             raise DataError(what, fix="quote values that contain a delimiter or a line break")
-    names = [name.strip() for name in names]
+    return untyped(path, names, found)
+
+
+def untyped(path: Path, header: Sequence[str], rows: Sequence[tuple[int, Sequence[Any]]]) -> Table:
+    """Return the table of rows of a CSV file, each with its line number."""
+    names = [name.strip() for name in header]
     places = {name: place for place, name in enumerate(names)}
-    lines = [line for line, _ in found]
 
-    def column(name: str) -> list[str]:
-        return [row[places[name]] for _, row in found]
+    def column(name: str) -> list[Any]:
+        return [row[places[name]] for _, row in rows]
 
-    return Table(names, len(found), column, str(path), lines, path.parent, untyped=True)
+    return Table(names, len(rows), column, str(path), [line for line, _ in rows], path.parent, untyped=True)
 
 
-def _split_rows(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
+def delimiter(header: str) -> str:
+    """Return the one of `,`, `;`, tab and `|` that is most frequent in the first line of a CSV file."""
+    return max(",;\t|", key=QUOTED.sub("", header).count)
+
+
+def _split_rows(path: Path, text: str, header: str, separator: str) -> list[tuple[int, list[str]]]:
     """Return the rows, each with the number of its first line.
 
     TSV files are usually unquoted: if every line has the same number of tabs, a quote that would join lines or is
     followed by anything but a tab is read as a literal character.
     """
     if separator != "\t":
-        return _parse_csv(path, text, separator)
+        return list(records(path, io.StringIO(text, newline=""), header, separator))
     lines = [(number, line.rstrip("\r")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     widths = {line.count("\t") for _, line in lines}
     regular = len(widths) == 1 and widths != {0}
     try:
-        found = _parse_csv(path, text, separator)
+        found = list(records(path, io.StringIO(text, newline=""), header, separator))
     except DataError:
         if not regular:
             raise
@@ -129,16 +142,15 @@ def _split_rows(path: Path, text: str, separator: str) -> list[tuple[int, list[s
     return [(number, line.split("\t")) for number, line in lines] if regular and len(found) < len(lines) else found
 
 
-def _parse_csv(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
+def records(path: Path, source: IO[str], header: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of delimited text, header first, each with its first line; DataError for an unclosed quote."""
     csv.field_size_limit(LONGEST_FIELD)
-    spaced = f"{separator} " in text.partition("\n")[0]
-    source = io.StringIO(text, newline="")
-    reader = csv.reader(source, delimiter=separator, strict=True, skipinitialspace=spaced)
-    found, line = [], 1
+    reader = csv.reader(source, delimiter=separator, strict=True, skipinitialspace=f"{separator} " in header)
+    line = 1
     try:
         for row in reader:
             if any(row):
-                found.append((line, row))
+                yield line, row
             line = reader.line_num + 1
     except csv.Error as error:
         what = "unclosed quote" if "end of data" in str(error) else str(error)
@@ -146,7 +158,6 @@ def _parse_csv(path: Path, text: str, separator: str) -> list[tuple[int, list[st
         if "field limit" in what:
             what, fix = f"a value of more than {LONGEST_FIELD:,} characters", "close its quote, or split it into rows"
         raise DataError(f"{path}:{line}: {what}", fix=fix) from error
-    return found
 
 
 def _json(path: Path) -> Table:

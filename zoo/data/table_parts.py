@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from zoo.data.files import LONGEST_FIELD, QUOTED, UTF16_BOMS, naming_file, read_table
+from zoo.data.files import delimiter, encoding_of, naming_file, read_table, records, untyped
 from zoo.data.local_files import open_file
 from zoo.data.table import Table, of_columns, of_rows
 
@@ -51,32 +50,28 @@ def _count(path: Path) -> int | None:
     return rows
 
 
+def _open(path: Path) -> IO[str]:
+    with path.open("rb") as file:
+        encoding = encoding_of(file.read(2))
+    return path.open(encoding=encoding, newline="")
+
+
 def _csv(path: Path) -> Iterator[Table]:
-    """Yield rows by the delimiter that is most frequent in the header; a row of another length has no values."""
-    csv.field_size_limit(LONGEST_FIELD)
-    with path.open("rb") as raw:
-        encoding = "utf-16" if raw.read(2) in UTF16_BOMS else "utf-8-sig"
-    with path.open(encoding=encoding, newline="") as file:
-        first = next((line for line in file if line.strip()), "")
-        separator = max(",;\t|", key=QUOTED.sub("", first).count)
-        spaced = f"{separator} " in first
-        names = [name.strip() for name in next(csv.reader([first], delimiter=separator, skipinitialspace=spaced))]
-        reader = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=spaced)
-        rows = ((reader.line_num + 1, row) for row in reader if any(row))
+    """Yield rows; one of another length than the header has no values."""
+    with _open(path) as file:
+        header = next((line for line in file if line.strip("\r\n")), "")
+        file.seek(0)
+        rows = records(path, file, header, delimiter(header))
+        _, names = next(rows, (1, []))
         while part := list(islice(rows, ROWS)):
-            values = [row if len(row) == len(names) else [None] * len(names) for _, row in part]
-            lines = [line for line, _ in part]
-            yield Table(names, len(part), _column(names, values), str(path), lines, path.parent, untyped=True)
-
-
-def _column(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Callable[[str], list[Any]]:
-    places = {name: place for place, name in enumerate(names)}
-    return lambda name: [row[places[name]] for row in rows]
+            yield untyped(
+                path, names, [(line, row if len(row) == len(names) else [None] * len(names)) for line, row in part]
+            )
 
 
 def _json_lines(path: Path) -> Iterator[Table]:
     """Yield rows; a line that is no JSON object has no values."""
-    with path.open(encoding="utf-8-sig") as file:
+    with _open(path) as file:
         lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
         while part := list(islice(lines, ROWS)):
             rows = [_object(line) for _, line in part]
