@@ -13,6 +13,14 @@ Label = Any
 """A class (str, int), several labels or tags (tuple), a number (float), or None without a label."""
 TRAIN, VALID, TEST = ("train", "training"), ("valid", "val", "validation", "dev"), ("test", "testing")
 """Names of the splits, in folders, files and datasets."""
+
+
+def for_evaluation(splits: Iterable[str]) -> list[str]:
+    """Return the splits to evaluate or predict, best first: test, validation, training; else the first of any name."""
+    names = list(splits)
+    return [name for name in (*TEST, *VALID, *TRAIN) if name in names] or names[:1]
+
+
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pcx", ".pgm"}
     | {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import Any
 
 from zoo.data import columns, folders, table_examples, table_parts
 from zoo.data.cleaning import cleaned, is_missing
-from zoo.data.examples import TEST, TRAIN, VALID, Lazy
+from zoo.data.examples import Lazy, for_evaluation
 from zoo.data.files import TABLES, read_text
-from zoo.data.table import Table
+from zoo.data.table import Table, hub_tables
 from zoo.errors import DataError
 
 
@@ -69,7 +69,7 @@ def of_path(name: str | os.PathLike[str], how: Reading) -> tuple[Iterator[Item],
     A folder gives all images (or texts) below it, a text file one text. Raises DataError for what cannot be listed.
     """
     if isinstance(name, str) and name.startswith("hf:"):
-        table = hub_table(name)
+        table = best_split(hub_tables(name))
         return of_table(table, how), table.rows
     path = Path(os.path.expanduser(name))
     if path.is_dir():
@@ -111,11 +111,11 @@ def of_text(text: str, how: Reading) -> Item:
     return Item.reading(text, pair) if how.pairs else Item(text, text)
 
 
-def of_tables(path: Path, parts: Iterator[Table], how: Reading) -> Iterator[Item]:
+def of_tables(origin: object, parts: Iterator[Table], how: Reading) -> Iterator[Item]:
     """Return the items of the parts of a table, by the input columns of the first; DataError if it has no rows."""
     first = next(parts, None)
     if first is None or first.rows == 0:
-        raise DataError(f"{path} has no rows", fix="write a table with one row per input")
+        raise DataError(f"{origin} has no rows", fix="write a table with one row per input")
     same = replace(how, column=columns.choose_inputs(first, how.column, how.modality))
     return chain.from_iterable(of_table(part, same) for part in chain([first], parts))
 
@@ -141,7 +141,7 @@ def of_table(table: Table, how: Reading) -> Iterator[Item]:
 def _value(table: Table, index: int, value: Any, how: Reading) -> Any:
     """Return the input in a row; DataError for an empty cell."""
     for part in value if isinstance(value, tuple) else (value,):
-        if is_missing(part) or (isinstance(part, str) and not part and (table.untyped or how.modality == "image")):
+        if table_examples.is_missing_input(part, table, how.modality):
             raise DataError(f"{table.where(index)} has no value", fix="add one, or remove the row")
     if how.modality == "image":
         return table.folder / value if isinstance(value, str) else value
@@ -155,17 +155,6 @@ def _words(values: Sequence[Any]) -> Sequence[Any]:
     return [next(parsed) if value else value for value in values]
 
 
-def hub_table(name: str) -> Table:
-    """Return the test split of a Hub data set, else its validation or training split."""
-    from zoo.data.table import of_dataset
-    from zoo.store import hub_datasets
-
-    part, rows = best_split(hub_datasets.load(name))
-    return of_dataset(rows, f"{name}[{part}]")
-
-
-def best_split(splits: Any) -> tuple[str, Any]:
-    """Return name and content of the split to predict: test, else validation, else training, else the first."""
-    return next(
-        ((name, splits[name]) for name in (*TEST, *VALID, *TRAIN) if name in splits), next(iter(splits.items()))
-    )
+def best_split(splits: Mapping[str, Table]) -> Table:
+    """Return the split to predict: test, else validation, else training, else the first."""
+    return splits[for_evaluation(splits)[0]]

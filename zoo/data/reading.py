@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zoo.data import folders, in_memory, table, table_examples
 from zoo.data.cleaning import cleaned, plain_label
-from zoo.data.examples import TEST, TRAIN, VALID, Columns, Examples, Parts, Sized, Unlabelled
+from zoo.data.examples import TRAIN, VALID, Columns, Examples, Parts, Sized, Unlabelled, for_evaluation
 from zoo.errors import DataError
 
 ANY_COLUMNS = Columns()
@@ -47,7 +47,7 @@ def read_one(data: object, *, modality: str = "image", columns: Columns = ANY_CO
     parts = _parts(data, modality, columns)
     found: list[Examples] = []
     refused: list[Unlabelled] = []
-    for name in [name for name in (*TEST, *VALID, *TRAIN) if name in parts] or [next(iter(parts))]:
+    for name in for_evaluation(parts):
         try:
             found.append(parts[name]())
         except Unlabelled as error:

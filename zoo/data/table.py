@@ -94,6 +94,13 @@ def of_dataset(rows: Any, origin: str) -> Table:
     return Table(list(plain.column_names), len(plain), column, origin)
 
 
+def hub_tables(name: str) -> dict[str, Table]:
+    """Return the splits of a dataset of the Hub, `hf:user/dataset[/config][@revision]`."""
+    from zoo.store import hub_datasets
+
+    return {part: of_dataset(rows, f"{name}[{part}]") for part, rows in hub_datasets.load(name).items()}
+
+
 def by_name(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
     """Map class ids, or lists of them, to names; -1, a missing label in the `datasets` library, becomes None."""
     known = dict(enumerate(names))

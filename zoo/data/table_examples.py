@@ -11,7 +11,7 @@ from typing import Any
 from zoo.data import columns as choosing
 from zoo.data.cleaning import cleaned, is_missing, plain_label
 from zoo.data.examples import Columns, Examples, Lazy, Parts, Unlabelled
-from zoo.data.table import Table, of_dataset
+from zoo.data.table import Table, hub_tables
 from zoo.errors import DataError
 
 INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
@@ -25,10 +25,7 @@ UNDEFINED = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "inf", "+inf"
 
 def of_hub(name: str, columns: Columns, modality: str) -> Parts:
     """Load a dataset of the Hub, `hf:user/dataset[/config][@revision]`, by split."""
-    from zoo.store import hub_datasets
-
-    tables = {part: of_dataset(rows, f"{name}[{part}]") for part, rows in hub_datasets.load(name).items()}
-    return {part: partial(examples, table, columns, modality) for part, table in tables.items()}
+    return {part: partial(examples, table, columns, modality) for part, table in hub_tables(name).items()}
 
 
 def examples(table: Table, columns: Columns, modality: str) -> Examples:
@@ -73,11 +70,16 @@ def _inputs(table: Table, name: str, modality: str) -> Sequence[Any]:
     if isinstance(values, Lazy):
         return values
     for index, value in enumerate(values):
-        if is_missing(value) or (isinstance(value, str) and not value and (table.untyped or modality == "image")):
+        if is_missing_input(value, table, modality):
             raise DataError(f"{table.where(index)} has no value in {name}", fix="add one, or remove the row")
     if modality == "image":
         return [table.folder / value if isinstance(value, str) else value for value in values]
     return cleaned(parse_lists(values) if table.untyped else values, table.where)
+
+
+def is_missing_input(value: Any, table: Table, modality: str) -> bool:
+    """Return whether a cell holds no input; an empty text is one, but for CSV files."""
+    return is_missing(value) or (_is_empty(value) and (table.untyped or modality == "image"))
 
 
 def _labels(table: Table, name: str, *, optional: bool) -> list[Any]:

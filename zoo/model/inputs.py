@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.data import columns, in_memory, items, table
+from zoo.data import in_memory, items, table
 from zoo.data.examples import TEXT_SUFFIXES, Lazy
 from zoo.data.files import TABLES
 from zoo.data.items import Item, Reading
@@ -41,7 +41,7 @@ def as_batch(inputs: Any, how: Reading) -> tuple[Iterable[Any], bool]:
         return [_layout(image, how) for image in _layout(inputs, how)], False
     tables = table.in_memory(inputs) if hasattr(inputs, "__len__") else None
     if tables is not None:
-        return _of_table(items.best_split(tables)[1], how), False
+        return _of_table(items.best_split(tables), how), False
     if not isinstance(inputs, tuple | Mapping) and not hasattr(inputs, "__next__"):
         inputs = in_memory.sequence(inputs)  # the examples of a DataLoader
     if all(hasattr(inputs, method) for method in ("__len__", "__getitem__")) and not hasattr(inputs, "__iter__"):
@@ -138,12 +138,9 @@ def _each(inputs: Iterable[Any], how: Reading) -> Iterator[Any]:
 
 
 def _of_rows(rows: Iterator[Any], how: Reading) -> Iterator[Any]:
-    """Yield the inputs of rows, dicts of values by column."""
-    names = how.column
-    for chunk in chunks(rows):
-        found = table.of_rows(chunk, "the rows")
-        names = names or columns.choose_inputs(found, how.column, how.modality)
-        yield from _of_table(found, Reading(how.modality, names, how.pairs, how.words, how.channels))
+    """Return the inputs of rows, dicts of values by column."""
+    parts = (table.of_rows(chunk, "the rows") for chunk in chunks(rows))
+    return map(_value, items.of_tables("the rows", parts, how))
 
 
 def _without_label(item: Any, how: Reading) -> Any:
