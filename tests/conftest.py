@@ -122,6 +122,17 @@ def hub(monkeypatch):
 
 
 @pytest.fixture
+def blob(hub):
+    """Pull a backbone and return the blob of its weights."""
+    from storing import entry
+
+    from zoo import store
+    from zoo.plugin import File
+
+    return store.pull(entry("hf://org/net", [File("model.safetensors")]))["model.safetensors"]
+
+
+@pytest.fixture
 def serve(monkeypatch):
     """Return a function that serves repositories on a loopback Hub until the test ends."""
     from hub import Hub

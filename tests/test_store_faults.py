@@ -192,7 +192,7 @@ def child(code: str, **env: str) -> subprocess.Popen[str]:
     start = (
         "import os, sys, time; from zoo.store import stream, http\n"
         "from zoo import errors, store; from zoo.plugin import File\n"
-        f"from storing import entry\nstream.CHUNK = {CHUNK}\n"
+        f"from storing import drop_root, entry\nstream.CHUNK = {CHUNK}\n"
         "def pull(): return store.pull(entry('hf://org/net', [File('model.safetensors')]))['model.safetensors']\n"
     )
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]), **env}
@@ -251,13 +251,6 @@ def test_a_pull_works_with_a_system_clock_that_jumps(hub):
     assert store.is_pulled(entry("hf://org/net", ONE))
 
 
-DROP_ROOT = (
-    "import ctypes\n"
-    "if os.getuid() == 0: ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())\n"
-)
-"""Drop all capabilities of root (Linux capset, header version 3), so that file permissions apply."""
-
-
 @pytest.fixture
 def read_only():
     """Return a function that makes the store read-only until the test ends."""
@@ -273,14 +266,14 @@ def read_only():
 def test_a_read_only_store_returns_pulled_files(hub, read_only):
     store.pull(entry("hf://org/net", ONE))
     read_only()
-    with child(DROP_ROOT + "print(pull().stat().st_size)") as process:
+    with child("drop_root(); print(pull().stat().st_size)") as process:
         assert process.communicate(timeout=30)[0] == f"{len(LARGE)}\n"
 
 
 def test_a_pull_into_a_read_only_store_raises(hub, read_only):
     store.home().mkdir()
     read_only()
-    code = DROP_ROOT + "try: pull()\nexcept errors.StoreError as error: print(error.what, error.fix)"
+    code = "drop_root()\ntry: pull()\nexcept errors.StoreError as error: print(error.what, error.fix)"
     with child(code) as process:
         output = process.communicate(timeout=30)[0]
     assert "cannot be written" in output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -17,25 +16,10 @@ from storing import FILES, WEIGHTS, entry, kept, sha256
 from zoo import store
 from zoo.errors import StoreError, without_credentials
 from zoo.plugin import File
-from zoo.store import fetch, http, lock, maintenance, private, receipts, sources, stream, verified, web
+from zoo.store import fetch, http, lock, maintenance, receipts, sources, stream, verified, web
 
 ONE = [File("model.safetensors")]
 OUTSIDE = "../../outside/x"
-
-
-@pytest.fixture
-def blob(hub):
-    """Pull a backbone and return the blob of its weights."""
-    return store.pull(entry("hf://org/net", ONE))["model.safetensors"]
-
-
-def tamper(blob: Path) -> None:
-    """Change a byte, keeping size and mtime."""
-    before = blob.stat()
-    blob.chmod(0o644)
-    blob.write_bytes(b"X" + blob.read_bytes()[1:])
-    blob.chmod(0o444)
-    os.utime(blob, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 # Hashes
@@ -112,121 +96,6 @@ def test_the_endpoint_is_shown_without_its_password(monkeypatch, password):
     assert "secret" not in f"{url} {problem}"
 
 
-# Verification on load
-
-
-def test_a_tampered_blob_does_not_load_and_is_pulled_again(blob):
-    tamper(blob)
-    assert store.pull(entry("hf://org/net", ONE)) == {"model.safetensors": blob}
-    with pytest.raises(
-        StoreError, match=r"model\.safetensors in the store, .* was changed after its download"
-    ) as caught:
-        store.load(entry("hf://org/net", ONE))
-    assert caught.value.fix == "zoo pull native/net"
-    assert store.pull(entry("hf://org/net", ONE))["model.safetensors"].read_bytes() == WEIGHTS
-    store.load(entry("hf://org/net", ONE))
-
-
-def test_a_tampered_small_file_does_not_reach_the_plugin(hub):
-    store.pull(entry("hf://org/net", name="hf/org/net"))
-    look = store.look("hf/org/net", "hf://org/net")
-    assert look.here
-    tamper(look.fetch("config.json")["config.json"])
-    with pytest.raises(StoreError, match="was changed after its download"):
-        look.fetch("config.json")
-
-
-def test_a_blob_is_hashed_once_in_its_life(blob, monkeypatch):
-    hashed = []
-    digest = hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", lambda *args: hashed.append(1) or digest(*args))
-    store.load(entry("hf://org/net", ONE))
-    verified._verified.clear()  # as in another process
-    store.load(entry("hf://org/net", ONE))
-    assert hashed == []
-    blob.touch()
-    store.load(entry("hf://org/net", ONE))
-    store.load(entry("hf://org/net", ONE))
-    assert hashed == [1]
-
-
-@pytest.mark.parametrize("change", ["mode", "link"])
-def test_a_record_that_others_can_write_is_not_used(blob, tmp_path, change):
-    tamper(blob)
-    verified.remember(blob)  # as another user would
-    verified._verified.clear()
-    records = verified.folder(store.home())
-    assert records.stat().st_mode & 0o077 == 0
-    if change == "mode":
-        records.chmod(0o777)
-    else:
-        records.rename(tmp_path / "elsewhere")
-        records.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StoreError, match="was changed"):
-        store.load(entry("hf://org/net", ONE))
-
-
-def test_files_of_others_are_not_private(tmp_path):
-    found = tmp_path.stat()
-    for mode, owner, expected in [(0o755, os.geteuid(), True), (0o775, os.geteuid(), False), (0o755, 12345, False)]:
-        fields = [*found]
-        fields[0], fields[4] = found.st_mode & ~0o777 | mode, owner
-        assert private.is_private(os.stat_result(fields)) is expected
-
-
-def test_blobs_are_read_only(blob):
-    assert blob.stat().st_mode & 0o777 == 0o444
-
-
-def test_a_blob_of_a_private_file_is_private(tmp_path):
-    (tmp_path / "box").mkdir()
-    (tmp_path / "box" / "model.safetensors").write_bytes(WEIGHTS)
-    (tmp_path / "box" / "model.safetensors").chmod(0o600)
-    source = entry((tmp_path / "box").as_uri(), ONE)
-    assert store.pull(source)["model.safetensors"].stat().st_mode & 0o777 == 0o400
-
-
-def test_a_cached_file_that_others_can_write_is_copied(hub):
-    cached = Path(os.environ["HF_HOME"]) / "hub" / "models--org--net" / "blobs" / sha256(WEIGHTS)
-    cached.parent.mkdir(parents=True)
-    cached.write_bytes(WEIGHTS)
-    cached.chmod(0o666)
-    found = store.pull(entry("hf://org/net", ONE))["model.safetensors"]
-    assert found.read_bytes() == WEIGHTS
-    assert not found.samefile(cached)
-    assert [request.method for request in hub.requests] == ["HEAD"]
-    assert kept() == [[sha256(WEIGHTS)], []]
-
-
-@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "writable by others"])
-def test_a_partial_download_that_is_a_link_is_not_followed(hub, tmp_path, kind):
-    precious = tmp_path / "precious"
-    precious.write_bytes(WEIGHTS[:5])
-    part = store.home() / "tmp" / f"{sha256(WEIGHTS)}.part"
-    part.parent.mkdir(parents=True)
-    if kind == "symbolic link":
-        part.symlink_to(precious)
-    elif kind == "hard link":
-        os.link(precious, part)
-    else:
-        part.write_bytes(WEIGHTS[:5])
-        part.chmod(0o666)
-    found = store.pull(entry("hf://org/net", ONE))["model.safetensors"]
-    assert (found.read_bytes(), precious.read_bytes()) == (WEIGHTS, WEIGHTS[:5])
-    assert not found.is_symlink()
-    assert found.stat().st_nlink == 1
-
-
-def test_a_cache_of_the_hub_may_link_to_its_blobs(tmp_path):
-    repo = Path(os.environ["HF_HOME"]) / "hub" / "models--org--net"
-    snapshot, blobs = repo / "snapshots" / "1", repo / "blobs"
-    for folder in (snapshot, blobs):
-        folder.mkdir(parents=True)
-    (blobs / "b").write_bytes(WEIGHTS)
-    (snapshot / "model.safetensors").symlink_to("../../blobs/b")
-    assert store.pull(entry(snapshot.as_uri(), ONE))["model.safetensors"].read_bytes() == WEIGHTS
-
-
 # Connections
 
 
@@ -244,7 +113,7 @@ def test_tries_without_progress_are_apart(hub, monkeypatch):
     hub.always = faults.reset(0)
     with pytest.raises(StoreError, match="failed"):
         store.pull(entry("hf://org/net", ONE))
-    waited = [pause / stream.PAUSE for pause in pauses if pause >= stream.PAUSE and pause != 0.01 / 2]
+    waited = [pause / stream.PAUSE for pause in pauses if pause >= stream.PAUSE]
     assert waited in ([1, 2, 4], [1, 2, 4, 8])
 
 
@@ -286,8 +155,8 @@ def test_invalid_urls_are_recognised(url):
 
 
 def child(code: str, folder: Path) -> subprocess.Popen[str]:
-    head = "import os, sys; sys.path.insert(0, os.environ['TESTS'])\nfrom zoo import store\nfrom storing import entry\n"
-    environment = {**os.environ, "TESTS": str(Path(__file__).parent)}
+    head = "import sys\nfrom zoo import store\nfrom storing import drop_root, entry\n"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     return subprocess.Popen([sys.executable, "-c", head + code], cwd=folder, env=environment, text=True)
 
 
@@ -327,8 +196,8 @@ def test_pulls_in_many_folders_are_all_remembered(hub, tmp_path, monkeypatch):
         assert list(pool.map(remember, folders)) == [None] * 8
     assert {path.parent for path in receipts.lock_files()} >= {*folders}
     with (store.home() / "shared.txt").open("a") as file:
-        file.write(f'"damaged\n{tmp_path}/as it was/zoo.lock\n')
-    assert tmp_path / "as it was" / "zoo.lock" in receipts.lock_files()
+        file.write('"damaged\n5\n')
+    assert {path.parent for path in receipts.lock_files()} >= {*folders}
 
 
 def test_gc_waits_for_a_plugin_that_reads_fetched_files(hub):
@@ -392,8 +261,6 @@ def test_gc_removes_what_killed_processes_left(blob):
 
 @pytest.mark.parametrize("command", ["remove(['native/net'])", "collect()"])
 def test_gc_and_rm_in_a_read_only_store_raise(blob, command):
-    from test_store_faults import DROP_ROOT
-
     (store.home() / "blobs" / ("0" * 64)).write_bytes(b"orphan")
     (store.home() / "cache" / "of others").mkdir(parents=True)
     folders = [store.home(), *filter(Path.is_dir, store.home().rglob("*"))]
@@ -403,7 +270,7 @@ def test_gc_and_rm_in_a_read_only_store_raise(blob, command):
     code += f"try: maintenance.{command}\n"
     code += "except errors.StoreError as error: sys.exit(7 * ('cannot be changed' in error.what))"
     try:
-        assert child(DROP_ROOT + code, Path.cwd()).wait(30) == 7
+        assert child("drop_root()\n" + code, Path.cwd()).wait(30) == 7
         assert store.pull(entry("hf://org/net", ONE)) == {"model.safetensors": blob}
     finally:
         for folder in folders:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import socket
@@ -12,9 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from hostile.case import Case
-from hostile.servers import CONTENT, PRELOAD, PULL, SHA256, STORED, row, thinned
-
-assert PRELOAD
+from hostile.servers import CONTENT, PULL, SHA256, STORED, row, thinned
+from hostile.servers import PRELOAD as PRELOAD
 
 # Local sources
 
@@ -152,6 +150,7 @@ def stored(arguments: list[str], change: Callable[[Path], object]) -> Callable[[
 
     def prepare(folder: Path) -> list[str]:
         import pictures
+        from storing import drop_root
 
         import zoo
         from zoo.weights.safetensors_file import write_state
@@ -165,8 +164,7 @@ def stored(arguments: list[str], change: Callable[[Path], object]) -> Callable[[
         pictures.folder(folder / "images", 4)
         zoo.pull("mine/net")
         change(folder / "store")
-        if os.geteuid() == 0:  # capset: drop all capabilities
-            ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+        drop_root()
         return arguments
 
     return prepare

@@ -6,7 +6,6 @@ A zoo.lock is committed to a project's repository, so that a team and its CI use
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -150,13 +149,13 @@ def _projects() -> Path:
 
 
 def _read_projects() -> list[Path]:
-    """Return the recorded paths, one a line: as JSON, or as they are (those of an earlier version)."""
+    """Return the recorded paths, one a line, as JSON."""
     try:
         lines = _projects().read_bytes().split(b"\n")
     except OSError:
         return []
     found = []
     for line in filter(None, lines):
-        with suppress(ValueError):  # damaged: the next pull in that folder records it again
-            found.append(Path(json.loads(line) if line.startswith(b'"') else os.fsdecode(line)))
+        with suppress(ValueError, TypeError):  # damaged: the next pull in that folder records it again
+            found.append(Path(json.loads(line)))
     return found
