@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,10 @@ def classifier(plugin: Plugin, entry: Entry, files: Mapping[str, Path], dim: int
             if _is_saved_model(path, metadata):
                 return None
             state.update(tensors)
-    found = _classifier(plugin, entry, state, files) if state else None
+    if not state:
+        return None
+    with _calling(entry, "classifier", len(state)):
+        found = plugin.classifier(entry, state, files)
     if found is None or found.weight.shape[-1] != dim:  # another dim: a classifier on features that are not pooled
         return None
     classes = len(found.labels)
@@ -70,17 +73,6 @@ def classifier(plugin: Plugin, entry: Entry, files: Mapping[str, Path], dim: int
         what = f"{_label(entry)}: classifier() of {entry.name} has {classes} labels, but weight and bias {shapes}"
         raise PluginError(what, fix="report it to the plugin's author; task=… and custom labels are not affected")
     return Classifier(found.labels, found.weight.float(), found.bias.float())
-
-
-def _classifier(plugin: Plugin, entry: Entry, state: Mapping[str, Tensor], files: Mapping[str, Path]) -> Any:
-    try:
-        with guarded(f"{_label(entry)}: classifier() of {entry.name}", len(state)):
-            return plugin.classifier(entry, state, files)
-    except ZooError:
-        raise
-    except Exception as error:
-        what = f"{_label(entry)}: classifier() failed on {entry.name}: {type(error).__name__}: {error}"
-        raise PluginError(what, fix="report it to the plugin's author; other backbones are not affected") from error
 
 
 def check_stages(backbone: Backbone, label: str = "the backbone") -> None:
@@ -127,14 +119,8 @@ def _is_saved_model(path: Path, metadata: Mapping[str, str]) -> bool:
 
 
 def _adapt(plugin: Plugin, entry: Entry, state: dict[str, Tensor], files: Mapping[str, Path]) -> dict[str, Tensor]:
-    try:
-        with guarded(f"{_label(entry)}: adapt() of {entry.name}", len(state)):
-            adapted = plugin.adapt(entry, state, files)
-    except ZooError:
-        raise
-    except Exception as error:
-        what = f"{_label(entry)}: adapt() failed on {entry.name}: {type(error).__name__}: {error}"
-        raise PluginError(what, fix="report it to the plugin's author; other backbones are not affected") from error
+    with _calling(entry, "adapt", len(state)):
+        adapted = plugin.adapt(entry, state, files)
     if not isinstance(adapted, dict) or not all(isinstance(value, Tensor) for value in adapted.values()):
         raise PluginError(f"{_label(entry)}: adapt() must return a dict of tensors", fix="correct its adapt()")
     return adapted
@@ -147,27 +133,42 @@ def _build(
 
     `tensors` is the number of tensors in its weights, of which a network has few modules; None: without weights.
     """
-    try:
-        initialisation = _SkipInitialisation() if device == "meta" else nullcontext()
-        guard = guarded(f"{_label(entry)}: build() of {entry.name}", tensors)
-        with guard, torch.random.fork_rng(devices=[]), torch.device(device), initialisation:
-            torch.default_generator.manual_seed(seed)  # only the CPU generator, which fork_rng restores
-            backbone: Any = plugin.build(entry, files)
-    except ZooError:
-        raise
-    except Exception as error:
-        where = _raised_at(error)
-        what = f"{_label(entry)}: build() failed on {entry.name}: {type(error).__name__}: {error} ({where})"
-        fix = f"correct {where}, or report it to the plugin's author; other backbones are not affected"
-        if device == "meta" and "meta" in str(error):
-            fix = "in build(), create tensors whose values are read inside `with torch.device('cpu')`"
-        raise PluginError(what, fix=fix) from error
+    initialisation = _SkipInitialisation() if device == "meta" else nullcontext()
+    with (
+        _calling(entry, "build", tensors, device),
+        torch.random.fork_rng(devices=[]),
+        torch.device(device),
+        initialisation,
+    ):
+        torch.default_generator.manual_seed(seed)  # only the CPU generator, which fork_rng restores
+        backbone: Any = plugin.build(entry, files)
     for broken, rule in _rules(backbone, entry):
         if broken:
             raise PluginError(f"{_label(entry)}: build() on {entry.name}: {rule}", fix="correct its build()")
     check_stages(backbone, f"{_label(entry)}: build() on {entry.name}")
     checked: Backbone = backbone
     return checked
+
+
+@contextmanager
+def _calling(entry: Entry, method: str, tensors: int | None, device: str = "cpu") -> Iterator[None]:
+    """Guard the call of a plugin's method inside the block.
+
+    Raises PluginError, with the line that failed, if the method raises anything but a ZooError.
+    """
+    call = f"{_label(entry)}: {method}()"
+    try:
+        with guarded(f"{call} of {entry.name}", tensors):
+            yield
+    except ZooError:
+        raise
+    except Exception as error:
+        where = _raised_at(error)
+        fix = f"correct {where}, or report it to the plugin's author; other backbones are not affected"
+        if device == "meta" and "meta" in str(error):
+            fix = f"in {method}(), create tensors whose values are read inside `with torch.device('cpu')`"
+        what = f"{call} failed on {entry.name}: {type(error).__name__}: {error} ({where})"
+        raise PluginError(what, fix=fix) from error
 
 
 def _raised_at(error: Exception) -> str:
