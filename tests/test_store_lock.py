@@ -2,6 +2,7 @@
 
 import threading
 import tomllib
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -59,11 +60,23 @@ def test_a_lock_held_by_another_process_raises_after_the_timeout(tmp_path, monke
     assert "zoo pull n/a" in caught.value.fix
 
 
-def test_an_unreadable_lock_raises():
-    (store.home() / "lock.toml").mkdir(parents=True)
+def test_a_lock_that_is_no_regular_file_raises():
+    path = store.home() / "lock.toml"
+    path.mkdir(parents=True)
     with pytest.raises(StoreError, match=r"lock\.toml: cannot be read") as caught:
         store.receipt("n/a")
-    assert caught.value.fix.startswith("chmod u+r ")
+    assert caught.value.fix == f"mv '{path}' '{path}.bad', then pull again"
+
+
+def test_an_unreadable_lock_raises(monkeypatch):
+    path = store.home() / "lock.toml"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    refused = Mock(side_effect=PermissionError(13, "Permission denied"))  # root may read any file
+    monkeypatch.setattr("zoo.store.regular_file.read_bytes", refused)
+    with pytest.raises(StoreError, match=r"lock\.toml: cannot be read: Permission denied") as caught:
+        store.receipt("n/a")
+    assert caught.value.fix == f"chmod u+r '{path}'"
 
 
 GOOD = f'["n/a"]\nsource = "s"\nwhen = "w"\nfiles = [{{ path = "p", sha256 = "{"0" * 64}", bytes = 1 }}]\n'

@@ -48,7 +48,7 @@ def read(path: Path) -> dict[str, Tensor] | None:
     The file is in use, and kept, until the last tensor that shares its memory is gone.
     """
     try:
-        with path.open("rb") as file:
+        with suppress(OSError), path.open("rb") as file:
             if not file_locks.share(file.fileno()):
                 return None
             with suppress(OSError):  # a read-only store
@@ -58,8 +58,6 @@ def read(path: Path) -> dict[str, Tensor] | None:
         say("cache", f"{path} is damaged: its content is computed again")
         with suppress(OSError):
             path.unlink()
-    except OSError:
-        pass
     return None
 
 

@@ -17,6 +17,7 @@ from zoo.errors import StoreError
 from zoo.plugin import File
 from zoo.store import private, verified
 from zoo.store.paths import checked_sha256
+from zoo.store.regular_file import BINARY, NOFOLLOW
 
 Arrived = Callable[[int], None]
 """Progress callback, called with the number of bytes received since the last call."""
@@ -195,7 +196,7 @@ def _is_own_part(part: Path) -> bool:
 
 def _open_part(part: Path) -> IO[bytes]:
     """Open a partial file to read and append; never the target of a link."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | NOFOLLOW | BINARY
     return open(os.open(part, flags, 0o600), "ab+")
 
 

@@ -80,7 +80,7 @@ class Line:
                     return self._parse_response(response, first)
                 self.close()
                 self._current_url = _redirect_target(self._current_url, location)
-        except OSError as error:
+        except OSError as error:  # first: an SSLCertVerificationError is a ValueError as well
             raise self._broken(error, reused) from error
         except (http.client.InvalidURL, ValueError) as error:  # ports, IPv6 and IDNA; headers that are not ASCII
             self.close()

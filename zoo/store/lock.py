@@ -43,9 +43,12 @@ def read(path: Path) -> Mapping[str, Receipt]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be read: {error.strerror}", fix=f"chmod u+r '{path}'   (if it is a file)"
-        ) from error
+        fix = (
+            f"chmod u+r '{path}'"
+            if isinstance(error, PermissionError)
+            else f"mv '{path}' '{path}.bad', then pull again"
+        )
+        raise StoreError(f"{path}: cannot be read: {error.strerror}", fix=fix) from error
 
 
 def record(path: Path, name: str, receipt: Receipt) -> None:

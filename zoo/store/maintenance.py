@@ -70,8 +70,8 @@ def remove(names: Sequence[str]) -> int:
         _check_pulled(name, mine)
     with _writing():
         lock.forget(known.own(), names)
-    for path, receipts in ((path, lock.read(path)) for path in known.lock_files()):
-        if kept := [name for name in names if name in receipts]:
+    for path in known.lock_files():
+        if kept := [name for name in lock.read(path) if name in names]:
             say("kept", f"the files that {path} records for {', '.join(kept)}")
     return _remove_unreferenced([blob(file) for name in names for file in mine[name].files])
 
@@ -115,9 +115,8 @@ def _remove_stale(path: Path) -> int:
     """Remove a stale partial download or its lock file unless a process holds the lock; returns the bytes freed."""
     import filelock
 
-    guard = path.with_suffix(".lock")
-    lock_it = filelock.FileLock(guard, timeout=0, is_singleton=False)
-    with _writing(), suppress(filelock.Timeout, FileNotFoundError), lock_it:
+    guard = filelock.FileLock(path.with_suffix(".lock"), timeout=0, is_singleton=False)
+    with _writing(), suppress(filelock.Timeout, FileNotFoundError), guard:
         if path.suffix == ".lock":
             if not path.with_suffix(".part").exists():
                 path.unlink(missing_ok=True)
@@ -128,7 +127,9 @@ def _remove_stale(path: Path) -> int:
 
 
 def _is_stale(path: Path) -> bool:
-    return abs(time.time() - path.lstat().st_mtime) > STALE
+    with suppress(FileNotFoundError):  # renamed meanwhile by the process that wrote it
+        return abs(time.time() - path.lstat().st_mtime) > STALE
+    return False
 
 
 def _remove(path: Path) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from zoo.errors import ArtefactError
 from zoo.store import file_locks
+from zoo.store.regular_file import NOFOLLOW
 
 SUFFIX = ".unfinished"
 """Of the working folder's name."""
@@ -52,7 +53,7 @@ def is_claimed(out: Path) -> bool:
     if folder in _claimed.get() or os.environ.get("RANK", "0") != "0":
         return False
     try:
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW)
+        descriptor = os.open(folder / "lock", os.O_RDWR | NOFOLLOW)
     except OSError:
         return False
     try:
@@ -67,7 +68,7 @@ def check_free(out: Path) -> None:
     if out.is_dir() and any(out.iterdir()):
         raise ArtefactError(
             f"{out} is not empty; a model is saved to a new or empty folder",
-            fix=f"--out {_numbered(out)} (or out=…), or remove it first: rm -r {out}",
+            fix=f"--out {_numbered(out)} (or out=…), or remove it first: rm -r '{out}'",
         )
     if out.exists() and not out.is_dir():
         raise ArtefactError(f"{out} is a file, not a folder", fix=f"--out {out}-model (or out=…)")
@@ -114,7 +115,7 @@ def _lock(out: Path, folder: Path) -> int:
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NOFOLLOW, 0o666)
         except OSError as error:
             raise _impossible(out, error) from error
         if not file_locks.exclude(descriptor, unsupported=True):

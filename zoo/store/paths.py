@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from zoo.errors import StoreError
 from zoo.plugin import File
-
-HEXADECIMAL = frozenset("0123456789abcdef")
 
 
 def home() -> Path:
@@ -25,7 +24,7 @@ def blob(file: File) -> Path:
 
 def is_sha256(text: object) -> bool:
     """Return whether a value is 64 lower-case hexadecimal digits."""
-    return isinstance(text, str) and len(text) == 64 and not {*text} - HEXADECIMAL
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 def checked_sha256(sha256: str | None, path: str) -> str:

@@ -14,8 +14,8 @@ def is_private(found: os.stat_result) -> bool:
     return found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o022
 
 
-def folder(path: Path) -> bool:
-    """Create a folder for this user alone if needed; returns whether it is one, and no link."""
+def make_folder(path: Path) -> bool:
+    """Create a folder for this user alone unless it exists; returns whether it is private, and no link."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()

@@ -66,11 +66,11 @@ class Look:
     @connections_allowed()
     def fetch(self, *paths: str) -> dict[str, Path]:
         """Download the given files and return their verified local copies by path. Raises StoreError."""
-        found: Iterable[File] = [self.files[path] for path in paths]
+        found = [self.files[path] for path in paths]
         if not self.here:
             from zoo.store import transfer
 
-            found = transfer.fetch_some(self.entry, [*found], self.commit)
+            found = transfer.fetch_some(self.entry, found, self.commit)
         local = {file.path: blob(file) for file in found}
         verified.check(self.entry.name, local)
         return local

@@ -11,6 +11,7 @@ from pathlib import Path
 from zoo.errors import StoreError
 from zoo.plugin import Entry, File
 from zoo.store.fetch import BLOCK, Remote
+from zoo.store.regular_file import BINARY, NOFOLLOW, NONBLOCK
 from zoo.store.source_errors import bad_source, row_of
 
 KERNEL = ("/proc", "/sys", "/dev")
@@ -84,7 +85,7 @@ def _is_allowed(file: Path, folder: Path) -> bool:
 
 def _read(entry: Entry, path: Path, start: int) -> Generator[memoryview]:
     block = memoryview(bytearray(BLOCK))
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    flags = os.O_RDONLY | NOFOLLOW | NONBLOCK | BINARY
     try:
         with open(os.open(path, flags), "rb", buffering=0) as file:
             file.seek(start)

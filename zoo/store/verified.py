@@ -90,7 +90,7 @@ def folder(home: Path) -> Path:
 def _record(blob: Path) -> Path | None:
     """Return the path of a blob's record; None if others can write there."""
     records = folder(blob.parents[1])
-    return records / blob.name if private.folder(records) else None
+    return records / blob.name if private.make_folder(records) else None
 
 
 def _stamp(blob: Path) -> str:
