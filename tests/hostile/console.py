@@ -55,14 +55,10 @@ NUMBERS = {
     "nested value": ["--set", f"lr={'[' * 100_000}"],
     "nested value that closes": ["--set", f"lr={'[' * 500}{']' * 500}"],
     "max time": ["--set", f"max_time={'9' * 400}s"],
-    "views": ["--set", f"views={'9' * 30}"],
-    "soup": ["--set", f"soup={'9' * 30}"],
-    "lora rank": ["--set", f"lora_rank={'9' * 30}"],
-    "max length": ["--set", f"max_length={'9' * 30}"],
-    "freeze stages": ["--set", f"freeze_stages={'9' * 30}"],
-    "patience": ["--set", f"patience={'9' * 30}"],
-    "evals": ["--set", f"evals={'9' * 30}"],
-    "stop after": ["--set", f"stop_after={'9' * 30}"],
+    **{
+        field: ["--set", f"{field}={'9' * 30}"]
+        for field in ("views", "soup", "lora_rank", "max_length", "freeze_stages", "patience", "evals", "stop_after")
+    },
 }
 SAVED = {
     "evaluate": ["evaluate", "model", "data"],
