@@ -66,13 +66,13 @@ def fingerprint(plugin: Installed) -> str:
 def _installed(path: tuple[str, ...]) -> dict[str, Installed]:
     found: dict[str, Installed] = {}
     for key, plugin in _registered(path):
-        checked = _with_catalogue(plugin) if (problem := _name_problem(key, plugin)) is None else problem
+        checked = _refused(key, plugin) or _with_catalogue(plugin)
         other = found.get(checked.name)
         found[checked.name] = checked if other is None else _duplicate(other, checked)
     return dict(sorted(found.items()))
 
 
-def _name_problem(key: str, plugin: Installed) -> Installed | None:
+def _refused(key: str, plugin: Installed) -> Installed | None:
     """Return a plugin that may not have its name, or whose entry point cannot be used, with the problem."""
     fix = f"pip uninstall {plugin.distribution}   (or, as its author, correct the entry point)"
     if plugin.name.lower() in RESERVED and key != OWNER:

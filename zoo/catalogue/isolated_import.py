@@ -63,7 +63,8 @@ def _import_until_failure(names: Sequence[str], *, quiet: bool) -> dict[str, Tol
                 ended = process.poll()
                 lines = path.read_bytes().split(b"\n")[:-1]
                 if len(lines) > len(found):
-                    found = {name: _told(name, line) for name, line in zip(names, lines, strict=False)}
+                    answers = zip(names, lines, strict=False)  # lines: of the plugins imported so far
+                    found = {name: _told(name, line) for name, line in answers}
                     deadline = time.monotonic() + LIMIT
                     continue
                 name = names[len(found)]

@@ -12,7 +12,7 @@ import click
 from zoo import console
 from zoo.catalogue import registry
 from zoo.catalogue.rows import row_from_entry
-from zoo.catalogue.search import SORTS, is_known, search
+from zoo.catalogue.search import MODALITIES, SORTS, is_known, search
 from zoo.cli import complete_name
 from zoo.errors import ZooError
 from zoo.plugin import Entry, ImageInput, TextInput
@@ -41,7 +41,7 @@ def _parse_count(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.command("list")
 @click.argument("pattern", required=False)
 @click.option("--plugin", help="Only backbones of this plugin.")
-@click.option("--modality", type=click.Choice(["image", "text"]), help="Only backbones for this modality.")
+@click.option("--modality", type=click.Choice(MODALITIES), help="Only backbones for this modality.")
 @click.option("--task", help="Only backbones for this task, such as classify.")
 @click.option(
     "--max-params", callback=_parse_count, metavar="N", help="Maximum number of parameters, such as 500K or 30M."

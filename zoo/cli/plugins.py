@@ -11,6 +11,7 @@ import click
 from zoo import console
 from zoo.catalogue import isolated_import, registry
 from zoo.catalogue.discovery import Installed, installed
+from zoo.catalogue.search import MODALITIES
 from zoo.cli.catalogue import JSON, print_notes, print_table
 from zoo.errors import PluginError, ZooError
 from zoo.plugin import API
@@ -47,9 +48,7 @@ def plugin() -> None:
 @plugin.command()
 @click.argument("name")
 @click.option("--folder", type=click.Path(path_type=Path), help="Target folder; default ./NAME-zoo.")
-@click.option(
-    "--modality", type=click.Choice(["image", "text"]), default="image", help="Its inputs.", show_default=True
-)
+@click.option("--modality", type=click.Choice(MODALITIES), default="image", help="Its inputs.", show_default=True)
 def new(name: str, folder: Path | None, modality: str) -> None:
     """Create a distribution for a plugin NAME, with a working example (random weights, own tokenizer) and tests."""
     from zoo.testing import scaffold
@@ -68,7 +67,7 @@ def _row(plugin: Installed, api: isolated_import.Told, invalid: ZooError | None)
         "version": plugin.version,
         "api": None if isinstance(api, PluginError) else api,
         "contract": API,
-        "catalogue": plugin.catalogue and str(Path(plugin.catalogue)),
+        "catalogue": plugin.catalogue and str(plugin.catalogue),
         "state": "broken" if problem else "ok",
         "problem": problem and problem.what,
         "fix": problem and problem.fix,
