@@ -137,6 +137,7 @@ def test_masked_lm_prediction_requires_exactly_one_mask_token(name):
     assert len(model.predict("the [MASK] was dull", top=3).top) == 3
     with pytest.raises(DataError, match="the mask token once"):
         model.predict("no mask at all")
+    assert len(model.predict("the [MASK]", top=10**6).top) == model.backbone.tokenizer.fast.get_vocab_size()
 
 
 def test_probe_for_language_modelling_raises(name):

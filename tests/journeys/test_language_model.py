@@ -101,7 +101,8 @@ def test_top_k_and_top_p_leave_out_the_unlikely():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_new_tokens": 0}, "tokens=0 is not a whole number above 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0 is not a whole number above 0"),
+        ({"batch_size": 0}, "batch_size=0 is not a whole number above 0"),
         ({"max_new_tokens": 999}, "999 new tokens do not fit: the model reads"),
         ({"temperature": -1}, "temperature=-1 is not a number from 0"),
         ({"temperature": float("nan")}, "temperature=nan is not a number from 0"),
@@ -122,6 +123,8 @@ def test_errors_of_the_command_have_a_fix(name):
     result = run("generate", name, "the film", "--top-k", 5)
     assert result.exit_code == 1
     assert "fix: temperature=0.8   (--temperature 0.8)" in result.stderr
+    result = run("generate", name, "the film", "--tokens", 0)
+    assert "fix: max_new_tokens=50   (--tokens 50)" in result.stderr
     assert "is not a causal language model" in run("generate", "native/resnet14.letters", "x").stderr
     assert run("generate", name, "x", "--tokens", "many").exit_code == 2
 

@@ -209,11 +209,9 @@ def _predictions(model: Predictor, inputs: Sequence[Any], top: int, batch_size: 
     net, task = network(model)
     if task.labelled:
         return task.decode(_outputs(model, inputs, batch_size), top)
-    parts = batches(inputs, batch_size)
     if task.autoregressive:
-        texts = model.generate(list(inputs), batch_size=batch_size)
-        return list(map(Prediction, texts))
-    how = preprocessing(model)
+        return list(map(Prediction, model.generate(list(inputs), batch_size=batch_size)))
+    how, parts = preprocessing(model), batches(inputs, batch_size)
     return [found for part in parts for found in generation.fill_mask(net, model.backbone, part, how, top)]
 
 

@@ -37,15 +37,15 @@ class Sampling:
     def of(cls, tokens: object, temperature: object, top_p: object, top_k: object, stop: object) -> Sampling:
         """Return checked settings; RecipeError for an invalid one."""
         stops = (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, Iterable) else (stop,)
-        _check("tokens", tokens, type(tokens) is int and tokens > 0, "a whole number above 0", 50)
+        _check("max_new_tokens", tokens, type(tokens) is int and tokens > 0, "a whole number above 0", 50)
         _check("temperature", temperature, _is_number(temperature) and temperature >= 0, "a number from 0", 0.8)
         _check("top_p", top_p, _is_number(top_p) and 0 < top_p <= 1, "a number above 0 and up to 1", 0.9)
         _check("top_k", top_k, type(top_k) is int and top_k >= 0, "a whole number from 0", 50)
         texts = all(isinstance(text, str) and text for text in stops)
-        _check("stop", stop, texts, "a text, or several", "\\n")
+        _check("stop", stop, texts, "a text, or several", "END")
         if temperature == 0 and (top_p, top_k) != (1.0, 0):
             what = "top_p and top_k choose among tokens that are drawn, and temperature 0 takes the likeliest token"
-            raise RecipeError(what, fix="temperature=0.8   (--temperature 0.8)")
+            raise RecipeError(what, fix=_setting("temperature", 0.8))
         return cls(int(tokens), float(temperature), float(top_p), int(top_k), stops)  # type: ignore[arg-type,call-overload]
 
 
@@ -60,7 +60,7 @@ def generate(backbone: Backbone, prompts: Sequence[str], how: Preprocessing, sam
     assert tokenizer is not None
     if sampling.tokens >= longest.max_length:
         what = f"{sampling.tokens} new tokens do not fit: the model reads {longest.max_length}, the prompt included"
-        raise RecipeError(what, fix=f"tokens={longest.max_length // 2}   (--tokens {longest.max_length // 2})")
+        raise RecipeError(what, fix=_setting("max_new_tokens", longest.max_length // 2))
     room = replace(how, length=longest.max_length - sampling.tokens, truncation="tail")
     inputs = prepare.prepare(prepare.unlabelled(list(prompts)), room).inputs.batch(torch.arange(len(prompts)))
     assert isinstance(inputs, dict)
@@ -156,7 +156,12 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 def _check(name: str, value: object, valid: bool, rule: str, usual: object) -> None:
     if not valid:
-        raise RecipeError(f"{name}={value!r} is not {rule}", fix=f"{name}={usual!r}   (--{name.replace('_', '-')})")
+        raise RecipeError(f"{name}={value!r} is not {rule}", fix=_setting(name, usual))
+
+
+def _setting(name: str, value: object) -> str:
+    """Return a setting as it is written in Python, and as an option of `zoo generate`."""
+    return f"{name}={value!r}   (--{name.removeprefix('max_new_').replace('_', '-')} {value})"
 
 
 def fill_mask(
@@ -175,7 +180,7 @@ def fill_mask(
     device = next(network.parameters()).device
     with torch.inference_mode():
         logits = network({name: value.to(device) for name, value in inputs.items()}, masked.to(device))
-        probabilities, ids = logits.softmax(1).topk(top)  # (N, V) -> (N, top)
+        probabilities, ids = logits.softmax(1).topk(min(top, logits.shape[1]))  # (N, V) -> (N, top)
     predictions = []
     for row, tokens in zip(probabilities.tolist(), ids.tolist(), strict=True):
         ranked = tuple((tokenizer.fast.decode([token]).strip(), p) for token, p in zip(tokens, row, strict=True))

@@ -261,6 +261,7 @@ class Model:
         probability. A text ends before the first of `stop`. Raises RecipeError if the backbone is not a causal language
         model, or for an invalid setting.
         """
+        _check_count("batch_size", batch_size, BATCH_SIZE)
         sampling = generation.Sampling.of(max_new_tokens, temperature, top_p, top_k, stop)
         if "causal-lm" not in self.entry.tasks or not isinstance(self.backbone.input, TextInput):
             raise RecipeError(
