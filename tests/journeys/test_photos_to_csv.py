@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from pyarrow import parquet
 
 from zoo.cli import main
+from zoo.errors import DataError
+from zoo.model import result_files
 
 
 def run(*arguments: object, text: str | None = None):
@@ -134,3 +136,13 @@ def test_a_full_disk_ends_with_a_fix(pretrained, photos, monkeypatch):
     assert done.exit_code == 1
     assert "error: answers.csv cannot be written: No space left on device" in done.stderr
     assert sorted(path.name for path in photos.parent.iterdir()) == ["holiday"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.npy"])
+def test_an_error_of_the_inputs_is_not_called_one_of_the_file(isolated, name):
+    columns = {"embedding": 4}
+    with pytest.raises(OSError, match="reset"), result_files.create(isolated / name, columns):
+        raise OSError("connection reset")
+    with pytest.raises(DataError, match=f"{name} cannot be written"), result_files.create(isolated / name, columns):
+        (isolated / name).mkdir()
+    assert [path.name for path in isolated.iterdir()] == [name]

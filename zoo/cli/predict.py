@@ -76,12 +76,12 @@ def predict(model: Path, sources: Sources, out: Path | None, top: int, device: s
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
         _check(sources, out, result_files.TABLES)
+        if top < 1:
+            raise RecipeError(f"--top {top} is not a whole number above 0", fix="--top 1")
         loaded = load(model, device)
         from zoo.finetune.inference import BATCH_SIZE
         from zoo.model import answers, results
 
-        if top < 1:
-            raise RecipeError(f"--top {top} is not a whole number above 0", fix="--top 1")
         _, task = answers.network(loaded)
         items, total = _items(loaded, sources)
         found = answers.each_prediction(loaded, items, top, BATCH_SIZE)

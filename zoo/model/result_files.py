@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,22 @@ def create(path: Path, columns: Columns) -> Iterator[Write]:
     Raises DataError if the file cannot be written.
     """
     part = path.with_name(f".zoo-{os.getpid()}-{os.urandom(4).hex()}.part")
+    stack = ExitStack()
     try:
-        with _failing(path), WRITERS[path.suffix.lower()](part, columns) as write:
-
-            def checked(rows: Rows) -> None:
-                with _failing(path):
-                    write(rows)
-
-            yield checked
         with _failing(path):
+            write = stack.enter_context(WRITERS[path.suffix.lower()](part, columns))
+
+        def checked(rows: Rows) -> None:
+            with _failing(path):
+                write(rows)
+
+        yield checked  # not in _failing: an OSError of the caller is not one of this file
+        with _failing(path):
+            stack.close()
             os.replace(part, path)
     finally:
+        with suppress(OSError):  # it only closes what failed
+            stack.close()
         with suppress(OSError):
             part.unlink(missing_ok=True)
 
