@@ -7,11 +7,14 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo import console
 from zoo.model import artefact
-from zoo.model.model_card import Interval, intervals
+from zoo.model.model_card import intervals
+
+if TYPE_CHECKING:
+    from zoo.tasks.intervals import Interval
 
 MAIN_METRICS = {"multilabel": "map", "regress": "r2", "causal-lm": "perplexity", "masked-lm": "perplexity"}
 """Metric that is shown first, by task; accuracy for classes, F1 for tags."""

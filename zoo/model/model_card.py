@@ -6,15 +6,15 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.console import printable
 
+if TYPE_CHECKING:
+    from zoo.tasks.intervals import Interval
+
 LONGEST_LABEL = 100
 """Characters of a label that are shown."""
-
-
-Interval = tuple[float, float]
 
 
 def intervals(manifest: Mapping[str, Any], part: str) -> dict[str, Interval]:
