@@ -155,13 +155,4 @@ def pretrained(tmp_path_factory):
     """Return the folder of a saved tiny model pre-trained on colours, for transfer in tests."""
     import pictures
 
-    import zoo
-
-    with pytest.MonkeyPatch.context() as patch:
-        root = tmp_path_factory.mktemp("pretrained")
-        patch.chdir(root)
-        patch.setenv("ZOO_HOME", str(root / "store"))
-        patch.setenv("ZOO_CONFIG_HOME", str(root / "config"))
-        model = zoo.load(pictures.catalogue(root), "cpu")
-        model.finetune(pictures.pairs(12), strategy="scratch", steps=60, batch_size=16)
-        return model.save(root / "colours")
+    return pictures.saved(tmp_path_factory.mktemp("pretrained"), pictures.pairs(12), steps=60, batch_size=16)

@@ -48,13 +48,7 @@ TASKS = {
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory):
     """Return the folder of a saved tiny model."""
-    with pytest.MonkeyPatch.context() as patch:
-        root = tmp_path_factory.mktemp("colours")
-        patch.chdir(root)
-        patch.setenv("ZOO_HOME", str(root / "store"))
-        patch.setenv("ZOO_CONFIG_HOME", str(root / "config"))
-        model = zoo.load(pictures.catalogue(root), CPU)
-        return model.finetune(IMAGES, strategy="scratch", **QUICK | {"steps": 8}).save(root / "saved")
+    return pictures.saved(tmp_path_factory.mktemp("colours"), IMAGES, **QUICK | {"steps": 8})
 
 
 def assert_same_model(found, expected, inputs, folder: Path) -> None:

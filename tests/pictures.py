@@ -37,6 +37,20 @@ def folder(root: Path, per_class: int = 6, classes: tuple[str, ...] = ("blue", "
     return root
 
 
+def saved(root: Path, data: list, **fields: object) -> Path:
+    """Train a tiny net from random weights, with a store in `root`; returns the folder it is saved to."""
+    import pytest
+
+    import zoo
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("ZOO_HOME", str(root / "store"))
+        patch.setenv("ZOO_CONFIG_HOME", str(root / "config"))
+        model = zoo.load(catalogue(root), "cpu")
+        return model.finetune(data, strategy="scratch", **fields).save(root / "colours")
+
+
 def catalogue(where: Path, name: str = "net", size: int = 16, channels: int = 3) -> str:
     """Add a tiny untrained residual net to the zoo.toml in `where`; returns its name."""
     with (where / "zoo.toml").open("a") as file:

@@ -112,6 +112,7 @@ def test_third_party_distribution_can_ship_weights(acme):
     assert Path(file).read_bytes() == (acme / "acme_zoo" / "weights" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.real
 def test_third_party_tests_pass_the_conformance_kit(acme, tmp_path):
     tests = ROOT / "plugins" / "example" / "tests"
     out = run(

@@ -27,6 +27,8 @@ ROWS = [
 ]
 SKIP = [name for name, arch in ARCHITECTURES.items() if arch.skip]
 RGB = (0.5, 0.5, 0.5)
+LARGE = ("101", "152", "wide")
+"""Networks that take a second each: compared in `make real`."""
 
 
 def build(arch: str, mean=RGB, **options):
@@ -50,7 +52,10 @@ def convolutions(net: nn.Module) -> dict[str, torch.Size]:
     return {n: m.weight.shape for n, m in modules if isinstance(m, nn.Conv2d) and "downsample" not in n}
 
 
-@pytest.mark.parametrize("name", PARITY["NAMES"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.real] if any(m in name for m in LARGE) else []) for name in PARITY["NAMES"]],
+)
 def test_features_equal_torchvision_on_random_weights(name):
     error, between_images = PARITY["compare"](name)
     assert error <= 1e-5

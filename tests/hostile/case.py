@@ -51,22 +51,20 @@ class Result:
 
 
 def run(case: Case, folder: Path) -> Result:
-    """Prepare a case in this process and run its command in a forked one, within the limits."""
-    os.chdir(folder)
-    homes = {"ZOO_HOME": "store", "ZOO_CONFIG_HOME": "config", "HF_HOME": "hf"}
-    os.environ.update({name: str(folder / home) for name, home in homes.items()})
-    arguments = case.prepare(folder)
-    before = listing(folder)
-    start = time.monotonic()
+    """Prepare a case and run its command in a forked process, within the limits. RuntimeError if it is not prepared."""
+    outside = folder.parent
     child = os.fork()
     if child == 0:
-        _command(arguments, folder.parent)
-    code, peak = _wait(child, start + SECONDS)
-    seconds = time.monotonic() - start
-    left = listing(folder) - before
+        _child(case, folder)
+    ready = outside / "ready"
+    code, peak, end = _wait(child, ready)
+    if not ready.exists():
+        raise RuntimeError((outside / "err").read_text("utf-8", "backslashreplace"))
+    start, before = json.loads(ready.read_text())
+    left = listing(folder) - set(before)
     kept = {name for name in left if any(Path(name).match(pattern) for pattern in case.keeps)}
-    read = [(folder.parent / name).read_text("utf-8", "backslashreplace") for name in ("out", "err")]
-    return Result(code, *read, seconds, peak, tuple(sorted(left - kept)))
+    out, err = ((outside / name).read_text("utf-8", "backslashreplace") for name in ("out", "err"))
+    return Result(code, out, err, end - start, peak, tuple(sorted(left - kept)))
 
 
 def verdict(case: Case, result: Result) -> list[str]:
@@ -103,14 +101,25 @@ def listing(folder: Path) -> set[str]:
     return {str(path) for path in found if path.suffix not in (".lock", ".pyc")}
 
 
-def _command(arguments: list[str], outside: Path) -> None:
-    """Run `zoo` with its output in files beside the case's folder; never returns."""
-    os.setsid()
-    for stream, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(outside / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), stream)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+def _child(case: Case, folder: Path) -> None:
+    """Prepare a case, then run `zoo` with its output in files beside the case's folder; never returns."""
     status = 99
+    os.setsid()
+    _redirect(2, folder.parent / "err")
     try:
+        os.chdir(folder)
+        homes = {"ZOO_HOME": "store", "ZOO_CONFIG_HOME": "config", "HF_HOME": "hf"}
+        os.environ.update({name: str(folder / home) for name, home in homes.items()})
+        arguments = case.prepare(folder)
+        for stream, name in ((1, "out"), (2, "err")):
+            sys.stdout.flush()
+            _redirect(stream, folder.parent / name)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        before = sorted(listing(folder))
+        written = folder.parent / "ready.part"
+        written.write_text(json.dumps([time.monotonic(), before]))
+        written.rename(folder.parent / "ready")
+
         from zoo.cli import main
 
         main(arguments, prog_name="zoo")
@@ -126,19 +135,30 @@ def _command(arguments: list[str], outside: Path) -> None:
         os._exit(status)
 
 
-def _wait(child: int, deadline: float) -> tuple[int, int]:
-    """Wait for a child, ending its process group at the deadline; return its status and its peak memory in bytes."""
+def _redirect(stream: int, path: Path) -> None:
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), stream)
+
+
+def _wait(child: int, ready: Path) -> tuple[int, int, float]:
+    """Wait for a child; return its status, its peak memory in bytes and the time of its end.
+
+    Its process group is ended SECONDS after the file `ready` appeared, and after a minute without it.
+    """
+    deadline, is_ready = time.monotonic() + 60, False
     while True:
         done, status, usage = os.wait4(child, os.WNOHANG)
+        now = time.monotonic()
         if done:
-            return os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
-        if time.monotonic() > deadline:
+            return os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024, now
+        if not is_ready and ready.exists():
+            deadline, is_ready = now + SECONDS, True
+        if now > deadline:
             os.killpg(child, signal.SIGKILL)
         time.sleep(0.005)
 
 
 def serve() -> None:
-    """Answer requests on stdin, one JSON object a line, each in a forked process: {module, name, folder}.
+    """Answer requests on stdin, one JSON object a line: {module, name, folder}.
 
     What is slow to import is loaded once, before any fork: the PRELOAD of a module, a tuple of names.
     """
@@ -154,23 +174,12 @@ def serve() -> None:
         module = importlib.import_module(request["module"])
         for name in getattr(module, "PRELOAD", ()):
             importlib.import_module(name)
-        pipe, end = os.pipe()
-        if os.fork() == 0:
-            os.close(pipe)
-            try:
-                case = next(case for case in module.CASES if case.name == request["name"])
-                answer = {"result": vars(run(case, Path(request["folder"])))}
-            except BaseException as error:  # noqa: BLE001
-                import traceback
-
-                answer = {"failed": f"{error!r}\n{traceback.format_exc()}"}
-            os.write(end, json.dumps(answer).encode())
-            os._exit(0)
-        os.close(end)
-        with os.fdopen(pipe, "rb") as reader:
-            answer = reader.read()
-        os.wait()
-        print(answer.decode(), file=answers, flush=True)
+        case = next(case for case in module.CASES if case.name == request["name"])
+        try:
+            answer = {"result": vars(run(case, Path(request["folder"])))}
+        except RuntimeError as error:
+            answer = {"failed": str(error)}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,9 @@ def template() -> Path:
         model.backbone.module.register_forward_hook(
             lambda *_: os.kill(os.getpid(), signal.SIGINT) if next(left, 1) == 0 else None
         )
-        try:
-            settings = {"steps": 6, "evals": 3, "soup": 2, "batch_size": 4}
+        settings = {"steps": 6, "evals": 3, "soup": 2, "batch_size": 4}
+        with suppress(KeyboardInterrupt):
             model.finetune("colours", strategy="full", out="run", **settings)
-        except KeyboardInterrupt:
-            pass
     assert (work / "run.unfinished" / "state.safetensors").exists()
     assert list((work / "run.unfinished").glob("best-*"))
     os.chdir(before)
