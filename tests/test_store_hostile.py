@@ -73,9 +73,18 @@ def test_a_listing_that_is_not_that_of_a_hub_raises(hub, monkeypatch, name):
     if name == "siblings that are null":
         assert store.look("hf/org/net", "hf://org/net").files == {}
         return
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError, match="is not that of a Hub") as caught:
         store.look("hf/org/net", "hf://org/net")
-    assert "HF_ENDPOINT" in caught.value.fix
+    assert caught.value.fix == "correct HF_ENDPOINT, or: unset HF_ENDPOINT"
+
+
+def test_a_strange_listing_of_the_default_hub_blames_no_setting(hub, monkeypatch):
+    monkeypatch.setattr("hub._listing", lambda repo, files: [])
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    monkeypatch.delenv("HF_ENDPOINT")
+    with pytest.raises(StoreError, match="is not that of a Hub") as caught:
+        store.look("hf/org/net", "hf://org/net")
+    assert caught.value.fix.startswith("zoo pull hf/org/net   (retry later")
 
 
 # Credentials

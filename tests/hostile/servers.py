@@ -67,7 +67,10 @@ def serve(head: bytes = b"", get: bytes = b"", listing: bytes = b"", *, reset: b
 
 
 def row(folder: Path, source: str, file: str = 'path = "model.safetensors"') -> None:
-    """Write a zoo.toml with the backbone mine/net, one file."""
+    """Write a zoo.toml with the backbone mine/net, one file, whose downloads are retried without long pauses."""
+    from zoo.store import stream
+
+    stream.PAUSE = 0.01
     (folder / "zoo.toml").write_text(
         f'["mine/net"]\nplugin = "native"\nmodality = "image"\nsource = {json.dumps(source)}\n'
         f"files = [{{ {file} }}]\ninput = {{ size = 8, mean = [0.5], std = [0.5] }}\n",
@@ -79,9 +82,6 @@ def mirror(arguments: list[str] = PULL, **responses: Any) -> Callable[[Path], li
     """Return a preparation: mine/net from a Hub with these responses."""
 
     def prepare(folder: Path) -> list[str]:
-        from zoo.store import stream
-
-        stream.PAUSE = 0.01
         os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{serve(**{'head': response(headers=HEAD), **responses})}"
         row(folder, "hf://org/net")
         return arguments
@@ -96,9 +96,7 @@ def website(get: bytes, file: str = 'path = "model.safetensors"', **options: Any
         import http.client
 
         from zoo.store import http as store_http
-        from zoo.store import stream
 
-        stream.PAUSE = 0.01
         port, connect = serve(get=get, **options), store_http._connect
         direct = lambda: http.client.HTTPConnection("127.0.0.1", port)  # noqa: E731
         store_http._connect = lambda parts: direct() if parts.hostname == "weights.test" else connect(parts)
@@ -236,9 +234,6 @@ def configured(arguments: list[str] = PULL, **variables: str) -> Callable[[Path]
     """Return a preparation: environment variables, and mine/net from the Hub."""
 
     def prepare(folder: Path) -> list[str]:
-        from zoo.store import stream
-
-        stream.PAUSE = 0.01
         os.environ.update({name: value.format(port=serve(response("401 No"))) for name, value in variables.items()})
         row(folder, "hf://org/net")
         return arguments
@@ -276,9 +271,6 @@ def of_settings() -> Iterator[Case]:
 
 
 def _pull_from(source: str, folder: Path) -> list[str]:
-    from zoo.store import stream
-
-    stream.PAUSE = 0.01
     row(folder, source)
     return PULL
 

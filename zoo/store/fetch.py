@@ -272,7 +272,7 @@ class _Check:
         return self.sha256 or self.remote.git or hashlib.sha256(self.remote.url.encode()).hexdigest()
 
     def check_metadata(self) -> None:
-        """Raise StoreError before the download if a hash is none, or the source contradicts the expected ones."""
+        """Raise StoreError before the download if a hash is no SHA-256, or the source contradicts the row or lock."""
         for sha256 in (self.remote.sha256, self.claim.file.sha256):
             if sha256 is not None:
                 checked_sha256(sha256, self.remote.path)

@@ -113,7 +113,10 @@ def _checked_commit(entry: Entry, url: str, commit: object) -> str:
 
 def _not_a_hub(entry: Entry, url: str, problem: str) -> StoreError:
     what = f"{entry.name}: the response of {url} is not that of a Hub: {problem}"
-    return StoreError(what, fix="correct HF_ENDPOINT, or: unset HF_ENDPOINT")
+    fix = "correct HF_ENDPOINT, or: unset HF_ENDPOINT"
+    if not os.environ.get("HF_ENDPOINT"):
+        fix = f"zoo pull {entry.name}   (retry later, or: pip install --upgrade huggingface_hub)"
+    return StoreError(what, fix=fix)
 
 
 def _file(entry: Entry, repo: str, revision: str, path: str, endpoint: str | None) -> Remote:

@@ -63,7 +63,7 @@ def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
 
 @contextmanager
 def _utf8_name(path: Path) -> Iterator[str]:
-    """Return a name of a file in UTF-8, which safetensors requires."""
+    """Yield a name of a file that is valid UTF-8, which safetensors requires."""
     try:
         path.as_posix().encode()
     except UnicodeEncodeError:
