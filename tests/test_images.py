@@ -170,6 +170,18 @@ def test_an_unsupported_array_raises_with_the_accepted_types():
         pixels(np.zeros((4, 4), dtype=int), RGB, "image 0")
 
 
+@pytest.mark.parametrize("image", [torch.zeros(3, 4, 4, dtype=torch.int64), np.zeros((0, 4, 3), np.uint8)])
+def test_whole_numbers_other_than_uint8_and_empty_arrays_are_no_images(image):
+    with pytest.raises(DataError, match=r"image 0 is (int64|uint8) array of shape .*, not an image"):
+        pixels(image, RGB, "image 0")
+
+
+def test_grey_images_may_have_a_channel_axis():
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    for image in (grey[:, :, None], grey[:, :, None] / np.float32(255), torch.from_numpy(grey)[None]):
+        assert torch.equal(pixels(image, RGB, "image 0"), pixels(grey, RGB, "image 0"))
+
+
 def test_float_arrays_equal_their_uint8_pixels():
     array = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
     assert torch.equal(pixels(array / np.float32(255), RGB, "image 0"), pixels(array, RGB, "image 0"))

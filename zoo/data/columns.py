@@ -67,15 +67,10 @@ def choose(table: Table, asked: Columns, modality: str) -> Columns:
 
 
 def multi_hot(table: Table, label: str | None) -> tuple[str, ...]:
-    """Return the columns of a list such as "red,green,blue"; () for a single column. DataError for an unknown one."""
+    """Return the columns of a list such as "red,green,blue"; () for a single column."""
     if not label or "," not in label or label in table.names:
         return ()
-    names = tuple(name.strip() for name in label.split(","))
-    for name in names:
-        if name not in table.names:
-            what = f"{table.origin} has no column {name!r}; it has {', '.join(filter(None, table.names))}"
-            raise Unlabelled(what, fix=f'--label "{table.names[-1]}", or another')
-    return names
+    return tuple(name.strip() for name in label.split(","))
 
 
 def choose_inputs(table: Table, asked: tuple[str, ...], modality: str) -> tuple[str, ...]:
@@ -95,17 +90,14 @@ def _check(table: Table, asked: Columns) -> None:
         raise DataError(f"{table.origin} has two columns called {twice[0]!r}", fix="rename one of them")
     if not names:
         raise DataError(f"{table.origin} has no columns", fix="write a table with an input column and a label column")
-    known = f"it has {', '.join(names)}"
-    for name in asked.input:
-        if name not in names:
-            fix = f'--input "{names[0]}", or another'
-            raise DataError(f"{table.origin} has no column {name!r}; {known}", fix=fix)
-    if asked.groups is not None and asked.groups not in names:
-        fix = f'--groups "{names[0]}", or another'
-        raise DataError(f"{table.origin} has no column {asked.groups!r}; {known}", fix=fix)
-    if asked.label and asked.label not in names and not multi_hot(table, asked.label):
-        fix = f'--label "{names[-1]}", or another'
-        raise Unlabelled(f"{table.origin} has no column {asked.label!r}; {known}", fix=fix)
+    labels = multi_hot(table, asked.label) or ([asked.label] if asked.label else [])
+    groups = [] if asked.groups is None else [asked.groups]
+    for option, wanted in (("input", asked.input), ("groups", groups), ("label", labels)):
+        for name in wanted:
+            if name not in names:
+                kind = Unlabelled if option == "label" else DataError
+                what = f"{table.origin} has no column {name!r}; it has {', '.join(names)}"
+                raise kind(what, fix=f'--{option} "{names[-1 if option == "label" else 0]}", or another')
 
 
 def _label(names: Sequence[str], taken: Sequence[str]) -> str | None:

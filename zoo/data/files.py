@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -60,7 +61,7 @@ def naming_file(path: Path) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        fix = f"iconv -f WINDOWS-1252 -t UTF-8 {path} > utf8{path.suffix}   (if that is its encoding)"
+        fix = f"iconv -f WINDOWS-1252 -t UTF-8 {_quoted(path)} > utf8{path.suffix}   (if that is its encoding)"
         raise DataError(f"{path}:{line} is not valid UTF-8", fix=fix) from error
     except DataError:
         raise
@@ -69,7 +70,11 @@ def naming_file(path: Path) -> Iterator[None]:
     except Exception as error:  # json, csv and pyarrow raise many types
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         said = "nested too deeply" if isinstance(error, RecursionError) else said
-        raise DataError(f"{path} cannot be read: {said:.200}", fix=f"inspect it: head {path}") from error
+        raise DataError(f"{path} cannot be read: {said:.200}", fix=f"inspect it: head {_quoted(path)}") from error
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _read(path: Path) -> bytes:
@@ -79,7 +84,8 @@ def _read(path: Path) -> bytes:
         file.seek(max(0, path.stat().st_size - ENDS))
         if b"\0" in first + file.read() and not first.startswith(UTF16_BOMS):
             raise DataError(
-                f"{path} is not a text file: it contains NUL bytes", fix=f"remove it, or check its type: file {path}"
+                f"{path} is not a text file: it contains NUL bytes",
+                fix=f"remove it, or check its type: file {_quoted(path)}",
             )
         file.seek(0)
         return file.read()

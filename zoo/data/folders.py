@@ -13,10 +13,12 @@ from typing import Any
 from zoo.data import conll, table_examples
 from zoo.data.examples import IMAGE_SUFFIXES, TEST, TEXT_SUFFIXES, TRAIN, VALID, Columns, Examples, Label, Parts
 from zoo.data.files import TABLES, read_table, read_text
-from zoo.data.local_files import unreadable
+from zoo.data.local_files import missing, unreadable
 from zoo.errors import DataError
 
 SPLITS = (*TRAIN, *VALID, *TEST)
+KINDS = {"image": ("images", IMAGE_SUFFIXES), "text": ("texts", TEXT_SUFFIXES)}
+"""Modality -> what its files are called in messages, and their suffixes."""
 
 
 def check(path: Path) -> None:
@@ -25,7 +27,7 @@ def check(path: Path) -> None:
     try:
         is_file = not stat.S_ISDIR(path.stat().st_mode)
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", fix=f"check the path: ls {path.parent}") from error
+        raise missing(path) from error
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
     suffix = path.suffix.lower()
@@ -53,10 +55,13 @@ def read(path: Path, columns: Columns, modality: str) -> Parts:
 
 def files(root: Path, modality: str) -> list[Path]:
     """Return the images, or the texts, anywhere below a folder, sorted; DataError if there are none."""
-    things, suffixes = ("images", IMAGE_SUFFIXES) if modality == "image" else ("texts", TEXT_SUFFIXES)
+    things, suffixes = KINDS[modality]
     found = _files_below(root, suffixes, {})
     if not found:
-        raise DataError(f"{root} holds no {things}", fix=f"pass the folder or the table of the {things}: ls {root}")
+        raise DataError(
+            f"{root} holds no {things}",
+            fix=f"pass the folder or the table of the {things}: ls {shlex.quote(str(root))}",
+        )
     return found
 
 
@@ -88,7 +93,7 @@ def _split_files(root: Path, modality: str) -> dict[str, Path]:
 
 def _classes(root: Path, modality: str) -> Examples:
     """Read a folder per class; labels are the folder names. Hidden files and files with other suffixes are ignored."""
-    things, suffixes = ("images", IMAGE_SUFFIXES) if modality == "image" else ("texts", TEXT_SUFFIXES)
+    things, suffixes = KINDS[modality]
     classes = [path for path in _children(root) if path.is_dir()]
     if not classes:
         return _without_classes(root, modality)
@@ -98,7 +103,7 @@ def _classes(root: Path, modality: str) -> Examples:
     for folder in classes:
         files = _files_below(folder, suffixes, owners)
         if not files:
-            fix = f"add {things} to it, or move it elsewhere: mv {folder} /tmp"
+            fix = f"add {things} to it, or move it elsewhere: mv {shlex.quote(str(folder))} /tmp"
             raise DataError(f"{folder} holds no {things}", fix=fix)
         inputs += files
         labels += [folder.name] * len(files)
@@ -110,19 +115,14 @@ def _without_classes(root: Path, modality: str) -> Examples:
     """Read a folder of text files without labels; raises DataError for any other folder without sub-folders."""
     unlabelled = [path for path in _files_below(root, TEXT_SUFFIXES, {}) if path.suffix] if modality == "text" else []
     if unlabelled:
-        return _texts(unlabelled, str(root))
+        return Examples([read_text(path) for path in unlabelled], [None] * len(unlabelled), str(root))
     children = _children(root)
     table = next((path for path in children if path.suffix.lower() in TABLES), None)
     kind = "<image>.jpg" if modality == "image" else "<text>.txt"
-    things = "images" if modality == "image" else "texts"
     raise DataError(
         f"{root} {'holds no folders' if children else 'is empty'}; a folder per class is expected",
-        fix=f"pass the table file: {table}" if table else f"arrange the {things} as {root}/<class>/{kind}",
+        fix=f"pass the table file: {table}" if table else f"arrange the {KINDS[modality][0]} as {root}/<class>/{kind}",
     )
-
-
-def _texts(paths: Sequence[Path], origin: str) -> Examples:
-    return Examples([read_text(path) for path in paths], [None] * len(paths), origin)
 
 
 def _children(folder: Path) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from zoo.data.image_files import decoded, refusal, skip_hint
@@ -28,32 +27,41 @@ def pixels(item: Any, spec: ImageInput, name: str) -> Tensor:
     `item` is a path, a PIL image, an array, a tensor, the bytes of a file, or a dict with "bytes" or "path"; `name`
     identifies it in messages. Raises DataError if it is not an image, is damaged or is too large.
     """
+    import numpy as np
+    import torch
+
+    if isinstance(item, torch.Tensor):
+        item = _from_tensor(item)
+    if isinstance(item, dict):  # an undecoded image of the `datasets` library
+        item = item.get("bytes") or item.get("path")
+    if _is_pil(item) or isinstance(item, str | os.PathLike | bytes):
+        array = _from_encoded(item, spec, name)
+    else:
+        item = _from_floats(item, name)
+        if isinstance(item, np.ndarray) and item.ndim == 3 and item.shape[2] == 1:
+            item = item[:, :, 0]
+        ready = isinstance(item, np.ndarray) and _is_ready(item, spec)
+        array = item if ready else _fitted(_from_array(item, name), spec, name)
+    chw = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return torch.from_numpy(np.array(chw, order="C"))
+
+
+def _from_encoded(item: Any, spec: ImageInput, name: str) -> np.ndarray[Any, Any]:
+    """Decode a path, the bytes of a file or a PIL image; any error of a decoder is a DataError."""
     try:
-        return _pixels(item, spec, name)
+        with decoded(item, name) as image:
+            return _fitted(image, spec, name)
     except DataError:
         raise
     except Exception as error:  # decoders raise nearly all types: struct.error, OverflowError, AttributeError, …
         raise refusal(name, error) from error
 
 
-def _pixels(item: Any, spec: ImageInput, name: str) -> Tensor:
+def _fitted(image: Image, spec: ImageInput, name: str) -> np.ndarray[Any, Any]:
+    """Return the pixels of an image in the channels and the size of the input."""
     import numpy as np
-    import torch
 
-    if isinstance(item, np.ndarray) and item.dtype.kind == "f" and item.ndim in (2, 3):
-        item = torch.from_numpy(np.ascontiguousarray(item.transpose(2, 0, 1) if item.ndim == 3 else item))
-    if isinstance(item, torch.Tensor):
-        item = _from_tensor(item, name)
-    if isinstance(item, dict):  # an undecoded image of the `datasets` library
-        item = item.get("bytes") or item.get("path")
-    if isinstance(item, np.ndarray) and _is_ready(item, spec):
-        array = item
-    else:
-        encoded = _is_pil(item) or isinstance(item, str | os.PathLike | bytes)
-        with decoded(item, name) if encoded else nullcontext(_from_array(item, name)) as image:
-            array = np.asarray(_resize(_convert(image, spec.channels, name), spec))
-    chw = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    return torch.from_numpy(np.array(chw, order="C"))
+    return np.asarray(_resize(_convert(image, spec.channels, name), spec))
 
 
 def short_side(spec: ImageInput) -> int:
@@ -74,28 +82,33 @@ def _is_ready(array: np.ndarray[Any, Any], spec: ImageInput) -> bool:
     return str(array.dtype) == "uint8" and array.shape == shape
 
 
-def _from_tensor(tensor: Tensor, name: str) -> np.ndarray[Any, Any]:
-    """Convert (C, H, W) uint8, or float in [0, 1], to a uint8 array (H, W, C), or (H, W) for one channel."""
-    if tensor.is_floating_point():
-        low, high = float(tensor.min()), float(tensor.max())
-        if not (low >= 0 and high <= 1):  # NaN as well
-            raise DataError(
-                f"{name} is a float image with values from {low:g} to {high:g}; expected uint8, or float in [0, 1]",
-                fix="scale it to [0, 1]; zoo normalises with the backbone's own mean and std",
-            )
-        tensor = (tensor * 255).round()
-    array: np.ndarray[Any, Any] = tensor.detach().cpu().byte().numpy()
-    if array.ndim == 3:
-        array = array.transpose(1, 2, 0)
-        array = array[:, :, 0] if array.shape[2] == 1 else array
-    return array
+def _from_tensor(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """Convert (C, H, W), or (H, W), to an array with the channels last."""
+    tensor = tensor.detach().cpu()
+    array: np.ndarray[Any, Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return array.transpose(1, 2, 0) if array.ndim == 3 else array
+
+
+def _from_floats(item: Any, name: str) -> Any:
+    """Convert a float array in [0, 1] to uint8; anything else stays as it is."""
+    import numpy as np
+
+    if not isinstance(item, np.ndarray) or item.dtype.kind != "f" or not item.size:
+        return item
+    low, high = float(item.min()), float(item.max())
+    if not (low >= 0 and high <= 1):  # NaN as well
+        raise DataError(
+            f"{name} is a float image with values from {low:g} to {high:g}; expected uint8, or float in [0, 1]",
+            fix="scale it to [0, 1]; zoo normalises with the backbone's own mean and std",
+        )
+    return (item * 255).round().astype(np.uint8)
 
 
 def _from_array(item: Any, name: str) -> Image:
     import numpy as np
     from PIL import Image
 
-    is_image = isinstance(item, np.ndarray) and item.dtype == np.uint8
+    is_image = isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.size > 0
     if not is_image or not (item.ndim == 2 or (item.ndim == 3 and item.shape[2] in (3, 4))):
         got = f"{item.dtype} array of shape {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
         raise DataError(

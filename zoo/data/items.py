@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -13,6 +14,7 @@ from zoo.data import columns, folders, table_examples, table_parts
 from zoo.data.cleaning import cleaned, is_missing
 from zoo.data.examples import Lazy, for_evaluation
 from zoo.data.files import TABLES, read_text
+from zoo.data.local_files import missing
 from zoo.data.table import Table, hub_tables
 from zoo.errors import DataError
 
@@ -59,8 +61,7 @@ def check(name: str) -> None:
     if name.startswith("hf:"):
         hub_datasets.parse(name)
     elif not os.path.lexists(os.path.expanduser(name)):
-        fix = f'check the path: ls "{os.path.dirname(name) or "."}"; to predict a text: --text "{name}"'
-        raise DataError(f"{name} does not exist", fix=fix)
+        raise missing(name, f"; to predict a text: --text {shlex.quote(name)}")
 
 
 def of_path(name: str | os.PathLike[str], how: Reading) -> tuple[Iterator[Item], int | None]:

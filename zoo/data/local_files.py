@@ -19,10 +19,16 @@ def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
         if stat.S_ISREG(status.st_mode):
             return path.open("rb")
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", fix=f"check the path: ls {shlex.quote(str(path.parent))}") from error
+        raise missing(path) from error
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
         raise unreadable(path, error) from error
     raise DataError(f"{path} is not a regular file", fix=f"remove it, or replace it: ls -l {shlex.quote(str(path))}")
+
+
+def missing(path: str | os.PathLike[str], instead: str = "") -> DataError:
+    """Return the error for a path that does not exist; `instead` is added to its fix."""
+    parent = os.path.dirname(os.path.expanduser(path)) or "."
+    return DataError(f"{path} does not exist", fix=f"check the path: ls {shlex.quote(parent)}{instead}")
 
 
 def unreadable(path: str | os.PathLike[str], error: OSError | ValueError) -> DataError:

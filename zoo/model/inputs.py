@@ -15,6 +15,7 @@ from zoo.data import in_memory, items, table
 from zoo.data.examples import TEXT_SUFFIXES, Lazy
 from zoo.data.files import TABLES
 from zoo.data.items import Item, Reading
+from zoo.data.local_files import missing
 from zoo.data.table import Table
 from zoo.errors import DataError
 
@@ -74,8 +75,7 @@ def _named(name: str | os.PathLike[str], how: Reading) -> tuple[Iterable[Any], b
         return [name], True
     path = Path(os.path.expanduser(name))
     if how.modality == "text" and not str(name).startswith("hf:") and not path.exists():
-        fix = f"check the path: ls {path.parent}" + (f"; to predict it as a text: [{name!r}]" if is_text else "")
-        raise DataError(f"{name} does not exist", fix=fix)
+        raise missing(name, f"; to predict it as a text: [{name!r}]" if is_text else "")
     hub = isinstance(name, str) and name.startswith("hf:")
     if how.modality == "image" and not hub and not path.is_dir() and path.suffix.lower() not in TABLES:
         return [name], True
@@ -158,13 +158,11 @@ def _without_label(item: Any, how: Reading) -> Any:
 
 
 def _layout(images: Any, how: Reading) -> Any:
-    """Return arrays as (…, H, W, C), or (H, W), and tensors as (…, C, H, W), whichever they are; others unchanged."""
+    """Return arrays as (…, H, W, C) and tensors as (…, C, H, W), whichever they are; others unchanged."""
     if not isinstance(images, np.ndarray | torch.Tensor) or how.modality == "text" or images.ndim not in (3, 4):
         return images
     counts = {*CHANNELS, how.channels}
     first, last = images.shape[-3] in counts, images.shape[-1] in counts
     if isinstance(images, torch.Tensor):
         return images.movedim(-1, -3) if last and not first else images
-    channels_last = np.moveaxis(images, -3, -1) if first and not last else images
-    is_grey = channels_last.ndim == 3 and channels_last.shape[2] == 1
-    return channels_last[:, :, 0] if is_grey else channels_last
+    return np.moveaxis(images, -3, -1) if first and not last else images

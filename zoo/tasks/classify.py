@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from zoo.data.examples import Label
 from zoo.tasks import classes, metrics
 from zoo.tasks.intervals import Interval, wilson
-from zoo.tasks.task import TOLERANCE, Mistake, Prediction, Task
+from zoo.tasks.task import Mistake, Prediction, Task, is_at_most
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Classify(Task):
 
     def is_no_better_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
         """Return whether the accuracy is at most that of predicting the majority class."""
-        return found["accuracy"] <= min(_majority(labels) + TOLERANCE, 1 - TOLERANCE)
+        return is_at_most(found["accuracy"], _majority(labels))
 
     def balanced(self, how: str, targets: Tensor) -> Self:
         """Return the task with class weights or logit adjustment in its loss; "sampler" changes nothing here."""

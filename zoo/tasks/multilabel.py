@@ -15,7 +15,7 @@ from zoo.data.examples import Label
 from zoo.errors import DataError, RecipeError
 from zoo.tasks import classes, metrics
 from zoo.tasks.intervals import Interval, bootstrap
-from zoo.tasks.task import TOLERANCE, Mistake, Prediction, Task
+from zoo.tasks.task import Mistake, Prediction, Task, is_at_most
 
 SEPARATORS = re.compile(r"\s*[|;,]\s*")
 
@@ -128,7 +128,7 @@ class Multilabel(Task):
 
     def is_no_better_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
         """Return whether the mean average precision is at most that of random outputs."""
-        return found["map"] <= min(self._chance(labels) + TOLERANCE, 1 - TOLERANCE)
+        return is_at_most(found["map"], self._chance(labels))
 
     def _chance(self, labels: Sequence[Label]) -> float:
         shares = self.targets(labels).mean(0)

@@ -16,7 +16,7 @@ from zoo.data.examples import Label
 from zoo.errors import DataError, RecipeError
 from zoo.tasks import metrics
 from zoo.tasks.intervals import Interval, bootstrap
-from zoo.tasks.task import TOLERANCE, Mistake, Prediction, Task
+from zoo.tasks.task import Mistake, Prediction, Task, is_at_most
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Regress(Task):
     def is_no_better_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
         """Return whether R² is at most that of predicting the training mean."""
         targets = self.targets(labels)
-        return found["r2"] <= min(metrics.r2(torch.zeros_like(targets), targets) + TOLERANCE, 1 - TOLERANCE)
+        return is_at_most(found["r2"], metrics.r2(torch.zeros_like(targets), targets))
 
     def balanced(self, how: str, targets: Tensor) -> Self:
         """Return the task itself; RecipeError for any balancing: there are no classes."""

@@ -19,7 +19,7 @@ from zoo.errors import DataError, RecipeError
 from zoo.plugin import Tokenizer
 from zoo.tasks import classes, metrics
 from zoo.tasks.intervals import Interval, bootstrap
-from zoo.tasks.task import TOLERANCE, Mistake, Prediction, Task
+from zoo.tasks.task import Mistake, Prediction, Task, is_at_most
 
 WORDS = re.compile(r"\w+|[^\w\s]")
 """Words of an untokenised text: runs of letters and digits, and each punctuation mark."""
@@ -170,7 +170,7 @@ class Tag(Task):
 
     def is_no_better_than_baseline(self, found: Mapping[str, float], labels: Sequence[Label]) -> bool:
         """Return whether the accuracy over words is at most that of predicting the most frequent tag."""
-        return found["accuracy"] <= min(_majority(labels) + TOLERANCE, 1 - TOLERANCE)
+        return is_at_most(found["accuracy"], _majority(labels))
 
     def balanced(self, how: str, targets: Sequence[Tensor]) -> Self:
         """Return the task with class weights or logit adjustment in its loss; RecipeError for "sampler"."""

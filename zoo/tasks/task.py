@@ -19,6 +19,11 @@ TOLERANCE = 1e-4
 """Rounding error of a metric."""
 
 
+def is_at_most(score: float, baseline: float) -> bool:
+    """Return whether a score is no better than a baseline, up to rounding; a perfect one always is better."""
+    return score <= min(baseline + TOLERANCE, 1 - TOLERANCE)
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The prediction for one input.
