@@ -27,6 +27,10 @@ def test_duration_formats_seconds_minutes_and_hours(seconds, text):
     assert console.duration(seconds) == text
 
 
+def test_a_counted_noun_is_singular_for_one_alone():
+    assert [console.counted(number, "image") for number in (0, 1, 2000)] == ["0 images", "1 image", "2,000 images"]
+
+
 def test_say_prints_a_line_with_its_topic(capsys):
     console.say("data", "9 classes")
     assert capsys.readouterr().out == "data      9 classes\n"

@@ -51,7 +51,7 @@ def test_partial_overlap_of_test_data_is_reported_and_recorded(model, isolated, 
     assert "not used for any choice" not in said
     assert zoo.load(isolated / "model", "cpu").summary.test_duplicates == 1
     card = (isolated / "model" / "README.md").read_text()
-    assert "1 test examples have a near-duplicate in the training or validation data." in card
+    assert "1 test example has a near-duplicate in the training or validation data." in card
 
 
 def test_duplicates_across_a_held_out_share_are_reported(model, capsys):

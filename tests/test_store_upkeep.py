@@ -117,7 +117,7 @@ def test_pull_all_pulls_the_other_entries_if_one_fails(hub):
 
 def test_verify_reports_damaged_files_and_pull_repairs_them(hub, zoo, row):
     zoo("pull", "mine/net")
-    assert "2 files of 1 backbones verified" in zoo("verify").output
+    assert "2 files of 1 backbone verified" in zoo("verify").output
     blob = store.home() / "blobs" / sha256(WEIGHTS)
     blob.chmod(0o644)
     blob.write_bytes(b"X" + WEIGHTS[1:])
@@ -220,3 +220,7 @@ def test_dry_run_requests_only_metadata(hub, zoo, row):
 def test_pull_creates_the_lock_file_given(hub, zoo, row):
     assert zoo("pull", "mine/net", "--lock", "zoo.lock").exit_code == 0
     assert list(lock.read(Path("zoo.lock").absolute())) == ["mine/net"]
+
+
+def test_a_part_that_is_renamed_during_gc_is_not_stale(tmp_path):
+    assert not maintenance._is_stale(tmp_path / "lock.toml.99.part")

@@ -149,6 +149,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} m"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun for display: 1 image, 2,000 images."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def _clear(stream: TextIO) -> str:
     """Return what removes a bar that is drawn on the stream."""
     global _drawn

@@ -14,6 +14,7 @@ import click
 
 from zoo import console
 from zoo.cli import columns
+from zoo.cli.predict import label_text
 from zoo.cli.startup import load
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from zoo.tasks import Mistake, Task
 
 NUMBERS = {"probability": "number", "loss": "number"}
-SHOWN, LONGEST_INPUT, LONGEST_LABEL = 5, 60, 200
-"""Mistakes that are shown; characters of an input and of a label."""
+SHOWN, LONGEST_INPUT = 5, 60
+"""Mistakes that are shown; characters of an input."""
 FEW_CLASSES, MOST_CONFUSED = 20, 10
 """Classes that are printed as a matrix; pairs that are printed of more."""
 
@@ -74,7 +75,7 @@ def evaluate(
         return
     _show_scores(report)
     if confusion:
-        _show_confusion([_text(label) for label in report.task.labels], pairs)
+        _show_confusion([label_text(label) for label in report.task.labels], pairs)
     if errors:
         _show_errors(report, wrong, errors)
 
@@ -87,10 +88,10 @@ def _show_scores(report: Report) -> None:
         console.line(f"{key:<9} {value:.4f}{low_high}")
     if intervals:
         how = "Wilson's score interval" if report.task.name == "classify" else "bootstrap over examples, seeded"
-        console.line(f"({len(report):,} examples; in brackets: 95 % confidence interval, {how})")
+        console.line(f"({console.counted(len(report), 'example')}; in brackets: 95 % confidence interval, {how})")
     classes = report.per_class
     if classes:
-        shown = [(_text(name), row) for name, row in classes.items()]
+        shown = [(label_text(name), row) for name, row in classes.items()]
         width = max(5, *(len(name) for name, _ in shown))
         console.line()
         console.line(f"{'class':<{width}}  precision  recall     f1  support")
@@ -106,7 +107,7 @@ def _show_confusion(labels: Sequence[str], pairs: list[tuple[Any, Any, int]]) ->
     widths = [max(len(label), len(str(max((count for _, _, count in pairs), default=0)))) for label in labels]
     room = shutil.get_terminal_size((100, 24)).columns
     if len(labels) <= FEW_CLASSES and width + sum(widths) + 2 * len(widths) <= room:
-        counts = {(_text(truth), _text(answer)): count for truth, answer, count in pairs}
+        counts = {(label_text(truth), label_text(answer)): count for truth, answer, count in pairs}
         console.line("confusion (a row for each true class, a column for each answer)")
         console.line("  ".join([" " * width, *(label.rjust(n) for label, n in zip(labels, widths, strict=True))]))
         for truth in labels:
@@ -114,9 +115,9 @@ def _show_confusion(labels: Sequence[str], pairs: list[tuple[Any, Any, int]]) ->
             console.line("  ".join([truth.ljust(width), *row]))
         return
     confused = list(_most_confused(pairs))
-    console.line(f"confusion: {len(confused):,} pairs of classes" + (", the most frequent:" if confused else ""))
+    console.line(f"confused pairs of classes: {len(confused):,}" + (", the most frequent:" if confused else ""))
     for truth, answer, count in confused[:MOST_CONFUSED]:
-        console.line(f"{count:>7,}  {_text(truth)} taken for {_text(answer)}")
+        console.line(f"{count:>7,}  {label_text(truth)} taken for {label_text(answer)}")
 
 
 def _most_confused(pairs: list[tuple[Any, Any, int]]) -> Iterator[tuple[Any, Any, int]]:
@@ -126,16 +127,16 @@ def _most_confused(pairs: list[tuple[Any, Any, int]]) -> Iterator[tuple[Any, Any
 
 def _show_errors(report: Report, wrong: list[Mistake], target: Path) -> None:
     """Print where the mistakes are, and the worst of them."""
-    is_number = report.task.name == "regress"
-    count = (
-        f"{len(wrong):,} examples by their absolute error" if is_number else f"{len(wrong):,} of {len(report):,} wrong"
-    )
+    count = f"{len(wrong):,} of {len(report):,} wrong"
+    if report.task.name == "regress":
+        count = f"{console.counted(len(wrong), 'example')} by absolute error"
     console.line()
     console.line(console.printable(f"{count}, worst first -> {target}"))
     for mistake in wrong[:SHOWN]:
         probability = "" if mistake.probability is None else f" {mistake.probability:.3f}"
         shown = console.printable(_input(mistake), LONGEST_INPUT)
-        console.line(f"  {_text(_joined(mistake.truth))} -> {_text(_joined(mistake.answer))}{probability}  {shown}")
+        truth, answer = (label_text(_joined(label)) for label in (mistake.truth, mistake.answer))
+        console.line(f"  {truth} -> {answer}{probability}  {shown}")
 
 
 def _input(mistake: Mistake) -> str:
@@ -149,10 +150,6 @@ def _input(mistake: Mistake) -> str:
 def _joined(label: Any) -> Any:
     """Return several labels as one text, between "|" as in tables."""
     return "|".join(map(str, label)) if isinstance(label, tuple) else label
-
-
-def _text(label: object) -> str:
-    return console.printable(f"{label:.4g}" if isinstance(label, float) else str(label), LONGEST_LABEL)
 
 
 def _write(target: Path, task: Task, wrong: list[Mistake]) -> None:

@@ -156,7 +156,7 @@ class _Count:
         """Say what was written; of unreadable inputs say the first, and end the command with 1."""
         if out:
             unreadable = f", {self.errors:,} of them unreadable" if self.errors else ""
-            console.say(topic, f"{self.done:,} input{'s' * (self.done != 1)}{unreadable} -> {out}")
+            console.say(topic, f"{console.counted(self.done, 'input')}{unreadable} -> {out}")
         if self.first is not None:
             what = f"{self.errors:,} of {self.done:,} inputs cannot be read; the first: {self.first.what}"
             console.line(f"error: {console.printable(what)}", error=True)
@@ -254,11 +254,12 @@ def _answer(answer: Prediction, *, ranked: bool) -> str:
     """Return a prediction as text; several labels (multilabel, tags) are those predicted, unless ranked."""
     several = isinstance(answer.label, tuple)
     if answer.top and (ranked or not several):
-        return "  ".join(f"{_label(label)} {p:.3f}" for label, p in answer.top)
+        return "  ".join(f"{label_text(label)} {p:.3f}" for label, p in answer.top)
     if several:
-        return " ".join(map(_label, answer.label)) or "(no label)"
-    return f"{answer.label:.4g}" if isinstance(answer.label, float) else _label(answer.label)
+        return " ".join(map(label_text, answer.label)) or "(no label)"
+    return label_text(answer.label)
 
 
-def _label(label: object) -> str:
-    return console.printable(str(label), LONGEST_LABEL)
+def label_text(label: object) -> str:
+    """Return a label as it is shown: printable, a number with four significant digits."""
+    return console.printable(f"{label:.4g}" if isinstance(label, float) else str(label), LONGEST_LABEL)

@@ -53,7 +53,7 @@ def runs(folders: tuple[Path, ...], as_json: bool) -> None:
         header = ("model", "task", "validation", "test", "strategy", "training examples", "saved", "backbone")
         print_table([header, *(rows[folder] for folder in newest)])
     where = ", ".join(map(str, folders or (DEFAULT,)))
-    console.line(f"{len(newest)} saved model{'s' if len(newest) != 1 else ''} below {console.printable(where)}")
+    console.line(f"{console.counted(len(newest), 'saved model')} below {console.printable(where)}")
     if len(folders) > 1 and set(folders) == set(found):
         _show_differences([(folder, found[folder]) for folder in folders])
 

@@ -92,8 +92,10 @@ def _details(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
     for topic, part, key in (("validation", "valid", "metrics"), ("test", "test", "tested")):
         known = intervals(manifest, part)
         scores = ", ".join(_with_interval(name, value, known) for name, value in manifest[key].items())
-        yield topic, f"{scores}   ({data[part]:,} examples)" if scores else score(manifest, part) or "not measured"
-    yield "data", f"{data['origin']}: {data['train']:,} training examples, SHA-256 {data['fingerprint']}"
+        count = console.counted(data[part], "example")
+        yield topic, f"{scores}   ({count})" if scores else score(manifest, part) or "not measured"
+    count = console.counted(data["train"], "training example")
+    yield "data", f"{data['origin']}: {count}, SHA-256 {data['fingerprint']}"
     yield "recipe", ", ".join(f"{name}={value}" for name, value in recipe.items() if value is not None)
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(saved_at(folder)))
     yield "saved", f"{when}, after {console.duration(manifest['training']['seconds'])} of training"

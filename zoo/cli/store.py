@@ -103,7 +103,8 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
         fix = f"zoo pull {again}{'' if lost else ' --update'}"
         raise StoreError(f"{len(lost or bad)} of {len(checked)} pulled files {problem}", fix=fix)
     total = sum({each.file.sha256: each.file.bytes or 0 for each in checked}.values())
-    console.line(f"{len(checked)} files of {len({s.name for s in checked})} backbones verified, {size_text(total)}")
+    backbones = console.counted(len({each.name for each in checked}), "backbone")
+    console.line(f"{console.counted(len(checked), 'file')} of {backbones} verified, {size_text(total)}")
 
 
 def _full_names(names: tuple[str, ...]) -> list[str]:
@@ -150,6 +151,6 @@ def convert(source: Path, target: Path) -> None:
     from zoo.weights.safetensors_file import read_state
 
     left_out = converter.convert(source, target)
-    count = len(read_state(target)[0])
+    tensors = console.counted(len(read_state(target)[0]), "tensor")
     rest = f"; skipped: {', '.join(left_out)}" if left_out else ""
-    console.line(f"{target}: {count} tensor{'s' if count != 1 else ''} from {source}{rest}")
+    console.line(f"{target}: {tensors} from {source}{rest}")

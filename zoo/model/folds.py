@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from zoo import tasks
-from zoo.console import quiet, say
+from zoo.console import counted, quiet, say
 from zoo.data import split
 from zoo.finetune import messages
 from zoo.finetune.setup import Data, Request
@@ -32,7 +32,8 @@ def cross_validate(model: Any, request: Request, data: Data, run: Callable[[Requ
             with quiet():
                 run(replace(request, callbacks=()), part)
             scores.append(model.tested)
-        say("fold", f"{number}/{request.folds}  {messages.metrics(scores[-1], {})}   ({len(held):,} examples)")
+        shown = f"{messages.metrics(scores[-1], {})}   ({counted(len(held), 'example')})"
+        say("fold", f"{number}/{request.folds}  {shown}")
     names = [name for name in scores[0] if all(name in score for score in scores)]
     mean = {name: sum(score[name] for score in scores) / len(scores) for name in names}
     intervals = {name: _interval([score[name] for score in scores], name) for name in names}

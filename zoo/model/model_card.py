@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from zoo.console import printable
+from zoo.console import counted, printable
 
 if TYPE_CHECKING:
     from zoo.tasks.intervals import Interval
@@ -37,8 +37,8 @@ def write(manifest: Mapping[str, Any], name: str) -> str:
     more = f" and {len(known) - 50} more" if len(known) > 50 else ""
     learnt = f"{task['name']} {len(known)} labels: {labels}{more}" if len(known) > 1 else task["name"]
     parts = (
-        _table(manifest["metrics"], f"{data['valid']:,} validation", intervals(manifest, "valid")),
-        _table(manifest["tested"], f"{data['test']:,} test", intervals(manifest, "test")),
+        _table(manifest["metrics"], counted(data["valid"], "validation example"), intervals(manifest, "valid")),
+        _table(manifest["tested"], counted(data["test"], "test example"), intervals(manifest, "test")),
     )
     leaks = (
         _leak(data["near_duplicates"], "validation", "training data"),
@@ -63,7 +63,7 @@ license: {json.dumps(printable(entry.get("license") or "unknown"))}
 {measured}
 ## Training
 
-- data: {_plain(data["origin"])}, {data["train"]:,} training examples, SHA-256 of the data {data["fingerprint"]}
+- data: {_plain(data["origin"])}, {counted(data["train"], "training example")}, SHA-256 {data["fingerprint"]}
 - strategy: {manifest["recipe"]["strategy"]}, seed {manifest["recipe"]["seed"]}
 - backbone: pretrained on {_plain(entry.get("pretrained_on") or "nothing")}, from {_plain(source)}
 
@@ -89,8 +89,9 @@ def _table(metrics: Mapping[str, float], examples: str, known: Mapping[str, Inte
         return f"| {name} | {value:.4f} | {low_high} |\n"
 
     rows = "".join(row(name, value) for name, value in metrics.items())
-    return f"| metric | on {examples} examples | 95 % interval |\n|---|---|---|\n{rows}" if rows else ""
+    return f"| metric | on {examples} | 95 % interval |\n|---|---|---|\n{rows}" if rows else ""
 
 
 def _leak(count: int | None, kind: str, where: str) -> str:
-    return f"{count:,} {kind} examples have a near-duplicate in the {where}.\n" if count else ""
+    have = "has" if count == 1 else "have"
+    return f"{counted(count, f'{kind} example')} {have} a near-duplicate in the {where}.\n" if count else ""
