@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 IMAGE = "image.png"
 TEXT = "a lovely film " + "l" * 60 + "!"
@@ -74,28 +76,24 @@ def _make(kind: str, base: Path) -> None:
 
     import zoo
 
-    before = os.getcwd(), os.environ["ZOO_HOME"]
-    with tempfile.TemporaryDirectory() as scratch:
-        os.chdir(scratch)
-        os.environ["ZOO_HOME"] = f"{scratch}/store"
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        contextlib.chdir(scratch),
+        mock.patch.dict(os.environ, ZOO_HOME=f"{scratch}/store"),
+    ):
         if kind == "native":
             name = pictures.catalogue(Path(scratch))
         elif kind == "timm":
-            name = _row(
-                "timm",
-                'options = { arch = "test_vit" }\ninput = { size = 160, mean = [0.5, 0.5, 0.5], '
-                'std = [0.5, 0.5, 0.5] }\nmodality = "image"\n',
-            )
+            scale = "mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5]"
+            spec = f'modality = "image"\ninput = {{ size = 160, {scale} }}'
+            name = _row("timm", f'options = {{ arch = "test_vit" }}\n{spec}\n')
         else:
             name = _row("hf", _repository(Path(scratch), tiny.repository(kind), kind))
         strategy = "scratch" if kind in ("native", "timm") else "probe"
         data = words.reviews(8) if kind == "bert" else pictures.pairs(3, ("blue", "red"))
-        model = zoo.load(name, "cpu").finetune(data, strategy=strategy, steps=1, valid=0, out="saved")
-        assert model.head is not None
+        zoo.load(name, "cpu").finetune(data, strategy=strategy, steps=1, valid=0, out="saved")
         base.parent.mkdir(exist_ok=True)
         shutil.move("saved", base)
-        os.chdir(before[0])
-    os.environ["ZOO_HOME"] = before[1]
 
 
 def _row(plugin: str, row: str) -> str:
