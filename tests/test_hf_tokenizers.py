@@ -166,3 +166,16 @@ def test_an_invalid_tokenizer_raises(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(PluginError, match="hf/tiny/net: cannot load the tokenizer"):
         ours({path.name: path for path in tmp_path.iterdir()})
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(
+        PluginError, match=r"hf/tiny/net: tokenizer\.json is no tokenizer: .*\nfix: choose a repository"
+    ):
+        ours({path.name: path for path in tmp_path.iterdir()})
+
+
+def test_replacements_that_lengthen_texts_excessively_raise(tmp_path):
+    made = Fast(models.WordPiece(wordpiece(), unk_token="[UNK]"))
+    made.normalizer = normalizers.Sequence([normalizers.Replace("a", "a" * 100)] * 2)
+    made.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(PluginError, match=r"tokenizer\.json make a text up to 1e\+04 times as long"):
+        ours({"tokenizer.json": tmp_path / "tokenizer.json"})

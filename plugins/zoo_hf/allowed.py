@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from typing import Any
 
 ATTENTION = ("eager", "sdpa")
@@ -44,17 +44,9 @@ def hyperparameters(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     if str(kind.model_type).startswith("timm"):
         raise ValueError(f"{kind.model_type} is a model of timm: its names are timm/…")
-    declared = _declared(kind)
+    declared = {*(field.name for field in fields(kind)), *kind.attribute_map}
     found = {key: _value(kind, key, value) for key, value in values.items() if _is_allowed(kind, key, value, declared)}
     return found | {"model_type": kind.model_type} if "model_type" in found else found
-
-
-def _declared(kind: Any) -> set[str]:
-    """Return the hyperparameters that a configuration class declares: fields, or arguments in older transformers."""
-    names = {field.name for field in fields(kind)} if is_dataclass(kind) else set()
-    for part in () if names else inspect.getmro(kind)[:-1]:
-        names |= inspect.signature(part).parameters.keys()
-    return {*names, *kind.attribute_map} - LOADING - {"kwargs"}
 
 
 def _is_allowed(kind: Any, key: str, value: Any, declared: set[str]) -> bool:

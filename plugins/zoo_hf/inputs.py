@@ -6,6 +6,7 @@ import inspect
 import json
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -29,7 +30,7 @@ FIELDS = (
 )
 """Fields of an image processor that an ImageInput depends on."""
 MAX_GROWTH = 1_000.0
-"""Maximum ratio of the lengths of a normalised text and of the text: T5 has 1, BERT 3."""
+"""Maximum factor by which the replacements in tokenizer.json may lengthen a text."""
 CONVNEXT_NO_CROP = 384
 """Size in pixels from which ConvNextImageProcessor resizes without cropping."""
 
@@ -138,8 +139,14 @@ def tokenizer(name: str, files: Mapping[str, Path], words: int) -> Tokenizer:
 
     Raises PluginError if its files are not a tokenizer.
     """
+    from tokenizers import Tokenizer as Fast
+
     check_vocabulary(name, files)
-    fast = _from_file(name, files["tokenizer.json"]) if "tokenizer.json" in files else _converted(name, files)
+    if "tokenizer.json" in files:
+        with _library_errors(f"{name}: tokenizer.json is no tokenizer", "another tokenizer.json"):
+            fast = Fast.from_file(str(files["tokenizer.json"]))
+    else:
+        fast = _converted(name, files)
     _check_growth(name, fast)
     tokens = _default_tokens(files)
     for path in ("special_tokens_map.json", "tokenizer_config.json"):
@@ -152,28 +159,25 @@ def tokenizer(name: str, files: Mapping[str, Path], words: int) -> Tokenizer:
     return Tokenizer(fast, pad, numbers.get("mask_token"), end, words)
 
 
-def _from_file(name: str, path: Path) -> Any:
-    """Return the tokenizer of a tokenizer.json. Raises PluginError if it has an error, or makes the library panic."""
-    from tokenizers import Tokenizer as Fast
-
+@contextmanager
+def _library_errors(what: str, wanted: str) -> Iterator[None]:
+    """Raise PluginError for an error of a library in the block, or for a panic of Rust, which is no Exception."""
     try:
-        return Fast.from_file(str(path))
+        yield
+    except PluginError:
+        raise
     except BaseException as error:
-        _check_caught(error)
-        what = f"{name}: tokenizer.json is no tokenizer: {error}"
-        raise PluginError(what, fix="choose a repository with another tokenizer.json") from error
-
-
-def _check_caught(error: BaseException) -> None:
-    """Raise an error again unless it is an Exception or a panic of Rust."""
-    if isinstance(error, PluginError) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
-        raise error
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        said = str(error).partition("\n")[0] or repr(error)
+        raise PluginError(f"{what}: {said}", fix=f"choose a repository with {wanted}") from error
 
 
 def _is_setting(key: str, value: Any) -> bool:
     """Return whether a value of tokenizer_config.json is about tokens: their texts, numbers, switches or words."""
-    about_tokens = "token" in key and not key.endswith(("_file", "_config"))
-    return about_tokens or (key != "init_inputs" and allowed.is_plain(value) and not key.endswith("_file"))
+    if key == "init_inputs" or key.endswith("_file"):
+        return False
+    return allowed.is_plain(value) or ("token" in key and not key.endswith("_config"))
 
 
 def _check_growth(name: str, fast: Any) -> None:
@@ -244,12 +248,8 @@ def _converted(name: str, files: Mapping[str, Path]) -> Any:
                 Path(folder, path).write_text(json.dumps(known[path]), encoding="utf-8")
             elif path in files:
                 Path(folder, path).symlink_to(files[path].absolute())
-        try:
+        with _library_errors(f"{name}: cannot load the tokenizer", "tokenizer.json"):
             found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except BaseException as error:
-            _check_caught(error)
-            what = f"{name}: cannot load the tokenizer: {str(error).splitlines()[0] if str(error) else error!r}"
-            raise PluginError(what, fix="choose a repository with tokenizer.json") from error
     fast = getattr(found, "backend_tokenizer", None)
     if fast is None or fast.get_vocab_size() <= len(fast.get_added_tokens_decoder()):
         what = f"{name}: the tokenizer {'has no fast version' if fast is None else 'has an empty vocabulary'}"
