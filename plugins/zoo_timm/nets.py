@@ -21,7 +21,7 @@ OPTIONS = ("arch", "args")
 FACTORY = re.compile(
     "pretrained|checkpoint|cache_dir|features_only|feature_cfg|filter|device|dtype|scriptable|exportable"
 )
-"""Arguments of timm's factory for loading weights, which a row must express by source and files, and for other uses."""
+"""Arguments of create_model that are not of an architecture: weights, intermediate features, devices, export."""
 WORD = re.compile(r"[\w.-]{0,64}", re.ASCII)
 """Texts that an argument of an architecture may be: names of layers and of pooling, no paths and no addresses."""
 LARGEST = 1_000_000
@@ -74,7 +74,8 @@ def _check_arguments(entry: Entry, arguments: Any) -> None:
     if not isinstance(arguments, Mapping):
         raise _error(entry, f"args = {arguments!r:.80} is not a table", "write args as a table")
     if factory := sorted(name for name in arguments if FACTORY.search(name)):
-        raise _error(entry, f"args cannot load weights: {', '.join(factory)}", "use source and files")
+        what = f"args takes arguments of the architecture, not {', '.join(factory)}"
+        raise _error(entry, what, "remove them; source and files name the weights")
     for name, value in arguments.items():
         if not _is_plain(name, value):
             raise _error(entry, f"args: {name} = {value!r:.80} is no hyperparameter", f"correct args.{name}")

@@ -92,10 +92,10 @@ def _adapt_stem(entry: Entry, net: nn.Module, state: State) -> None:
         key = f"{name}.weight"
         if key not in state or state[key].shape == net.get_submodule(name).weight.shape:
             continue
+        base = nets.pretrained_cfg(entry).input_size[0]
         try:
-            base = nets.pretrained_cfg(entry).input_size[0]
             state[key] = models.adapt_input_conv(entry.input.channels, state[key], base_chans=base)
-        except (NotImplementedError, AssertionError) as error:
+        except (NotImplementedError, AssertionError) as error:  # AssertionError: groups of channels, summed for grey
             what = f"{entry.name}: the first layer cannot be adapted to {entry.input.channels} channels"
             fix = f"set mean and std of its input to {base} channels"
             raise PluginError(what, fix=fix) from error
