@@ -88,7 +88,7 @@ def as_read(manifest: Mapping[str, Any]) -> Any:
 def copy_files(working: Path, files: Mapping[str, Path]) -> None:
     """Copy the files of a backbone that a saved model needs, but for weights, unless they are copied already.
 
-    Before a training this keeps them, whatever happens to the store meanwhile. Raises OSError.
+    Called before training too, as `zoo rm` may remove them from the store during the run. Raises OSError.
     """
     (working / "saved").mkdir(parents=True, exist_ok=True)
     for name, source in files.items():
@@ -123,7 +123,8 @@ def read(folder: Path) -> dict[str, Any]:
         raise ArtefactError(f"{folder} is not a saved model: it has no {MANIFEST}", fix="zoo list, or check the path")
     fix = "save the model again, or restore the folder from a copy"
     try:
-        manifest = _parse(path)
+        with path.open("rb") as file:
+            manifest = _load_json(file.read(MAX_BYTES + 1))
     except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(f"{path} cannot be read: {error}", fix=fix) from error
     if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
@@ -142,14 +143,8 @@ def read(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _parse(path: Path) -> Any:
-    """Parse a manifest; raises ValueError or RecursionError if it cannot be serialised back to JSON."""
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES:,} bytes")
-    return _load_json(path.read_bytes())
-
-
 def _load_json(text: bytes) -> Any:
+    """Parse a manifest; raises ValueError or RecursionError if it cannot be serialised back to JSON."""
     if len(text) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES:,} bytes")
     found = json.loads(text.decode("utf-8"), object_pairs_hook=without_twins, parse_int=_bounded_int)
