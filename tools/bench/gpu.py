@@ -12,22 +12,23 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
+import made_up
+from hub import Hub
+from made_up import CLASSES, TOKENS, WORDS, pairs_of_texts
 
-BATCH, CLASSES, TOKENS = 64, 10, 128
+BATCH = 64
 BERT = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-WORDS = tuple(f"word{number}" for number in range(1000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,11 @@ def main() -> None:
     parts = {"agree": agreement, "images": images, "texts": texts, "features": features, "peers": peers}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        with served(scale, work):
-            made = folder_of_images(work / "images", scale)
+        repos = {f"timm/{name}": made_up.vision(name) for name in {*scale.images, *SMALL.images}}
+        repos |= {f"tiny/{name}": made_up.language(config, work / name) for name, config in scale.texts.items()}
+        with Hub(repos) as hub:
+            os.environ |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(work / "hf"), "ZOO_HOME": str(work / "store")}
+            made = made_up.folder_of_images(work / "images", scale.side, scale.examples)
             print(f"torch {torch().__version__}, {device_name(given.device)}, {os.cpu_count()} processors")
             for name in given.only or parts:
                 start = time.perf_counter()
@@ -89,66 +93,10 @@ def device_name(device: str) -> str:
     return torch().cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-def served(scale: Scale, work: Path) -> Any:
-    """Return a loopback Hub with randomly initialised nets."""
-    from hub import Hub
-
-    repos = {f"timm/{name}": vision(name) for name in {*scale.images, *SMALL.images}}
-    repos |= {f"tiny/{name}": language(config, work / name) for name, config in scale.texts.items()}
-    hub = Hub(repos)
-    hub.__enter__()
-    os.environ |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(work / "hf"), "ZOO_HOME": str(work / "store")}
-    import contextlib
-
-    return contextlib.closing(type("Served", (), {"close": lambda self: hub.__exit__()})())
-
-
-def vision(name: str) -> dict[str, bytes]:
-    import timm
-    from safetensors.torch import save
-
-    torch().manual_seed(0)
-    return {"model.safetensors": save(timm.create_model(name).state_dict())}
-
-
-def language(config: Mapping[str, int], folder: Path) -> dict[str, bytes]:
-    import words
-    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
-
-    torch().manual_seed(0)
-    fast = words.fast(WORDS)
-    BertForMaskedLM(BertConfig(vocab_size=fast.get_vocab_size(), **config)).save_pretrained(folder)
-    names = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-    special = {f"{key}_token": token for key, token in names.items()}
-    PreTrainedTokenizerFast(tokenizer_object=fast, model_max_length=512, **special).save_pretrained(folder)
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def folder_of_images(folder: Path, scale: Scale) -> Path:
-    """Write JPEG files of blurred noise, with a side half as long again as the input, one folder a class."""
-    import numpy as np
-    from PIL import Image
-
-    draws = np.random.default_rng(0)
-    side = scale.side * 3 // 2
-    for number in range(scale.examples):
-        place = folder / f"class{number % CLASSES}"
-        place.mkdir(parents=True, exist_ok=True)
-        coarse = Image.fromarray(draws.integers(0, 256, (24, 32, 3), np.uint8))
-        coarse.resize((side * 4 // 3, side), Image.Resampling.BICUBIC).save(place / f"{number:05}.jpg", quality=90)
-    return folder
-
-
-def pairs_of_texts(count: int) -> list[tuple[str, str]]:
-    draws = random.Random(0)
-    return [(" ".join(draws.choices(WORDS, k=TOKENS - 2)), f"class{number % CLASSES}") for number in range(count)]
-
-
-def agreement(run: Run) -> list[str]:
+def agreement(run: Run) -> Iterator[str]:
     """Compare the losses of the first steps with those of the CPU, mixed images included."""
     import zoo
 
-    rows = []
     for name, data, fields in (
         (f"timm/{SMALL.images[0]}", pictures(), {"mixup": "both", "augment": "crop-flip"}),
         (f"timm/{SMALL.images[0]}", pictures(), {"mixup": "none", "augment": "randaugment"}),
@@ -167,8 +115,7 @@ def agreement(run: Run) -> list[str]:
             losses[device] = [row["loss"] for row in model.history]
         if run.device in losses:
             apart = max(abs(a - b) / abs(a) for a, b in zip(losses["cpu"], losses[run.device], strict=True))
-            rows.append(f"{name} {fields}: losses differ by {apart:.1e} at most")
-    return rows
+            yield f"{name} {fields}: losses differ by {apart:.1e} at most"
 
 
 def pictures() -> list[tuple[Any, str]]:
@@ -188,26 +135,21 @@ def redirected() -> Any:
     return contextlib.redirect_stdout(sys.stderr)
 
 
-def images(run: Run) -> list[str]:
+def images(run: Run) -> Iterator[str]:
     """Compare full fine-tuning of image nets, without and with augmentation, with the device loop."""
-    rows = []
     for name in run.scale.images:
         bare = device_loop(run, f"timm/{name}")
         for augment in ("none", "crop-flip", "randaugment"):
             own = ours(run, f"timm/{name}", run.images, augment=augment)
-            rows.append(ratio(f"{name}, {augment}", own, bare))
-            print(f"{'':9} {rows[-1]}", flush=True)
-    return []
+            yield ratio(f"{name}, {augment}", own, bare)
 
 
-def texts(run: Run) -> list[str]:
+def texts(run: Run) -> Iterator[str]:
     """Compare full fine-tuning of text encoders with the device loop."""
-    rows = []
     for name in run.scale.texts:
         bare = device_loop(run, f"hf/tiny/{name}")
         own = ours(run, f"hf/tiny/{name}", pairs_of_texts(run.scale.examples), max_length=TOKENS)
-        rows.append(ratio(name, own, bare))
-    return rows
+        yield ratio(name, own, bare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,13 +256,12 @@ def one_batch(backbone: Any, run: Run, device: Any) -> Any:
     return {"input_ids": ids, "attention_mask": t.ones_like(ids), "token_type_ids": t.zeros_like(ids)}
 
 
-def features(run: Run) -> list[str]:
+def features(run: Run) -> Iterator[str]:
     """Compare the features of a probe, decoding excluded, with a bare inference loop over data on the device."""
     import zoo
     from zoo.data.images import pixels
     from zoo.finetune.inference import extract_features
 
-    rows = []
     t = torch()
     for name in run.scale.images:
         model = zoo.load(f"timm/{name}", run.device)
@@ -338,8 +279,7 @@ def features(run: Run) -> list[str]:
             extract_features(net, data, reads="pooled", precision=precision)
             own = len(data) / (time.perf_counter() - start)
             bare = inference_rate(run, net, batch, precision)
-            rows.append(f"{name} {precision}: {own:,.0f} / {bare:,.0f} images/s = {own / bare:.3f} of a bare loop")
-    return rows
+            yield f"{name} {precision}: {own:,.0f} / {bare:,.0f} images/s = {own / bare:.3f} of a bare loop"
 
 
 def inference_rate(run: Run, net: Any, batch: Any, precision: str) -> float:
@@ -359,25 +299,23 @@ def inference_rate(run: Run, net: Any, batch: Any, precision: str) -> float:
     return steps * BATCH / (time.perf_counter() - start)
 
 
-def peers(run: Run) -> list[str]:
+def peers(run: Run) -> Iterator[str]:
     """Compare with the loaders and loops of timm and of transformers' Trainer on the same data, each with 8 workers."""
-    rows = []
     workers = min(8, os.cpu_count() or 1) if run.device != "cpu" else 0
     for name in run.scale.images:
         own = ours(run, f"timm/{name}", run.images, augment="crop-flip")
         other = timm_loop(run, name, workers)
-        rows.append(
+        yield (
             f"{name}: {own.rate:,.0f} / {other.rate:,.0f} images/s = {own.rate / other.rate:.2f} x timm"
             f", {own.memory / 1e9:.2f} / {other.memory / 1e9:.2f} GB"
         )
     for name in run.scale.texts:
         own = ours(run, f"hf/tiny/{name}", pairs_of_texts(run.scale.examples), max_length=TOKENS)
         other = trainer(run, name, workers)
-        rows.append(
+        yield (
             f"{name}: {own.rate:,.0f} / {other.rate:,.0f} texts/s = {own.rate / other.rate:.2f} x Trainer"
             f", {own.memory / 1e9:.2f} / {other.memory / 1e9:.2f} GB"
         )
-    return rows
 
 
 def timm_loop(run: Run, name: str, workers: int) -> Speed:
