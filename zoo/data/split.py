@@ -10,8 +10,8 @@ from typing import Any
 from zoo.data.examples import Examples, Label
 from zoo.errors import DataError
 
-CHOICES, GROUP_SEEDS = 20, 7919
-"""Random choices of groups of which the best is taken, and the distance of their seeds."""
+CHOICES = 20
+"""Random choices of groups of which the best is taken."""
 
 
 def check_classes(train: Examples, valid: Examples | None) -> None:
@@ -87,9 +87,16 @@ def _by_groups(examples: Examples, share: float, seed: int, name: str, *, classe
         what = f"all examples of {examples.origin} are in one group, {next(iter(members))!r}: none can be held out"
         raise DataError(what, fix=_fix(name))
     labels = {group: Counter(_classes(examples, indices, single=classes)) for group, indices in members.items()}
-    total: Counter[Label] = sum(labels.values(), Counter())
-    choices = [_choose_groups(members, labels, share * len(examples), seed + GROUP_SEEDS * n) for n in range(CHOICES)]
-    held_groups = min(choices, key=lambda chosen: _distance(chosen, members, labels, total, share))
+    total = Counter(_classes(examples, range(len(examples)), single=classes))
+    chance = random.Random(seed)
+    held_groups: list[Any] = []
+    best = float("inf")
+    for _ in range(CHOICES):
+        chosen, held_labels = _choose_groups(members, labels, total, share * len(examples), chance)
+        size = sum(len(members[group]) for group in chosen)
+        distance = abs(size / len(examples) - share) + _distance(held_labels, total, share)
+        if chosen and distance < best:
+            held_groups, best = chosen, distance
     if not held_groups or len(held_groups) == len(members):
         what = f"each group of {examples.origin} has a label that no other one has, or most of the examples"
         raise DataError(f"{what}: none can be held out", fix=_fix(name))
@@ -168,32 +175,25 @@ def _classes(examples: Examples, indices: Sequence[int], *, single: bool) -> lis
 
 
 def _choose_groups(
-    members: Mapping[Any, Sequence[int]], labels: Mapping[Any, Counter[Label]], wanted: float, seed: int
-) -> list[Any]:
-    """Return groups in random order up to the number of examples wanted; each label keeps one outside of them."""
-    left: Counter[Label] = sum(labels.values(), Counter())
-    chosen: list[Any] = []
-    count = 0
-    for group in random.Random(seed).sample(sorted(members), len(members)):
-        nearer = abs(count + len(members[group]) - wanted) < abs(count - wanted) or not chosen
-        if nearer and all(left[label] > number for label, number in labels[group].items()):
-            chosen.append(group)
-            count += len(members[group])
-            left.subtract(labels[group])
-    return chosen
-
-
-def _distance(
-    chosen: Sequence[Any],
     members: Mapping[Any, Sequence[int]],
     labels: Mapping[Any, Counter[Label]],
     total: Counter[Label],
-    share: float,
-) -> float:
-    """Return how far the held-out share of the examples, and of each label, is from the one wanted."""
-    if not chosen:
-        return float("inf")
-    held: Counter[Label] = sum((labels[group] for group in chosen), Counter())
-    size = sum(len(members[group]) for group in chosen) / sum(map(len, members.values()))
-    classes = sum(abs(held[label] / count - share) for label, count in total.items()) / max(1, len(total))
-    return abs(size - share) + classes
+    wanted: float,
+    chance: random.Random,
+) -> tuple[list[Any], Counter[Label]]:
+    """Return groups in random order up to the number of examples wanted, and their labels; each label keeps one."""
+    held: Counter[Label] = Counter()
+    chosen: list[Any] = []
+    count = 0
+    for group in chance.sample(sorted(members), len(members)):
+        nearer = abs(count + len(members[group]) - wanted) < abs(count - wanted) or not chosen
+        if nearer and all(total[label] - held[label] > number for label, number in labels[group].items()):
+            chosen.append(group)
+            count += len(members[group])
+            held.update(labels[group])
+    return chosen, held
+
+
+def _distance(held: Counter[Label], total: Counter[Label], share: float) -> float:
+    """Return how far the held-out share of a label is from the one wanted, averaged over the labels."""
+    return sum(abs(held[label] / count - share) for label, count in total.items()) / max(1, len(total))
