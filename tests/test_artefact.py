@@ -185,7 +185,7 @@ def test_a_label_that_cannot_be_read_raises():
 def test_a_format_that_never_was_raises(saved, number):
     path = saved / "zoo.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": number}))
-    with pytest.raises(ArtefactError, match="format"):
+    with pytest.raises(ArtefactError, match="it has no valid format number"):
         artefact.read(saved)
 
 

@@ -316,7 +316,7 @@ def test_other_threads_still_load_weights_while_recording(tmp_path):
         ({"options": {"arch": "resnet19"}}, "arch = 'resnet19' is unknown to timm .*; nearest: resnet18"),
         ({"options": {"arch": "resnet18.a9_in1k"}}, r"arch = 'resnet18.a9_in1k' is unknown .* nearest: resnet18\.a"),
         ({"options": {}}, "arch = '' is unknown to timm"),
-        ({"options": {"arch": "resnet18", "args": {"pretrained": True}}}, "arguments of the architecture, not pretrained"),
+        ({"options": {"arch": "resnet18", "args": {"pretrained": True}}}, "of the architecture, not pretrained"),
         ({"options": {"arch": "resnet18", "args": []}}, r"args = \[\] is not a table"),
         ({"options": {"arch": "resnet18", "args": {"x": "a/b"}}}, "args: x = 'a/b' is no hyperparameter"),
         ({"options": {"arch": "resnet18", "size": 3}}, "option 'size' is unknown; known: arch, args"),

@@ -127,13 +127,12 @@ def read(folder: Path) -> dict[str, Any]:
             manifest = _load_json(file.read(MAX_BYTES + 1))
     except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(f"{path} cannot be read: {error}", fix=fix) from error
-    if not isinstance(manifest, dict) or type(manifest.get("format")) is not int:
-        raise ArtefactError(f"{path} is not the manifest of a saved model: it has no format number", fix=fix)
-    if manifest["format"] < 1:
-        raise ArtefactError(f"{path} has the format {manifest['format']}; the first one is 1", fix=fix)
-    if manifest["format"] > FORMAT:
+    number = manifest.get("format") if isinstance(manifest, dict) else None
+    if type(number) is not int or number < 1:
+        raise ArtefactError(f"{path} is not the manifest of a saved model: it has no valid format number", fix=fix)
+    if number > FORMAT:
         raise ArtefactError(
-            f"{folder} has format {manifest['format']}, but this version reads formats up to {FORMAT}",
+            f"{folder} has format {number}, but this version reads formats up to {FORMAT}",
             fix="pip install --upgrade backbone-zoo",
         )
     if missing := [key for key in SCHEMA if key not in manifest]:
