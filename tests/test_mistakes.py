@@ -9,22 +9,16 @@ from pathlib import Path
 import pictures
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import run
 
 import zoo
-from zoo.cli import evaluate, main
+from zoo.cli import evaluate
 from zoo.data.examples import Examples
 from zoo.errors import RecipeError
 from zoo.finetune.inference import Outputs
 from zoo.model.report import Report
 from zoo.tasks import KINDS, Classify, Mistake
 from zoo.tasks.regress import Regress
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result.stdout if code == 0 else result.stderr
 
 
 def test_misclassified_examples_come_highest_loss_first():

@@ -8,19 +8,12 @@ from pathlib import Path
 
 import pytest
 import words
-from click.testing import CliRunner
+from commands import run
 
 import zoo
-from zoo.cli import main
 
 DATA = words.reviews(80)
 HELD = words.reviews(60, seed=5)
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result.stdout if code == 0 else result.stderr
 
 
 def folder(name: str, rows: list[tuple[str, str]]) -> str:

@@ -9,20 +9,13 @@ from pathlib import Path
 import numpy as np
 import pictures
 import pytest
-from click.testing import CliRunner
+from commands import run
 from PIL import Image
 
 import zoo
-from zoo.cli import main
 
 NAMES = ("blue", "green", "red")
 SETS = [(), ("blue",), ("green",), ("red",), ("blue", "red"), ("green", "red")]
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result.stdout if code == 0 else result.stderr
 
 
 def photo(labels: tuple[str, ...], seed: int) -> np.ndarray:

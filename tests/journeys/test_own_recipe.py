@@ -8,20 +8,13 @@ from pathlib import Path
 import pictures
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import run
 
 import zoo
-from zoo.cli import main
 from zoo.errors import RecipeError
 
 QUICK = {"strategy": "full", "steps": 6, "evals": 3, "batch_size": 8}
 DATA = pictures.pairs(8)
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result.stdout if code == 0 else result.stderr
 
 
 def flip(image: torch.Tensor) -> torch.Tensor:

@@ -8,14 +8,9 @@ from pathlib import Path
 import pictures
 import pytest
 from click.testing import CliRunner
+from commands import run
 
 from zoo.cli import main
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result.stdout if code == 0 else result.stderr
 
 
 def test_two_runs_compared(pretrained):
