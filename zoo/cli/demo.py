@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def demo(seeds: int, out: Path, as_json: bool) -> None:
     Takes about a minute.
     """
     if not out.absolute().parent.is_dir():
-        raise ArtefactError(f"{out.parent} does not exist", fix=f"mkdir -p {out.parent}, or --out zoo-demo.png")
+        fix = f"mkdir -p {shlex.quote(str(out.parent))}, or --out zoo-demo.png"
+        raise ArtefactError(f"{out.parent} does not exist", fix=fix)
     with console.to(sys.stderr if as_json else sys.stdout):
         from zoo.model import demo as experiment
 

@@ -28,9 +28,9 @@ def check(path: Path, writers: Mapping[str, Writer], option: str = "--out") -> N
     if path.suffix.lower() not in writers:
         known = ", ".join(writers)
         what = f"{option} {path} has none of the suffixes {known}"
-        raise DataError(what, fix=f"{option} {path.with_suffix(next(iter(writers)))}")
+        raise DataError(what, fix=f"{option} {shlex.quote(str(path.with_suffix(next(iter(writers)))))}")
     if os.path.lexists(path):
-        other = path.with_stem(f"{path.stem}-2")
+        other = shlex.quote(str(path.with_stem(f"{path.stem}-2")))
         raise DataError(f"{path} exists already", fix=f"{option} {other}, or remove it: rm {shlex.quote(str(path))}")
     if not path.parent.is_dir():
         what = f"the folder {path.parent} does not exist"
