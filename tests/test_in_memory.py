@@ -147,8 +147,8 @@ def test_conll_files_are_sentences_with_tags(tmp_path):
 
 
 def test_words_of_a_conll_file_may_hold_spaces_and_hashes(tmp_path):
-    (tmp_path / "t.conll").write_text("# id 1\nNew York\tB-LOC\n#\tO\n\nhere\tO\n")
-    assert read(tmp_path / "t.conll", modality="text")[0].inputs == [["New York", "#"], ["here"]]
+    (tmp_path / "t.conll").write_text("# id 1\nNew York\tB-LOC\n#\tO\n\nhe\u2028re\tO\n")
+    assert read(tmp_path / "t.conll", modality="text")[0].inputs == [["New York", "#"], ["he\u2028re"]]
 
 
 def test_conllu_files_have_parts_of_speech(tmp_path):

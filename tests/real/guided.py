@@ -185,13 +185,8 @@ def read_cache(content: bytes) -> None:
 
 def seeds() -> dict[str, bytes]:
     """Return more corpus entries of the images: each format and mode, damaged or not."""
-    modes = {
-        (form, mode): images.encoded(form, mode, 12)
-        for form in images.FORMATS
-        for mode in images.FORMATS[form]
-        if mode != "I;16"
-    }
-    return {f"{form} {mode}": content for (form, mode), content in modes.items()} | images.FOREIGN
+    modes = [(form, mode) for form, several in images.FORMATS.items() for mode in several if mode != "I;16"]
+    return {f"{form} {mode}": images.encoded(form, mode, 12) for form, mode in modes} | images.FOREIGN
 
 
 CSV = b'text,label\na film,1.5\n"a ""film""",2\n'

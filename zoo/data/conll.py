@@ -31,12 +31,13 @@ def parse(text: str, path: Path) -> Table:
     Columns are separated by tabs, else by white space. Raises DataError, with the line, where their number changes.
     """
     universal = path.suffix.lower() == ".conllu"
-    rows = [line for line in text.splitlines() if _is_word(line) and not line.startswith("# ")]
+    lines = text.split("\n")  # not splitlines: a word may hold U+2028 and the like
+    rows = [line for line in lines if _is_word(line) and not line.startswith("# ")]
     separator = "\t" if universal or all("\t" in line for line in rows) else None
     sentences: list[list[list[str]]] = []
     starts: list[int] = []
     width, within = 0, False
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not _is_word(line) or (line.startswith("#") and (universal or not within)):
             within = within and bool(line.strip()) and line.startswith("#")
             continue

@@ -25,8 +25,8 @@ LONGEST_FIELD = 10_000_000
 ENDS = 4096
 """Bytes at both ends of a file that are searched for NUL."""
 FEW_ROWS, FEW_BYTES, EXPANSION = 1_000_000, 1_000_000_000, 50
-"""A Parquet file with more rows than these and than bytes, or more bytes of values than these and than EXPANSION times
-its size, is refused."""
+"""Rows, and bytes of values, that any Parquet file may hold; a large one may hold a row for each of its bytes, and
+values of EXPANSION times its size."""
 QUOTED = re.compile(r'"[^"]*"')
 
 

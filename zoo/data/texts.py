@@ -165,9 +165,7 @@ def _kept(encoding: Any, length: int, truncation: str) -> list[int]:
     count = len(encoding.ids)
     if count <= length:
         return list(range(count))
-    special = encoding.special_tokens_mask
-    first = next((i for i, flag in enumerate(special) if not flag), 0)
-    last = next((i for i, flag in enumerate(reversed(special)) if not flag), 0)
+    first, last = _special_at_ends(encoding)
     room = max(0, length - first - last)
     head = room if truncation == "head" else 0 if truncation == "tail" else round(HEAD_SHARE * room)
     middle = [*range(first, first + head), *range(count - last - (room - head), count - last)]
@@ -211,7 +209,12 @@ def special_tokens_around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """Return the special tokens that the tokenizer puts before and after a text."""
     tokenizer.fast.no_truncation()
     encoding = tokenizer.fast.encode("a")
-    ids, special = encoding.ids, encoding.special_tokens_mask
-    first = next((i for i, flag in enumerate(special) if not flag), 0)
-    last = next((i for i, flag in enumerate(reversed(special)) if not flag), 0)
-    return ids[:first], ids[len(ids) - last :]
+    first, last = _special_at_ends(encoding)
+    return encoding.ids[:first], encoding.ids[len(encoding.ids) - last :]
+
+
+def _special_at_ends(encoding: Any) -> tuple[int, int]:
+    """Return the number of special tokens before and after a text."""
+    special = encoding.special_tokens_mask
+    first, last = (next((i for i, flag in enumerate(order) if not flag), 0) for order in (special, special[::-1]))
+    return first, last
