@@ -18,7 +18,6 @@ from zoo.console import say
 from zoo.data import prepare
 from zoo.data.datasets import LabelledDataset, Prepared
 from zoo.data.examples import Columns, Examples
-from zoo.data.prepare import Preprocessing
 from zoo.data.reading import read_one
 from zoo.data.summary import DataSummary
 from zoo.errors import RecipeError
@@ -270,7 +269,7 @@ class Model:
             )
         finetuning.load_lm_head(self, "causal-lm")
         many, single = ([prompts], True) if isinstance(prompts, str) else self._as_batch(prompts, batch_size)
-        how, parts = self._preprocessing(cache=False), batches(list(many), batch_size)
+        how, parts = answers.preprocessing(self), batches(list(many), batch_size)
         found = [text for part in parts for text in generation.generate(self.backbone, part, how, sampling)]
         return found[0] if single else found
 
@@ -334,10 +333,10 @@ class Model:
         if task.labelled:
             task.check(examples.inputs, examples.labels)
             task.targets(examples.labels)  # raise for an unknown label before decoding, which takes long
-        how = self._preprocessing(blocks=not task.labelled)
+        how = setup.preprocessing(self.backbone, self.recipe or Recipe(), blocks=not task.labelled)
         prepared = prepare.prepare_for_evaluation(examples, how)
         data = task.dataset(prepared.inputs, prepared.examples.labels, self.backbone.tokenizer)
-        found = inference.measure(network, task, data, precision=self._precision(), batch_size=batch_size)
+        found = inference.measure(network, task, data, precision=answers.precision(self), batch_size=batch_size)
         return Report(task, prepared.examples, found.outputs, found.metrics)
 
     def _as_batch(self, inputs: object, batch_size: int = BATCH_SIZE) -> tuple[Iterable[Any], bool]:
@@ -352,15 +351,8 @@ class Model:
             raise RecipeError(f"{method} is for tasks with labels, and this is a {task.name} model", fix=fix)
         return answers.outputs(self, self._as_batch(inputs, batch_size)[0], batch_size)
 
-    def _preprocessing(self, *, cache: bool = True, blocks: bool = False) -> Preprocessing:
-        """Return how inputs are prepared, with the settings of the last fine-tuning."""
-        return setup.preprocessing(self.backbone, self.recipe or Recipe(), cache=cache, blocks=blocks)
-
     def _network(self) -> tuple[Network, Task]:
         return answers.network(self)
-
-    def _precision(self) -> str:
-        return answers.precision(self)
 
 
 def _check_count(name: str, value: object, usual: int) -> None:
