@@ -127,7 +127,8 @@ def read(folder: Path) -> dict[str, Any]:
             manifest = _load_json(file.read(MAX_BYTES + 1))
     except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(f"{path} cannot be read: {error}", fix=fix) from error
-    number = manifest.get("format") if isinstance(manifest, dict) else None
+    manifest = manifest if isinstance(manifest, dict) else {}
+    number = manifest.get("format")
     if type(number) is not int or number < 1:
         raise ArtefactError(f"{path} is not the manifest of a saved model: it has no valid format number", fix=fix)
     if number > FORMAT:
