@@ -177,7 +177,7 @@ def test_a_plugin_that_forks_goes_on_in_one_process(site, tmp_path):
 def test_an_answer_that_a_plugin_forges_is_an_error(site):
     crowd.install(site, "bad")
     for line in (b"{}", b"[]", b"\xff", b'{"api": "x"}', b'{"what": 1}'):
-        assert "its import writes to" in isolated_import._told("bad", line).what
+        assert "its import writes to" in isolated_import._parsed("bad", line).what
 
 
 def test_a_subprocess_that_does_not_end_breaks_the_rule(monkeypatch):

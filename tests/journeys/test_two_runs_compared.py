@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 from commands import run
 
-from zoo.cli import main
+from zoo import tasks
+from zoo.cli import main, saved_model
 
 
 def test_two_runs_compared(pretrained):
@@ -82,3 +83,8 @@ def test_missing_folders_are_errors():
     assert "error: nowhere is not a folder\nfix: zoo runs" in run("runs", "nowhere", code=1)
     assert "error: nowhere is not a saved model" in run("info", "./nowhere", code=1).replace("./", "")
     assert run("runs") == "0 saved models below runs\n"
+
+
+@pytest.mark.parametrize("name", ["classify", "multilabel", "regress"])
+def test_the_metric_shown_first_is_the_main_metric_of_the_task(name):
+    assert saved_model.MAIN_METRICS.get(name, "accuracy") == tasks.KINDS[name].main_metric

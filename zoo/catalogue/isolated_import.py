@@ -19,15 +19,18 @@ from zoo.errors import PluginError
 
 LIMIT = 60.0
 """Timeout of one import in seconds; the first one includes importing torch."""
-Told = int | PluginError
+ApiOrError = int | PluginError
+"""The API version of a plugin, or the error that prevents its use."""
 
 
-def apis(names: Sequence[str], *, quiet: bool = False) -> dict[str, Told]:
+def apis(names: Sequence[str], *, quiet: bool = False) -> dict[str, ApiOrError]:
     """Return the API version of each plugin by name, or the error that prevents its use.
 
     `quiet` discards what the plugins print; otherwise it goes to stderr.
     """
-    found: dict[str, Told] = {name: _failure(name, problem) for name in names if (problem := installed()[name].problem)}
+    found: dict[str, ApiOrError] = {
+        name: _failure(name, problem) for name in names if (problem := installed()[name].problem)
+    }
     while left := [name for name in names if name not in found]:
         found |= _import_until_failure(left, quiet=quiet)
     return {name: found[name] for name in names}
@@ -52,9 +55,9 @@ def python(arguments: Sequence[str], out: IO[bytes], err: IO[bytes] | int | None
         process.wait()
 
 
-def _import_until_failure(names: Sequence[str], *, quiet: bool) -> dict[str, Told]:
+def _import_until_failure(names: Sequence[str], *, quiet: bool) -> dict[str, ApiOrError]:
     """Import plugins one by one in a subprocess, up to the first that ends it or times out."""
-    found: dict[str, Told] = {}
+    found: dict[str, ApiOrError] = {}
     with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
         path, arguments = Path(folder, "results"), ["-m", "zoo.catalogue.import_child", *names]
         with path.open("wb") as out, python(arguments, out, subprocess.DEVNULL if quiet else None) as process:
@@ -64,7 +67,7 @@ def _import_until_failure(names: Sequence[str], *, quiet: bool) -> dict[str, Tol
                 lines = path.read_bytes().split(b"\n")[:-1]
                 if len(lines) > len(found):
                     answers = zip(names, lines, strict=False)  # lines: of the plugins imported so far
-                    found = {name: _told(name, line) for name, line in answers}
+                    found = {name: _parsed(name, line) for name, line in answers}
                     deadline = time.monotonic() + LIMIT
                     continue
                 name = names[len(found)]
@@ -76,7 +79,8 @@ def _import_until_failure(names: Sequence[str], *, quiet: bool) -> dict[str, Tol
     return found
 
 
-def _told(name: str, line: bytes) -> Told:
+def _parsed(name: str, line: bytes) -> ApiOrError:
+    """Return what a line of the subprocess says of a plugin."""
     try:
         answer = json.loads(line)
         return int(answer["api"]) if "api" in answer else PluginError(answer["what"], fix=answer["fix"])

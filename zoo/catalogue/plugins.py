@@ -122,9 +122,9 @@ def _try(plugin: Installed) -> None:
     with suppress(OSError, UnicodeDecodeError):
         if passed.read_text(encoding="utf-8") == state:
             return
-    told = isolated_import.apis([plugin.name], quiet=True)[plugin.name]
-    if isinstance(told, PluginError):
-        raise told
+    api = isolated_import.apis([plugin.name], quiet=True)[plugin.name]
+    if isinstance(api, PluginError):
+        raise api
     with suppress(OSError):  # a read-only store: tried again
         passed.parent.mkdir(parents=True, exist_ok=True)
         passed.write_text(state, encoding="utf-8")

@@ -58,7 +58,7 @@ def new(name: str, folder: Path | None, modality: str) -> None:
         console.line(text)
 
 
-def _row(plugin: Installed, api: isolated_import.Told, invalid: ZooError | None) -> dict[str, Any]:
+def _row(plugin: Installed, api: isolated_import.ApiOrError, invalid: ZooError | None) -> dict[str, Any]:
     """Return the table row of a plugin, with the problem and its fix if it or its catalogue is broken."""
     problem = api if isinstance(api, PluginError) else invalid
     return {
