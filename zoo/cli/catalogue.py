@@ -53,9 +53,9 @@ def _parse_count(ctx: click.Context, param: click.Parameter, value: str | None) 
 def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> None:
     """List backbones; PATTERN is a substring of the name or a glob.
 
-    MB is the size of the parameters in float32, GMACs the billions of multiplications and additions for one image,
-    accuracy the top-1 in percent on the validation images of ImageNet-1k, "?" what is not known. Backbones without
-    the value that --sort or --max-params compares are listed apart, at the end.
+    MB is the size of the parameters in float32, GMACs the billions of multiply-accumulates for one image, accuracy the
+    top-1 in percent on the validation images of ImageNet-1k, "?" what is not known. Backbones without the value that
+    --sort or --max-params compares are listed apart, at the end.
     """
     from zoo import store
 
