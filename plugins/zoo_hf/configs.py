@@ -41,11 +41,15 @@ def make(name: str, values: Mapping[str, Any], modality: str) -> Any:
         raise PluginError(f"{name}: {_unknown(kind, values)}", fix=_hint(name, values))
     if kind == MASKED_VIT:
         kind, values = "vit", {**values, "model_type": "vit"}
+    family, invalid = CONFIG_MAPPING[kind], f"{name}: config.json is not a valid {kind} configuration"
     try:
-        config = CONFIG_MAPPING[kind].from_dict(allowed.hyperparameters(CONFIG_MAPPING[kind], values))
+        known = allowed.hyperparameters(family, values)
+    except (ValueError, RecursionError) as error:
+        raise PluginError(f"{invalid}: {error}", fix=ANOTHER) from error
+    try:
+        config = family.from_dict(known)
     except Exception as error:  # families validate differently
-        said = " ".join(str(error).split())
-        raise PluginError(f"{name}: config.json is not a valid {kind} configuration: {said}", fix=ANOTHER) from error
+        raise PluginError(f"{invalid}: {' '.join(str(error).split())}", fix=ANOTHER) from error
     return config.vision_config if modality == "image" and _is_dual_encoder(config) else config
 
 
