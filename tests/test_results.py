@@ -119,4 +119,4 @@ def test_texts_are_given_as_such_as_files_as_a_table_and_by_lines(distribution, 
     wrong = run("a great film")
     assert (wrong.exit_code, wrong.stdout) == (1, "")
     assert "error: a great film does not exist" in wrong.stderr
-    assert '--text "a great film"' in wrong.stderr
+    assert "--text 'a great film'" in wrong.stderr
