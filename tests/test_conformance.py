@@ -29,6 +29,7 @@ def test_small_native_rows_conform(name):
     kit.check_plugin("native", [name])
 
 
+@pytest.mark.real
 def test_native_rows_conform_on_the_meta_device():
     kit.check_plugin("native", run=False)
 

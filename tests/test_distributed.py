@@ -101,7 +101,8 @@ def test_fsdp_matches_one_process(pretrained, tmp_path):
     assert_close(found, in_one_process(pretrained, tmp_path / "one", settings))
 
 
-@pytest.mark.parametrize("fsdp", ["false", pytest.param("true", marks=pytest.mark.real)])
+@pytest.mark.real
+@pytest.mark.parametrize("fsdp", ["false", "true"])
 def test_stopped_distributed_run_resumes(pretrained, tmp_path, fsdp):
     settings, out = {"strategy": "full", "save_every": 0}, tmp_path / "two"
     assert in_two_processes((pretrained, out, settings | {"stop": 5}), ACCELERATE_USE_FSDP=fsdp) == [{}]

@@ -10,6 +10,7 @@ import test_text_model as texts
 import tiny
 import torch
 from hub import Hub
+from samples import every_fourth
 
 import zoo
 
@@ -87,14 +88,14 @@ def timm_repositories():
 
 
 @pytest.mark.parametrize("task", IMAGES)
-@pytest.mark.parametrize("name", TIMM)
+@pytest.mark.parametrize("name", every_fourth(TIMM))
 def test_timm_family_finetunes_on_task(name, task, timm_repositories, tmp_path, monkeypatch):
     with Hub(timm_repositories) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         check(f"timm/{name}", task, tmp_path)
 
 
-@pytest.mark.parametrize("name", TIMM)
+@pytest.mark.parametrize("name", every_fourth(TIMM))
 def test_lora_on_timm_models(name, timm_repositories, tmp_path, monkeypatch):
     with Hub(timm_repositories) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
@@ -106,7 +107,7 @@ def test_native_family_finetunes_on_task(task, tmp_path):
     check("native/resnet14.letters", task, tmp_path)
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5", "vit", "swin", "convnext", "resnet"])
+@pytest.mark.parametrize("family", every_fourth(["bert", "gpt2", "llama", "t5", "vit", "swin", "convnext", "resnet"]))
 def test_lora_on_hub_families_updates_weights_but_no_biases(family, tmp_path, monkeypatch):
     with Hub({"tiny/net": tiny.repository(family)}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)

@@ -10,6 +10,7 @@ import test_families as families
 import tiny
 import torch
 import words
+from samples import every_fourth
 from torch import nn
 
 import zoo
@@ -74,13 +75,13 @@ def check(backbone: Backbone, can: bool = True) -> None:
     torch.testing.assert_close(backbone.module(served(backbone, data, order).inputs).pooled.detach(), features)
 
 
-@pytest.mark.parametrize("kind", families.FAMILIES)
+@pytest.mark.parametrize("kind", every_fourth(families.FAMILIES))
 def test_a_hub_family_replays(kind, serve):
     serve(net=tiny.repository(kind))
     check(zoo.load("hf/tiny/net", "cpu").backbone, kind not in CANNOT)
 
 
-@pytest.mark.parametrize("name", families.TIMM)
+@pytest.mark.parametrize("name", every_fourth(families.TIMM))
 def test_a_timm_family_replays(name, monkeypatch):
     import timm
     from hub import Hub

@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from samples import every_fourth
 
 import zoo
 from zoo import store
@@ -32,7 +33,7 @@ def images(entry, count=2):
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("kind", WITH_CLASSIFIER)
+@pytest.mark.parametrize("kind", every_fourth(WITH_CLASSIFIER))
 def test_pooled_features_are_the_input_of_the_classifier(kind, serve):
     serve(net=tiny.repository(kind))
     model = zoo.load("hf/tiny/net", "cpu")
@@ -65,7 +66,7 @@ def test_pooled_features_of_a_vision_tower_are_its_pooler_output(kind, serve):
         torch.testing.assert_close(model.backbone.module(images(model.entry)).pooled, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in tiny.VISION if kind not in VARIANTS])
+@pytest.mark.parametrize("kind", every_fourth(kind for kind in tiny.VISION if kind not in VARIANTS))
 def test_vision_families_conform(kind, serve):
     serve(net=tiny.repository(kind))
     zoo.pull("hf/tiny/net")

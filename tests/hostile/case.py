@@ -102,7 +102,7 @@ def listing(folder: Path) -> set[str]:
 
 
 def _child(case: Case, folder: Path) -> None:
-    """Prepare a case, then run `zoo` with its output in files beside the case's folder; never returns."""
+    """Prepare a case, then run `zoo` without root's capabilities, its output in files; never returns."""
     status = 99
     os.setsid()
     _redirect(2, folder.parent / "err")
@@ -120,8 +120,11 @@ def _child(case: Case, folder: Path) -> None:
         written.write_text(json.dumps([time.monotonic(), before]))
         written.rename(folder.parent / "ready")
 
+        from storing import drop_root
+
         from zoo.cli import main
 
+        drop_root()
         main(arguments, prog_name="zoo")
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)

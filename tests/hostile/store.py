@@ -146,11 +146,10 @@ TRAIN = ["finetune", "mine/net", "images", "--strategy", "probe", "--out", "mode
 
 
 def stored(arguments: list[str], change: Callable[[Path], object]) -> Callable[[Path], list[str]]:
-    """Return a preparation: a small network is pulled, then its store is changed; root has no privileges."""
+    """Return a preparation: a small network is pulled, then its store is changed."""
 
     def prepare(folder: Path) -> list[str]:
         import pictures
-        from storing import drop_root
 
         import zoo
         from zoo.weights.safetensors_file import write_state
@@ -164,7 +163,6 @@ def stored(arguments: list[str], change: Callable[[Path], object]) -> Callable[[
         pictures.folder(folder / "images", 4)
         zoo.pull("mine/net")
         change(folder / "store")
-        drop_root()
         return arguments
 
     return prepare
