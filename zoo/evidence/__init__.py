@@ -1,0 +1,1 @@
+"""What the data can show: statistics, which backbone fits, whether transfer pays."""

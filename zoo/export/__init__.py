@@ -1,0 +1,1 @@
+"""Saved models in the formats of other libraries, each verified before it is handed over."""
