@@ -26,11 +26,11 @@ CHUNK = 1_000_000
 """Numbers that the bootstrap samples computed at once may take."""
 
 
-def wilson(hits: float, count: int) -> Interval:
+def wilson(hits: float, count: float, quantile: float = Z) -> Interval:
     """Return the score interval of a proportion, hits of count (Wilson 1927, doi 10.1080/01621459.1927.10502953)."""
-    share, spread = hits / count, Z * Z / count
+    share, spread = hits / count, quantile * quantile / count
     middle = share + spread / 2
-    margin = Z * math.sqrt(share * (1 - share) / count + spread / (4 * count))
+    margin = quantile * math.sqrt(share * (1 - share) / count + spread / (4 * count))
     return max(0.0, (middle - margin) / (1 + spread)), min(1.0, (middle + margin) / (1 + spread))
 
 
