@@ -93,7 +93,7 @@ def test_error_of_a_part_is_raised(threads):
 @pytest.mark.parametrize(("text", "most"), [("150000 100000", 2), ("max 100000", 1 << 16), ("", 1 << 16)])
 def test_threads_are_at_most_the_quota_of_the_container(tmp_path, text, most):
     (tmp_path / "cpu.max").write_text(text)
-    assert workers._quota(tmp_path / "cpu.max") == most
+    assert workers.quota(tmp_path / "cpu.max") == most
 
 
 @pytest.mark.parametrize(

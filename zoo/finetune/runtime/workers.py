@@ -33,7 +33,7 @@ _running = threading.RLock()
 
 def threads() -> int:
     """Return the threads that computations may use: PyTorch's number, at most the processors of a container's quota."""
-    return _allotted or min(torch.get_num_threads(), _quota(CGROUP))
+    return _allotted or min(torch.get_num_threads(), quota())
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def _threads_per_operation(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _quota(path: Path) -> int:
+def quota(path: Path = CGROUP) -> int:
     """Return the processors of a container's quota (cgroup v2), rounded up; a large number without one."""
     try:
         quota, period = path.read_text().split()
