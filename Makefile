@@ -19,7 +19,7 @@ demo: $(READY)
 	$(BIN)/zoo demo
 
 test: $(READY)
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(READY)
 	$(BIN)/python tools/check_tree.py

@@ -14,7 +14,6 @@ def server(tmp_path_factory):
     server.close()
 
 
-@pytest.mark.xdist_group("hostile")  # one process: it loads everything once
 @pytest.mark.parametrize(
     ("module", "case"),
     [
