@@ -87,7 +87,7 @@ def test_probe_that_cannot_learn_predicts_the_mean(pretrained, capsys):
     """Every picture is blank: the labels cannot be told from the features."""
     data = [(np.full((16, 16, 3), 128, np.uint8), float(index % 7)) for index in range(30)]
     model = zoo.load(pretrained, "cpu").finetune(data, strategy="probe", views=1)
-    assert model.predict(data[0][0]).label == pytest.approx(model.task.mean, abs=1e-3)
+    assert model.predict(data[0][0]).label == pytest.approx(model.task.mean[0], abs=1e-3)
     assert "no features: no penalty does better than the mean" in capsys.readouterr().out
 
 
@@ -111,7 +111,7 @@ def test_result_above_the_baseline_has_no_warning(pretrained, capsys):
     ("task", "labels", "worse", "as_good"),
     [
         (Classify(("a", "b")), ["a", "a", "b"], {"accuracy": 0.5}, {"accuracy": 2 / 3}),
-        (Regress(0.0, 1.0), [1.0, 2.0], {"r2": -9.5}, {"r2": -9.0}),
+        (Regress((0.0,), (1.0,)), [1.0, 2.0], {"r2": -9.5}, {"r2": -9.0}),
         (KINDS["multilabel"].of([("a",), ("b",)]), [("a",), ("b",)], {"map": 0.4}, {"map": 0.5}),
         (KINDS["tag"].of([("O", "X")]), [("O", "O", "X")], {"accuracy": 0.6}, {"accuracy": 2 / 3}),
     ],

@@ -51,7 +51,7 @@ def test_a_multi_hot_y_gives_the_labels_of_each_row(target):
 def test_a_one_hot_y_gives_classes():
     one_hot = np.eye(3)
     assert read(paired(NAMES, one_hot))[0].labels == [0, 1, 2]
-    assert read(paired(NAMES, one_hot, several=True))[0].labels == [(0,), (1,), (2,)]
+    assert read(paired(NAMES, one_hot, task="multilabel"))[0].labels == [(0,), (1,), (2,)]
     dataset = TensorDataset(torch.zeros(3, 3, 8, 8), torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]))
     assert read(dataset)[0].labels == [(0,), (0, 1), ()]
 
@@ -62,7 +62,11 @@ def test_a_one_hot_y_gives_classes():
         (NAMES, [1, 2], "X has 3 inputs, and y has 2 labels\nfix: give one label per input"),
         ("photos", [1, 2], "X is 'photos', and labels of their own go with inputs in memory\nfix: finetune"),
         (pd.DataFrame({"a": NAMES, "b": NAMES}), [1, 2, 3], "X is a DataFrame with the columns a, b\nfix: X is one"),
-        (NAMES, np.array([[0.5, 2.0]] * 3), r"y of shape \(3, 2\) holds other values than 0 and 1\nfix: "),
+        (
+            NAMES,
+            np.array([["a", "b"]] * 3),
+            r"row 0 of y, of shape \(3, 2\), is \['a', 'b'\], not numbers alone\nfix: ",
+        ),
         (NAMES, 3, "y is int, not a sequence\nfix: "),
     ],
 )
@@ -95,14 +99,14 @@ def test_multi_hot_columns_are_labels(tmp_path):
         assert train.inputs == ["some text", "more text", "no label"]
     with pytest.raises(DataError, match=r"no column 'blue'; it has text, red, round, note\nfix: --label"):
         read(table, modality="text", columns=Columns.of(None, "red,blue"))
-    with pytest.raises(DataError, match=r"t\.csv:2 has 'x' in note, neither 0 nor 1\nfix: --label note for one model"):
+    with pytest.raises(DataError, match=r"t\.csv:2 has 'x' in note, neither 0 nor 1\nfix: .*--task regress"):
         read(table, modality="text", columns=Columns.of(None, "red,note"))
 
 
 def test_an_empty_cell_of_a_multilabel_column_is_no_label(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("text,tags\na b,red|round\nc d,\ne f,red\n")
-    labels = read(table, modality="text", columns=Columns(optional=True))[0].labels
+    labels = read(table, modality="text", columns=Columns(task="multilabel"))[0].labels
     assert labels == ["red|round", (), "red"]
     with pytest.raises(DataError, match=r"t\.csv:3 has no value in tags\nfix: .*--task multilabel"):
         read(table, modality="text")

@@ -53,7 +53,8 @@ def test_each_task_has_an_interval_of_its_main_metric_around_the_metric():
     cases = (
         (Classify(("a", "b", "c")), rows[0], texts[0]),
         (KINDS["multilabel"](("a", "b", "c", "d")), several + torch.randn(60, 4, generator=chance), several),
-        (Regress(0.0, 2.0), noisy, truths),
+        (Regress((0.0,), (2.0,)), noisy, truths[:, None]),
+        (Regress((0.0, 9.0), (2.0, 1.0), ("a", "b")), noisy.expand(-1, 2) + 0, torch.stack([truths, 1 - truths], 1)),
         (tags, rows, texts),
         (words, [row for row, _ in pairs], [text for _, text in pairs]),
         (KINDS["masked-lm"](), [torch.rand(7, 2, generator=chance) for _ in range(20)], None),
@@ -68,5 +69,5 @@ def test_each_task_has_an_interval_of_its_main_metric_around_the_metric():
 
 
 def test_r2_of_a_sample_with_one_value_is_finite():
-    found = Regress(0.0, 1.0).intervals(torch.tensor([[0.1], [0.9]]), torch.tensor([0.0, 1.0]))
+    found = Regress((0.0,), (1.0,)).intervals(torch.tensor([[0.1], [0.9]]), torch.tensor([[0.0], [1.0]]))
     assert all(torch.tensor(ends).isfinite().all() for ends in found.values())

@@ -42,7 +42,8 @@ def test_multilabel_mistakes_name_both_sets_and_the_surest_wrong_decision():
 
 
 def test_numbers_come_largest_error_first_in_their_own_unit():
-    found = Regress(10.0, 2.0).mistakes(["x", "y", "z"], torch.tensor([[0.0], [1.0], [0.5]]), torch.tensor([0, 0, 0.5]))
+    outputs, targets = torch.tensor([[0.0], [1.0], [0.5]]), torch.tensor([[0], [0], [0.5]])
+    found = Regress((10.0,), (2.0,)).mistakes(["x", "y", "z"], outputs, targets)
     assert [(m.input, m.truth, m.answer, m.probability, m.loss) for m in found] == [("y", 10.0, 12.0, None, 2.0)]
 
 
@@ -70,7 +71,7 @@ def test_confusion_of_thousands_of_classes_holds_only_pairs_that_occur():
 
 def test_tasks_without_classes_or_labels_say_so():
     with pytest.raises(RecipeError, match="confusion matrix needs one class"):
-        Regress(0.0, 1.0).confusion(None, None)
+        Regress((0.0,), (1.0,)).confusion(None, None)
     with pytest.raises(RecipeError, match="no labels, so no example is wrong"):
         KINDS["masked-lm"]().mistakes([], None, None)
 
@@ -129,7 +130,7 @@ def test_mistakes_of_every_task_are_written(isolated, suffix):
     cases = (
         (Classify((1, "b")), Mistake(0, Path("a.png"), 1, "b", 0.9, 2.0), "1", "b", "a.png"),
         (KINDS["multilabel"](("a", 2)), Mistake(1, ("a text", "another"), ("a", 2), (), 0.9, 2.0), "a|2", "", None),
-        (Regress(0.0, 1.0), Mistake(2, b"", 1.5, 2.0, None, 0.5), "1.5", "2.0", "image 2"),
+        (Regress((0.0,), (1.0,)), Mistake(2, b"", 1.5, 2.0, None, 0.5), "1.5", "2.0", "image 2"),
         (
             KINDS["tag"](("O",)),
             Mistake(3, ["in", "Rome\n"], ("Rome/O",), ("Rome/B",), 0.9, 2.0),

@@ -54,8 +54,11 @@ def test_a_head_that_does_not_fit_raises(change):
         {"name": "classify", "labels": [1, True]},
         {"name": "classify", "labels": []},
         {"name": "causal-lm", "labels": ["a"]},
-        {"name": "regress", "labels": ["value"], "mean": 0.0, "std": 0.0},
-        {"name": "regress", "labels": ["value"], "mean": float("nan"), "std": 1.0},
+        {"name": "regress", "labels": ["value"], "mean": [0.0], "std": [0.0]},
+        {"name": "regress", "labels": ["value"], "mean": [float("nan")], "std": [1.0]},
+        {"name": "regress", "labels": ["a", "b"], "mean": [0.0], "std": [1.0]},
+        {"name": "regress", "labels": ["a", "b"], "mean": [0.0, 0.0], "std": [1.0]},
+        {"name": "regress", "labels": [1], "mean": [0.0], "std": [1.0]},
     ],
 )
 def test_a_damaged_task_raises(saved):

@@ -66,8 +66,16 @@ def test_multilabel_has_labels_and_each_probability(tmp_path):
     assert float(table[0]["p_cold"]) == pytest.approx(found[0]["p_cold"], rel=1e-6)
 
 
+def test_several_numbers_have_a_column_each(tmp_path):
+    task = Regress((10.0, 0.0), (2.0, 1.0), ("height", "error"))
+    table, lines, _ = written(tmp_path, task, answered(task, torch.tensor([[1.5, 4.0]])))
+    assert list(table[0]) == ["input", "height", "error_value", "error"]
+    assert (lines[0]["height"], lines[0]["error_value"]) == (13, 4)
+
+
 def test_regression_has_a_value(tmp_path):
-    table, lines, found = written(tmp_path, Regress(10.0, 2.0), answered(Regress(10.0, 2.0), torch.tensor([[1.5]])))
+    task = Regress((10.0,), (2.0,))
+    table, lines, found = written(tmp_path, task, answered(task, torch.tensor([[1.5]])))
     assert (float(table[0]["value"]), lines[0]["value"], found[0]["value"]) == (13, 13, 13)
     assert list(table[0]) == ["input", "value", "error"]
 

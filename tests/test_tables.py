@@ -301,8 +301,8 @@ def test_a_quote_in_an_unquoted_tsv_file_is_literal(tmp_path):
         ("data.jsonl", b'{"text": ["a", null], "label": [1, 2]}', "data.jsonl:1 has no value where a text"),
         (
             "data.jsonl",
-            b'{"text": "a", "label": {"b": 1}}',
-            r"label of .*data.jsonl:1 is \{'b': 1\} \(dict\), not str",
+            b'{"text": "a", "label": {"b": "1"}}',
+            r"label of .*data.jsonl:1 is \{'b': '1'\} \(dict\), not str",
         ),
         ("data.json", b'[{"text": "a"},\n 2 3]', "data.json cannot be read: Expecting ',' delimiter: line 2"),
         ("data.json", b"[1]", "holds values that are not objects"),

@@ -103,7 +103,17 @@ def labels() -> Iterator[Case]:
         code = 0 if name == "multilabel" else 1
         yield case(f"task {name!r}", "native", update("task", name=name), code=code)
     one_output = head(lambda t: t[:1])
-    for mean, std in ((0, 0), ("x", 1.0), (0.0, -1.0), (None, None), (1e999, 1.0), (0.0, float("nan")), ([], {})):
+    for mean, std in (
+        ([0], [0]),
+        ([0], 1.0),
+        (["x"], [1.0]),
+        ([0], [-1.0]),
+        (None, None),
+        ([1e999], [1.0]),
+        ([], {}),
+        ({}, []),
+        ([0, 1], [1, 1]),
+    ):
         change = update("task", name="regress", labels=["value"], mean=mean, std=std)
         yield case(f"regress: mean {mean}, std {std}", "native", lambda model, c=change: (c(model), one_output(model)))
 

@@ -40,7 +40,7 @@ def test_regress_metrics_match_torchmetrics(metrics):
     targets = task.targets(labels)
     found = task.measure(outputs, targets)
     truth = torch.tensor(labels, dtype=torch.float64)
-    guess = outputs[:, 0].double() * task.std + task.mean
+    guess = outputs[:, 0].double() * task.std[0] + task.mean[0]
     assert found["r2"] == pytest.approx(float(metrics.r2_score(guess, truth)), rel=1e-4)
     assert found["mae"] == pytest.approx(float(metrics.mean_absolute_error(guess, truth)), rel=1e-4)
     assert found["rmse"] == pytest.approx(float(metrics.mean_squared_error(guess, truth, squared=False)), rel=1e-4)

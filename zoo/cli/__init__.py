@@ -101,7 +101,7 @@ def complete_name(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def columns(command: Any) -> Any:
     """Add the options that name the columns of a table."""
-    help_label = 'Column of the labels of a table, by default found by common names; "red,green": columns of 0 and 1.'
+    help_label = 'Column of the labels of a table, by default found by common names; several: "red,green".'
     label = click.option("--label", help=help_label)
     help_input = "Column of the inputs; two, separated by a comma: pairs of texts."
     return click.option("--input", "column", help=help_input)(label(command))

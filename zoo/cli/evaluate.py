@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,15 +89,21 @@ def _show_scores(report: Report) -> None:
     if intervals:
         how = "Wilson's score interval" if report.task.name == "classify" else "bootstrap over examples, seeded"
         console.line(f"({console.counted(len(report), 'example')}; in brackets: 95 % confidence interval, {how})")
-    classes = report.per_class
+    classes, is_class = report.per_class, report.task.name != "regress"
     if classes:
-        shown = [(label_text(name), row) for name, row in classes.items()]
-        width = max(5, *(len(name) for name, _ in shown))
-        console.line()
-        console.line(f"{'class':<{width}}  precision  recall     f1  support")
-        for name, row in shown:
-            scores = f"{row['precision']:>9.3f}  {row['recall']:>6.3f}  {row['f1']:>5.3f}  {row['support']:>7.0f}"
-            console.line(f"{name:<{width}}  {scores}")
+        _show_each([(label_text(name), row) for name, row in classes.items()], "class" if is_class else "value")
+
+
+def _show_each(scores: Sequence[tuple[str, Mapping[str, float]]], kind: str) -> None:
+    """Print a table with the scores of each class, or of each of several numbers."""
+    rows = [[kind, *scores[0][1]]]
+    for name, row in scores:
+        rows.append([name, *(f"{value:.{0 if metric == 'support' else 3}f}" for metric, value in row.items())])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    console.line()
+    for name, *cells in rows:
+        shown = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        console.line("  ".join([name.ljust(widths[0]), *shown]))
 
 
 def _show_confusion(labels: Sequence[str], pairs: list[tuple[Any, Any, int]]) -> None:
@@ -149,7 +155,9 @@ def _input(mistake: Mistake) -> str:
 
 def _joined(label: Any) -> Any:
     """Return several labels as one text, between "|" as in tables."""
-    return "|".join(map(str, label)) if isinstance(label, tuple) else label
+    several = isinstance(label, tuple)
+    shown = (f"{part:.4g}" if isinstance(part, float) else str(part) for part in label) if several else ()
+    return "|".join(shown) if several else label
 
 
 def _write(target: Path, task: Task, wrong: list[Mistake]) -> None:
@@ -157,16 +165,21 @@ def _write(target: Path, task: Task, wrong: list[Mistake]) -> None:
     from zoo.model import result_files
 
     kind = {"classify": "text", "regress": "number"}.get(task.name, "labels")
-    columns = {"index": "integer", "input": "text", "truth": kind, "answer": kind} | NUMBERS
-    with result_files.create(target, columns) as write:
-        write([_row(mistake, kind) for mistake in wrong])
+    names = [f"_{label}" for label in task.labels] if kind == "number" and len(task.labels) > 1 else [""]
+    answers = {f"{side}{name}": kind for side in ("truth", "answer") for name in names}
+    with result_files.create(target, {"index": "integer", "input": "text"} | answers | NUMBERS) as write:
+        write([_row(mistake, kind, names) for mistake in wrong])
 
 
-def _row(mistake: Mistake, kind: str) -> dict[str, Any]:
-    def cell(label: Any) -> Any:
-        return list(map(str, label)) if kind == "labels" else str(label) if kind == "text" else label
+def _row(mistake: Mistake, kind: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return the columns of a mistake; of several numbers truth and answer have a column for each of the `names`."""
 
-    answers = {"truth": cell(mistake.truth), "answer": cell(mistake.answer)}
+    def cells(side: str, label: Any) -> dict[str, Any]:
+        if kind == "number":
+            return dict(zip([f"{side}{n}" for n in names], label if isinstance(label, tuple) else [label], strict=True))
+        return {side: list(map(str, label)) if kind == "labels" else str(label)}
+
+    answers = cells("truth", mistake.truth) | cells("answer", mistake.answer)
     numbers = {"probability": mistake.probability, "loss": mistake.loss}
     return {"index": mistake.index, "input": _input(mistake), **answers, **numbers}
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from zoo.data.items import Item
     from zoo.model.answers import Answer
     from zoo.model.model import Model
-    from zoo.tasks import Prediction
+    from zoo.tasks import Prediction, Task
 
 SHOWN, LONGEST_LABEL = 60, 200
 """Characters of an input and of a label that are shown."""
@@ -90,9 +90,9 @@ def predict(model: Path, sources: Sources, out: Path | None, top: int, device: s
             rows = (results.row(task, answer) for answer in count.of(found))
             _write(out, results.columns(task), rows, total)
         elif as_json:
-            _stream(map(_document, count.of(found)))
+            _stream(_document(task, answer) for answer in count.of(found))
         else:
-            _show(count.of(found), ranked=top > 1)
+            _show(task, count.of(found), ranked=top > 1)
         if out and as_json:
             console.document(count.document(out, start))
         count.finish(out, "predict")
@@ -224,21 +224,28 @@ def _stream(rows: Iterable[dict[str, Any]]) -> None:
     console.line("]" if comma == "," else "[]")
 
 
-def _document(answer: Answer) -> dict[str, Any]:
+def _document(task: Task, answer: Answer) -> dict[str, Any]:
     if answer.error is not None:
         return {"input": answer.item.name, "error": answer.error.what, "fix": answer.error.fix}
     found = answer.result.prediction
-    return {"input": answer.item.name, "label": found.label, "top": _ranked(found.top)}
+    label = dict(_numbers(task, found)) or found.label
+    return {"input": answer.item.name, "label": label, "top": _ranked(found.top)}
 
 
-def _show(found: Iterator[Answer], *, ranked: bool) -> None:
+def _numbers(task: Task, answer: Prediction) -> Iterator[tuple[str, float]]:
+    """Yield the name and value of each of several numbers (regress)."""
+    if task.name == "regress" and isinstance(answer.label, tuple):
+        yield from zip(task.labels, answer.label, strict=True)
+
+
+def _show(task: Task, found: Iterator[Answer], *, ranked: bool) -> None:
     """Print a line for each answer, as soon as a few are there."""
     while part := list(islice(found, LINES)):
         shown = [_shortened(answer.item.name) for answer in part]
         width = max(map(len, shown))
         for name, answer in zip(shown, part, strict=True):
             error = answer.error and f"error: {console.printable(answer.error.what)}"
-            console.line(f"{name:<{width}}  {error or _answer(answer.result.prediction, ranked=ranked)}")
+            console.line(f"{name:<{width}}  {error or _answer(task, answer.result.prediction, ranked=ranked)}")
 
 
 def _shortened(name: Any) -> str:
@@ -250,8 +257,10 @@ def _ranked(top: tuple[tuple[Any, float], ...]) -> list[dict[str, Any]]:
     return [{"label": label, "probability": p} for label, p in top]
 
 
-def _answer(answer: Prediction, *, ranked: bool) -> str:
+def _answer(task: Task, answer: Prediction, *, ranked: bool) -> str:
     """Return a prediction as text; several labels (multilabel, tags) are those predicted, unless ranked."""
+    if numbers := list(_numbers(task, answer)):
+        return "  ".join(f"{label_text(name)} {label_text(value)}" for name, value in numbers)
     several = isinstance(answer.label, tuple)
     if answer.top and (ranked or not several):
         return "  ".join(f"{label_text(label)} {p:.3f}" for label, p in answer.top)

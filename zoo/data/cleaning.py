@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,6 +57,10 @@ def plain_label(value: Any, where: str) -> Label:
     if hasattr(value, "ndim") and value.ndim:
         value = value.tolist()
     plain = value.item() if hasattr(value, "item") else value
+    if isinstance(plain, dict) and plain:
+        numbers = [number.item() if hasattr(number, "item") else number for number in plain.values()]
+        if all(map(_is_number, numbers)):
+            return dict(zip(map(str, plain), map(float, numbers), strict=True))
     if isinstance(plain, tuple | list | set | frozenset):
         several = sorted(plain, key=str) if isinstance(plain, set | frozenset) else plain
         if not any(isinstance(item, tuple | list | set | frozenset) for item in several):
@@ -67,5 +72,10 @@ def plain_label(value: Any, where: str) -> Label:
     shown = f"{reprlib.repr(value):.60} ({type(value).__name__})"
     raise DataError(
         f"label of {where} is {shown}, not str, int, float or a list of labels",
-        fix="convert the labels to str, int or float, or lists of str",
+        fix="convert the labels to str, int or float, lists of str, or numbers by name",
     )
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a finite number that 64 bits hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

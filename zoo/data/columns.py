@@ -45,7 +45,7 @@ MAX_NAME = 40
 def choose(table: Table, asked: Columns, modality: str) -> Columns:
     """Return the input and label columns; raises DataError listing all columns if the choice is ambiguous."""
     _check(table, asked)
-    several = multi_hot(table, asked.label)
+    several = several_labels(table, asked.label)
     free = [name for name in table.names if name.lower() not in COUNTERS and name not in (asked.groups, *several)]
     label = asked.label if asked.label is not None else _label(free, asked.input)
     inputs = asked.input or _input([name for name in free if name != label], modality)
@@ -66,7 +66,7 @@ def choose(table: Table, asked: Columns, modality: str) -> Columns:
     return replace(asked, input=inputs, label=label or None)
 
 
-def multi_hot(table: Table, label: str | None) -> tuple[str, ...]:
+def several_labels(table: Table, label: str | None) -> tuple[str, ...]:
     """Return the columns of a list such as "red,green,blue"; () for a single column."""
     if not label or "," not in label or label in table.names:
         return ()
@@ -90,7 +90,7 @@ def _check(table: Table, asked: Columns) -> None:
         raise DataError(f"{table.origin} has two columns called {twice[0]!r}", fix="rename one of them")
     if not names:
         raise DataError(f"{table.origin} has no columns", fix="write a table with an input column and a label column")
-    labels = multi_hot(table, asked.label) or ([asked.label] if asked.label else [])
+    labels = several_labels(table, asked.label) or ([asked.label] if asked.label else [])
     groups = [] if asked.groups is None else [asked.groups]
     for option, wanted in (("input", asked.input), ("groups", groups), ("label", labels)):
         for name in wanted:

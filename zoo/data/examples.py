@@ -10,7 +10,7 @@ from typing import Any, Protocol, overload
 from zoo.errors import DataError
 
 Label = Any
-"""A class (str, int), several labels or tags (tuple), a number (float), or None without a label."""
+"""A class (str, int), several labels or tags (tuple), a number (float), numbers by name (dict), or None without any."""
 TRAIN, VALID, TEST = ("train", "training"), ("valid", "val", "validation", "dev"), ("test", "testing")
 """Names of the splits, in folders, files and datasets."""
 
@@ -41,15 +41,15 @@ class Columns:
     """Names of the columns of a table, inferred if not given.
 
     input      one column; two: a pair of texts
-    label      one column, "" for none, or the multi-hot columns "red,green,blue"
+    label      one column, "" for none, or several, "red,green,blue": multi-hot, or a number each
     groups     examples with the same value here are not divided between training and held-out data
-    optional   an empty label is an example without any label (multilabel)
+    task       if known: for multilabel an empty label is an example without any, for regress 0 and 1 are numbers
     """
 
     input: tuple[str, ...] = ()
     label: str | None = None
     groups: str | None = None
-    optional: bool = False
+    task: str | None = None
 
     @classmethod
     def of(

@@ -1,7 +1,8 @@
-"""Objects in memory as sequences of (input, label): X with y, iterators, torch DataLoaders, multi-hot targets."""
+"""Objects in memory as sequences of (input, label): X with y, iterators, torch DataLoaders, targets in columns."""
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,23 +10,23 @@ from typing import Any
 from zoo.errors import DataError
 
 
-def paired(inputs: Any, labels: Any, *, several: bool = False) -> list[tuple[Any, Any]]:
+def paired(inputs: Any, labels: Any, *, task: str | None = None) -> list[tuple[Any, Any]]:
     """Return X and y as (input, label) pairs; DataError if their lengths differ, or one of them is no sequence.
 
     Each is a list, an array, a tensor, a Series, a DataFrame of one column or an iterator. A 2-D y of zeros and ones,
     (N, K), is multi-hot: its labels are the names of the columns, or their numbers. One-hot rows, each with a single
-    one, are classes, unless there may be `several` labels.
+    one, are classes, unless the `task` is multilabel. Any other 2-D y has K numbers to predict, as for regress.
     """
-    rows, truths = _items(inputs, "X"), _targets(labels, several)
+    rows, truths = _items(inputs, "X"), _targets(labels, task)
     if len(rows) != len(truths):
         raise DataError(f"X has {len(rows):,} inputs, and y has {len(truths):,} labels", fix="give one label per input")
     return list(zip(rows, truths, strict=True))
 
 
-def sequence(data: Any, *, several: bool = False) -> Any:
+def sequence(data: Any, *, task: str | None = None) -> Any:
     """Return (X, y), a DataLoader or an iterator as a sequence of examples; anything else as it is."""
     if isinstance(data, tuple) and len(data) == 2 and all(map(_is_column, data)):
-        return paired(*data, several=several)
+        return paired(*data, task=task)
     torch_data = sys.modules.get("torch.utils.data")
     if torch_data is not None and isinstance(data, torch_data.DataLoader):
         return _of_loader(data, torch_data)
@@ -39,17 +40,19 @@ def _is_column(part: Any) -> bool:
     return isinstance(part, list) or (hasattr(part, "shape") and len(part.shape) > 0)
 
 
-def class_numbers(labels: Sequence[Any], *, several: bool = False) -> Sequence[Any]:
+def class_numbers(labels: Sequence[Any], *, task: str | None = None) -> Sequence[Any]:
     """Return multi-hot arrays, each (K,) of zeros and ones, as tuples of class numbers; other labels unchanged.
 
-    One-hot arrays become one number each, unless there may be `several` labels.
+    One-hot arrays become one number each, unless the `task` is multilabel; for regress arrays stay as they are.
     """
+    if task == "regress":
+        return labels
     rows = [label.tolist() if getattr(label, "ndim", 0) == 1 else None for label in labels]
     if len(rows) < 2 or any(row is None or len(row) < 2 or len(row) != len(rows[0] or ()) for row in rows):
         return labels
     if not all(value in (0, 1) for row in rows for value in row or ()):
         return labels
-    return _by_name([row or [] for row in rows], range(len(rows[0] or ())), several)
+    return _by_name([row or [] for row in rows], range(len(rows[0] or ())), task == "multilabel")
 
 
 def _by_name(rows: Sequence[Sequence[Any]], names: Sequence[Any], several: bool) -> list[Any]:
@@ -79,7 +82,7 @@ def _items(values: Any, name: str) -> list[Any]:
     raise DataError(f"{name} is {type(values).__name__}, not a sequence", fix="finetune(X, y) takes lists or arrays")
 
 
-def _targets(labels: Any, several: bool) -> list[Any]:
+def _targets(labels: Any, task: str | None) -> list[Any]:
     columns = getattr(labels, "columns", None)
     names = None if columns is None else [str(name) for name in columns]
     values = labels.toarray() if hasattr(labels, "toarray") else labels
@@ -89,12 +92,17 @@ def _targets(labels: Any, several: bool) -> list[Any]:
     if values.shape[1] == 1:
         return _items(values[:, 0], "y")
     rows = values.tolist()
-    if any(value not in (0, 1) for row in rows for value in row):
-        raise DataError(
-            f"y of shape {tuple(values.shape)} holds other values than 0 and 1",
-            fix="give one label per input; of several numbers, fine-tune one model for each: y[:, 0]",
-        )
-    return _by_name(rows, names or range(values.shape[1]), several)
+    if task != "regress" and all(value in (0, 1) for row in rows for value in row):
+        return _by_name(rows, names or range(values.shape[1]), task == "multilabel")
+    if task not in (None, "regress"):
+        what = f"y of shape {tuple(values.shape)} holds other values than 0 and 1"
+        raise DataError(what, fix='task="regress" predicts numbers; else give one label per input')
+    for index, row in enumerate(rows):
+        if not all(isinstance(value, int | float) for value in row):
+            what = f"row {index} of y, of shape {tuple(values.shape)}, is {reprlib.repr(row)}, not numbers alone"
+            raise DataError(what, fix="give numbers, or one label per input")
+    floats = [tuple(map(float, row)) for row in rows]
+    return [dict(zip(names, row, strict=True)) for row in floats] if names else floats
 
 
 def _of_loader(loader: Any, torch_data: Any) -> Any:

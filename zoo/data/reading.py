@@ -71,7 +71,7 @@ def _parts(data: object, modality: str, columns: Columns) -> Parts:
     tables = table.in_memory(data)
     if tables is not None:
         return {name: partial(table_examples.examples, part, columns, modality) for name, part in tables.items()}
-    data = in_memory.sequence(data, several=columns.optional)
+    data = in_memory.sequence(data, task=columns.task)
     if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, dict | bytes):
         return {"train": partial(_read_sequence, data, modality, columns)}
     raise DataError(
@@ -81,8 +81,8 @@ def _parts(data: object, modality: str, columns: Columns) -> Parts:
 
 
 def _check_labels(examples: Examples, modality: str, columns: Columns) -> None:
-    """Raise DataError if only some examples have labels; images always need one, unless labels are optional."""
-    missing = [index for index, label in enumerate(examples.labels) if label is None and not columns.optional]
+    """Raise DataError if only some examples have labels; images always need one, but for multilabel."""
+    missing = [index for index, label in enumerate(examples.labels) if label is None and columns.task != "multilabel"]
     if missing and (modality == "image" or len(missing) < len(examples)):
         raise DataError(
             f"label of example {missing[0]} of {examples.origin} is None",
@@ -117,7 +117,7 @@ def _read_sequence(data: Sized, modality: str, columns: Columns) -> Examples:
             )
     found = [label for _, label in items]
     if modality == "image" or not isinstance(items[0][0], list):  # a list of words has a tag for each
-        found = list(in_memory.class_numbers(found, several=columns.optional))
+        found = list(in_memory.class_numbers(found, task=columns.task))
     labels = [plain_label(label, f"example {index}") for index, label in enumerate(found)]
     inputs = [item for item, _ in items]
     if modality == "text":

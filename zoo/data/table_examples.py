@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -37,9 +38,11 @@ def examples(table: Table, columns: Columns, modality: str) -> Examples:
     inputs = taken[0] if len(taken) == 1 else list(zip(*taken, strict=True))
     said = f"{table.origin} ({', '.join(chosen.input)}{f' -> {chosen.label}' if chosen.label else ''})"
     groups = None if chosen.groups is None else _groups(table, chosen.groups)
-    if several := choosing.multi_hot(table, chosen.label):
-        return Examples(inputs, _multi_hot(table, several), said, groups)
-    labels = _labels(table, chosen.label, optional=chosen.optional) if chosen.label else [None] * len(inputs)
+    labels: list[Any] = [None] * len(inputs)
+    if several := choosing.several_labels(table, chosen.label):
+        labels = _by_column(table, several, chosen.task)
+    elif chosen.label:
+        labels = _labels(table, chosen.label, optional=chosen.task == "multilabel")
     return Examples(inputs, labels, said, groups)
 
 
@@ -52,17 +55,38 @@ def _groups(table: Table, name: str) -> list[str]:
     return [str(value) for value in values]
 
 
-def _multi_hot(table: Table, names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return, for each row, the names of the columns that are 1 or true; DataError for any other value than 0 or 1."""
-    columns = [[FLAGS.get(str(value).strip().lower()) for value in table.column(name)] for name in names]
-    for name, flags in zip(names, columns, strict=True):
-        if None in flags:
-            index = flags.index(None)
-            value = table.column(name)[index]
-            what = f"{table.where(index)} has {value!r:.40} in {name}, neither 0 nor 1"
-            fix = f"--label {name} for one model of each column; a list of columns holds 0 or 1, one for each label"
+def _by_column(table: Table, names: Sequence[str], task: str | None) -> list[Any]:
+    """Return the labels of several columns: numbers by name, or for multi-hot columns the names of those that are 1.
+
+    Without a task, columns are multi-hot if they hold 0 and 1 alone, and numbers if none of them does.
+    """
+    columns = {name: table.column(name) for name in names}
+    flags = {name: [FLAGS.get(str(value).strip().lower()) for value in values] for name, values in columns.items()}
+    if task == "regress" or (task is None and all(None in values for values in flags.values())):
+        numbers = [_numbers(table, name, values) for name, values in columns.items()]
+        return [dict(zip(names, row, strict=True)) for row in zip(*numbers, strict=True)]
+    for name, values in flags.items():
+        if None in values:
+            index = values.index(None)
+            what = f"{table.where(index)} has {columns[name][index]!r:.40} in {name}, neither 0 nor 1"
+            fix = f"correct it; if the columns are quantities: --task regress; a model of one of them: --label {name}"
             raise DataError(what, fix=fix)
-    return [tuple(name for name, flag in zip(names, row, strict=True) if flag) for row in zip(*columns, strict=True)]
+    return [tuple(n for n, flag in zip(names, row, strict=True) if flag) for row in zip(*flags.values(), strict=True)]
+
+
+def _numbers(table: Table, name: str, values: Sequence[Any]) -> list[float]:
+    """Return a column as finite numbers; DataError for any other value."""
+    found = []
+    for index, value in enumerate(values):
+        try:
+            found.append(math.nan if value is None or isinstance(value, bool) else float(value))
+        except (TypeError, ValueError, OverflowError):
+            found.append(math.nan)
+        if not math.isfinite(found[-1]):
+            what = f"{table.where(index)} has {'no value' if is_missing(value) else f'{value!r:.40}'} in {name}"
+            fix = "a list of columns holds 0 or 1, or numbers: correct the value, or remove the row"
+            raise DataError(f"{what}, no finite number", fix=fix)
+    return found
 
 
 def _inputs(table: Table, name: str, modality: str) -> Sequence[Any]:

@@ -33,6 +33,8 @@ def data(split: Split, task: Task) -> str:
     truncated = f"; {inputs.truncated:,} truncated" if isinstance(inputs, Texts) and inputs.truncated else ""
     units = {"classify": "classes", "multilabel": "labels", "tag": "tags"}
     labels = f", {len(task.labels)} {units[task.name]}" if task.name in units else ""
+    if task.name == "regress" and len(task.labels) > 1:
+        labels = f", {len(task.labels)} numbers each"
     return f"{train.origin}: {count:,} {things}{labels} -> {task.name}; {split.description}{truncated}{skipped}"
 
 
@@ -158,6 +160,12 @@ def tested(count: int, duplicates: int) -> str:
     """Describe the test data, of which a number are duplicates of training or validation data."""
     seen = f"{duplicates:,} of them near-duplicates of training or validation data" if duplicates else ""
     return f"   ({count:,} test examples, {seen or 'not used for any choice'})"
+
+
+def of_each_number(found: Mapping[Any, Mapping[str, float]]) -> str:
+    """Return R² and the mean absolute error of each of several numbers."""
+    shown = [f"{name}: r2 {row['r2']:.3f}, mae {row['mae']:.4g}" for name, row in found.items()]
+    return "; ".join(shown[:SHOWN]) + (f"; and {len(shown) - SHOWN} more (zoo evaluate)" if len(shown) > SHOWN else "")
 
 
 def metrics(found: Mapping[str, float], intervals: Mapping[str, Interval]) -> str:

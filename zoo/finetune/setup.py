@@ -31,7 +31,10 @@ from zoo.plugin import Backbone, Classifier, Entry, ImageInput, TextInput
 from zoo.tasks import Task
 from zoo.tasks.intervals import MAX_FOLDS
 from zoo.tasks.multilabel import label_sets
+from zoo.tasks.regress import by_name
 
+AS_ONE: dict[str, Callable[[Sequence[Any]], Sequence[Any]]] = {"multilabel": label_sets, "regress": by_name}
+"""Labels as a split takes them: the only example with a label of a tuple stays in training, "red|green" is one."""
 DEFAULT_SHARE = 0.2
 """Share held out for validation."""
 
@@ -76,7 +79,7 @@ def request(
         raise RecipeError(f"folds={folds!r} is not a whole number from 2 to {MAX_FOLDS}", fix="folds=5 (--folds 5)")
     wanted = recipes.make(given, recipe)
     if labels is not None:
-        data = in_memory.paired(data, labels, several=task == "multilabel")
+        data = in_memory.paired(data, labels, task=task)
     columns = Columns.of(input, label, groups)
     return Request(data, wanted, task, valid, test, columns, callback_objects(callbacks), folds)
 
@@ -109,10 +112,10 @@ def read_data(request: Request, entry: Entry) -> Data:
     Raises DataError for what cannot be read, RecipeError for a task that the backbone does not support.
     """
     tasks.check_name(request.task)
-    columns = replace(request.columns, optional=request.task == "multilabel")
+    columns = replace(request.columns, task=request.task)
     train, valid = read(request.data, modality=entry.modality, columns=columns)
     name = request.task or tasks.infer(train.inputs, train.labels, entry.tasks)
-    columns = replace(columns, optional=name == "multilabel")
+    columns = replace(columns, task=name)
     if not _is_share(request.valid):
         valid = read_one(request.valid, modality=entry.modality, columns=columns)
     if request.folds and _is_share(request.valid) and request.valid not in (None, 0, DEFAULT_SHARE):
@@ -130,8 +133,8 @@ def read_data(request: Request, entry: Entry) -> Data:
     if request.task is None and (said := messages.many_numbers(train.labels, name)):
         say("task", said)
     data = Data(name, train, Validation(valid, share), None, fingerprint(train))
-    if name == "multilabel":  # "red|green" as a tuple, so that the only example of a label stays in training
-        data = replace(data, train=replace(train, labels=label_sets(train.labels)))
+    if name in AS_ONE:
+        data = replace(data, train=replace(train, labels=AS_ONE[name](train.labels)))
         train = data.train
     if not request.test:
         return data

@@ -130,6 +130,8 @@ def _run(model: Trainable, request: Request, data: setup.Data, checkpoints: Chec
             "result",
             shown + messages.reference(model.metrics, job.task, job.valid_labels, model.history, tested=tested),
         )
+        if job.task.name == "regress" and outcome.outputs is not None and len(job.task.labels) > 1:
+            say("", messages.of_each_number(job.task.per_class(outcome.outputs, job.valid.targets)))
         unbalanced = job.hp.class_balance == "none"  # otherwise rare classes count more than the score says
         if unbalanced and job.task.is_no_better_than_baseline(model.metrics, job.valid_labels):
             say("warning", messages.no_better_than_baseline(job.task, job.valid_labels, job.hp.strategy))

@@ -124,7 +124,8 @@ class Model:
         valid     share held out for validation (stratified by class; 0: none), or validation data
         test      share kept apart, or test data, on which nothing is selected: measured at the end, as `tested`
         input     column of a table that holds the inputs (two: pairs of texts); label: the column of the labels, or
-                  several multi-hot columns; groups: the column of what must not be divided by a split (a patient)
+                  several, multi-hot or a number each
+        groups    column of what must not be divided by a split (a patient)
         out       folder to save the model to; it must not exist or be empty
         resume    continue the run to `out` that was stopped or killed, if there is one; it ends with the same bits
         folds     measure by cross-validation as well: the mean over so many folds, each held out once, is printed and
@@ -185,7 +186,7 @@ class Model:
         """Return the task's metrics on labelled data; of a folder with test/ or valid/ beside train/, of that part.
 
         With `per_class` the key "per_class" holds precision, recall, F1 and support of each class (label, kind of
-        entity). Raises DataError for labels that the model does not know.
+        entity), or the errors of each of several numbers. Raises DataError for labels that the model does not know.
         """
         found = self.report(data, **options)
         return {**found.metrics, **({"per_class": found.per_class} if per_class else {})}
@@ -203,8 +204,8 @@ class Model:
         _check_count("batch_size", batch_size, BATCH_SIZE)
         known = self.summary.columns if self.summary else Columns()
         asked = Columns.of(options.get("input"), label)
-        optional = self.task is not None and self.task.name == "multilabel"
-        columns = Columns(asked.input or known.input, known.label if label is None else asked.label, optional=optional)
+        task = None if self.task is None else self.task.name
+        columns = Columns(asked.input or known.input, known.label if label is None else asked.label, task=task)
         return self._measure(read_one(data, modality=self.entry.modality, columns=columns), batch_size)
 
     def predict(self, inputs: object, top: int = 1, *, batch_size: int = BATCH_SIZE) -> Any:

@@ -35,7 +35,7 @@ class Report:
 
     @property
     def per_class(self) -> dict[Label, dict[str, float]]:
-        """Precision, recall, F1 and support of each class, label or kind of entity; {} for other tasks."""
+        """Scores of each class, label or kind of entity, or of each of several numbers; {} for other tasks."""
         return self.task.per_class(self.outputs.values, self.outputs.targets)
 
     @property

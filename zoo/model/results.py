@@ -31,7 +31,7 @@ def _columns(task: Task) -> dict[str, str]:
         case "multilabel":
             return {"labels": "labels", **shares}
         case "regress":
-            return {str(label): "number" for label in task.labels}
+            return {_number_column(label): "number" for label in task.labels}
         case "tag":
             return {
                 "words": "texts",
@@ -44,6 +44,11 @@ def _columns(task: Task) -> dict[str, str]:
             return {"label": "text", "probability": "number"}
         case _:
             return {"text": "text"}
+
+
+def _number_column(label: Any) -> str:
+    """Return the column of a number: its name, unless a column of every table has it."""
+    return f"{label}_value" if label in ("input", "error") else str(label)
 
 
 def _type(task: Task) -> str:
@@ -71,7 +76,7 @@ def _values(task: Task, item: Item, result: Result) -> Mapping[str, Any]:
             return {"labels": list(map(str, found.label)), **shares}
         case "regress":
             values = found.label if isinstance(found.label, tuple) else (found.label,)
-            return dict(zip(map(str, task.labels), values, strict=True))
+            return dict(zip(map(_number_column, task.labels), values, strict=True))
         case "tag":
             return _tagged(item.value, found, result)
         case "masked-lm":

@@ -49,15 +49,22 @@ def check_name(name: str | None) -> None:
 def infer(inputs: Sequence[Any], labels: Sequence[Label], known: Sequence[str]) -> str:
     """Infer the task from the labels; `known` are the tasks of the backbone's row.
 
-    No labels: language modelling. Floats: regress. Several labels for each input: tag where the input is a list of
-    words, else multilabel. Everything else: classify.
+    No labels: language modelling. Floats, one or several, and numbers by name: regress. Several labels for each input:
+    tag where the input is a list of words, else multilabel. Everything else: classify.
     """
     if all(label is None for label in labels):
         unlabelled = [name for name, kind in KINDS.items() if not kind.labelled]
         return next((name for name in unlabelled if name in known), unlabelled[0])
-    if any(isinstance(label, tuple) for label in labels):
+    several = [label for label in labels if isinstance(label, tuple)]
+    if any(isinstance(label, dict | float) for label in labels) or any(map(_are_numbers, several)):
+        return "regress"
+    if several:
         return "tag" if all(isinstance(item, list) for item in inputs) else "multilabel"
-    return "regress" if any(isinstance(label, float) for label in labels) else "classify"
+    return "classify"
+
+
+def _are_numbers(label: tuple[Label, ...]) -> bool:
+    return any(isinstance(value, float) for value in label)
 
 
 def make(name: str, labels: Sequence[Label]) -> Task:

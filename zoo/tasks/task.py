@@ -28,8 +28,8 @@ def is_at_most(score: float, baseline: float) -> bool:
 class Prediction:
     """The prediction for one input.
 
-    label        a class, a tuple of labels (multilabel), a number (regress), a tag per word (tag) or a text (language
-                 models)
+    label        a class, a tuple of labels (multilabel), a number, or several in the order of task.labels (regress), a
+                 tag per word (tag) or a text (language models)
     probability  of the label, where the task has one
     top          the likeliest labels with their probabilities, as many as were asked for
     """
@@ -48,7 +48,8 @@ class Mistake:
     truth        its label; of a tagger the wrong words, each as word/tag
     answer       the prediction, in the same form
     probability  of the answer; of several labels or words the highest one of a wrong decision; None for numbers
-    loss         how wrong: cross-entropy in nats, for numbers the absolute error
+    loss         how wrong: cross-entropy in nats, for a number the absolute error, for several its mean in standard
+                 deviations of the training labels
     """
 
     index: int
@@ -132,7 +133,10 @@ class Task(Protocol):
         ...
 
     def per_class(self, outputs: Any, targets: Any) -> dict[Label, dict[str, float]]:
-        """Return precision, recall, F1 and support of each class, label or kind of entity; {} for other tasks."""
+        """Return the scores of each class, label or kind of entity, or of each of several numbers; {} for other tasks.
+
+        Those of a class are precision, recall, F1 and support.
+        """
         return {}
 
     def intervals(self, outputs: Any, targets: Any) -> dict[str, Interval]:
