@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file tools/mkdocs.yml
 
-.PHONY: setup demo test check docs real bench bench-peers clean
+.PHONY: setup demo test check docs real bench bench-small bench-peers clean
 
 setup: $(READY)
 
@@ -48,6 +48,11 @@ bench: $(READY)
 	$(BIN)/python tools/bench/pull.py
 	$(BIN)/python tools/bench/crowded.py
 	$(BIN)/python tools/bench/gpu.py --device cpu --small
+
+# A slice of docs/benchmark.md: transfer from few examples on four data sets, under ten minutes.
+bench-small: $(READY)
+	$(BIN)/python tools/bench/small_data.py --sets photos digits films glosses --weights lite0 letters MiniLM \
+		--sizes 2 10 --draws 3 --sides logistic probe --results .real/small/slice.jsonl
 
 # Against other libraries and a bare loop, on real weights and data: an hour or two.
 bench-peers: $(READY)

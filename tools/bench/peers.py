@@ -22,6 +22,7 @@ sys.path.append(str(Path(__file__).parents[2] / "tests"))
 import real_data
 
 LITE0 = "timm/tf_efficientnet_lite0.in1k"
+LITE1, LITE2 = "timm/tf_efficientnet_lite1.in1k", "timm/tf_efficientnet_lite2.in1k"
 MINILM = "hf/sentence-transformers/all-MiniLM-L6-v2"
 RESNET18 = "native/resnet18.tv_in1k"
 VIT = "timm/test_vit.r160_in1k"
@@ -136,7 +137,7 @@ def pull(names: Sequence[str], work: Path) -> None:
 
 
 def _repository(name: str, work: Path) -> tuple[str, dict[str, bytes]]:
-    """Return the repository name and files of a backbone; weights other than those of Lite0 and MiniLM are random."""
+    """Return the repository name and files of a backbone; only the weights of EfficientNet-Lite and MiniLM are real."""
     plugin, _, repo = name.partition("/")
     if plugin == "hf":
         folder = real_data.minilm()
@@ -146,8 +147,9 @@ def _repository(name: str, work: Path) -> tuple[str, dict[str, bytes]]:
     from safetensors.torch import save
 
     net = timm.create_model(repo)
-    if name == LITE0:
-        published = torch.load(real_data.lite0(), weights_only=True)
+    if name in (LITE0, LITE1, LITE2):
+        number = (LITE0, LITE1, LITE2).index(name)
+        published = torch.load(real_data.lite(number), weights_only=True)
         net.load_state_dict(dict(zip(net.state_dict(), published.values(), strict=True)), strict=True)
     weights = save(net.state_dict())
     (work / f"{repo}.safetensors").write_bytes(weights)
