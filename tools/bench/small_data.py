@@ -44,7 +44,7 @@ def cells(asked: argparse.Namespace) -> Iterator[Cell]:
         for weights in (found for found in weights_of(name) if any(part in found for part in asked.weights)):
             for size in asked.sizes:
                 if size is None or small_sets.split(name).has(size):
-                    for draw in range(asked.draws):
+                    for draw in range(asked.draws if size else 1):  # there is one choice of all
                         yield from (Cell(name, weights, size, draw, side) for side in asked.sides)
 
 
