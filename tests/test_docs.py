@@ -100,6 +100,20 @@ def test_data_page_python(isolated):
     assert names["model"].task.labels == ("blue", "green", "red")
 
 
+def test_evidence_page(isolated, pretrained):
+    pictures.folder(isolated / "pictures", 6)
+    pictures.folder(isolated / "more-pictures", 3, seed=1)
+    for name in "ab":
+        shutil.copytree(pretrained, f"runs/{name}")
+    page = (ROOT / "docs" / "evidence.md").read_text()
+    quick = ["--set", "steps=2", "--workers", "1"]
+    for line in commands(page):
+        result = CliRunner().invoke(main, [*line[1:], *(quick if line[1] == "compare" else [])])
+        assert result.exit_code == 0, (line, result.output)
+    (code,) = blocks(page, "python")
+    exec(compile(code.replace("steps=20", "steps=2, workers=1"), "docs/evidence.md", "exec"), {})
+
+
 def test_prediction_page(isolated, pretrained):
     page = (ROOT / "docs" / "prediction.md").read_text()
     shutil.copytree(pretrained, "runs/pictures")

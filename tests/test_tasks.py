@@ -144,3 +144,27 @@ def test_balanced_loss_has_zero_gradient_at_uniform_constant_outputs():
         )
         loss.backward()
         assert torch.allclose(outputs.grad, torch.zeros(1, 2), atol=1e-6), how
+
+
+def test_item_scores_are_those_of_each_example():
+    chance = torch.Generator().manual_seed(0)
+    outputs, targets = torch.randn(20, 3, generator=chance), torch.randint(3, (20,), generator=chance)
+    classify = tasks.KINDS["classify"](("a", "b", "c"))
+    assert float(classify.item_scores(outputs, targets).mean()) == pytest.approx(
+        classify.measure(outputs, targets)["accuracy"]
+    )
+    several = tasks.KINDS["regress"].of([(0.0, 10.0), (1.0, 30.0)])
+    numbers = torch.randn(20, 2, generator=chance)
+    assert float(several.item_scores(outputs[:, :2], numbers).mean()) == pytest.approx(
+        several.measure(outputs[:, :2], numbers)["mae"]
+    )
+    labels = torch.tensor([[1.0, 1, 0], [0, 0, 0], [0, 0, 0]])
+    logits = torch.tensor([[9.0, -9, -9], [-9, -9, -9], [9, -9, -9]])
+    assert tasks.KINDS["multilabel"](("a", "b", "c")).item_scores(logits, labels).tolist() == pytest.approx(
+        [2 / 3, 1, 0]
+    )
+    tag = tasks.KINDS["tag"].of([("x", "y")])
+    words = [torch.tensor([[9.0, 0], [9.0, 0]]), torch.tensor([[0, 9.0]])]
+    assert tag.item_scores(words, [torch.tensor([0, 1]), torch.tensor([1])]).tolist() == [0.5, 1]
+    with pytest.raises(RecipeError, match="has no labels"):
+        tasks.KINDS["causal-lm"]().item_scores(words, None)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from zoo.catalogue.registry import pull
     from zoo.catalogue.search import search as list
     from zoo.errors import ZooError
+    from zoo.evidence.compare import compare
     from zoo.finetune.callbacks import Callback
     from zoo.finetune.recipe import Recipe
     from zoo.model.load import load
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from zoo.tasks import Prediction
 
 __version__ = "0.1.0"
-__all__ = ["Callback", "Model", "Prediction", "Recipe", "ZooError", "info", "list", "load", "pull"]
+__all__ = ["Callback", "Model", "Prediction", "Recipe", "ZooError", "compare", "info", "list", "load", "pull"]
 
 _HOMES = {
     "Callback": ("zoo.finetune.callbacks", "Callback"),
@@ -25,6 +26,7 @@ _HOMES = {
     "Prediction": ("zoo.tasks", "Prediction"),
     "Recipe": ("zoo.finetune.recipe", "Recipe"),
     "ZooError": ("zoo.errors", "ZooError"),
+    "compare": ("zoo.evidence.compare", "compare"),
     "info": ("zoo.catalogue.registry", "find"),
     "list": ("zoo.catalogue.search", "search"),
     "load": ("zoo.model.load", "load"),

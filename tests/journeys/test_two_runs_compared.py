@@ -88,3 +88,35 @@ def test_missing_folders_are_errors():
 @pytest.mark.parametrize("name", ["classify", "multilabel", "regress"])
 def test_the_metric_shown_first_is_the_main_metric_of_the_task(name):
     assert saved_model.MAIN_METRICS.get(name, "accuracy") == tasks.KINDS[name].main_metric
+
+
+SETTINGS = ("--strategy", "full", "--set", "steps=2", "--set", "evals=1", "--valid", "0.5")
+
+
+def test_difference_of_two_runs_is_tested_on_the_same_items(pretrained):
+    data = pictures.folder(Path("colours"), 6)
+    more = pictures.folder(Path("more"), 4, seed=7)
+    run("finetune", pretrained, data, "--out", "runs/a", *SETTINGS)
+    run("finetune", pretrained, data, "--out", "runs/b", *SETTINGS, "--lr", "0.5")
+    run("finetune", pretrained, data, "--out", "runs/other-split", *SETTINGS, "--seed", "1")
+
+    shown = run("runs", "runs/a", "runs/b", "--on", data)
+    assert shown.startswith("accuracy on the same 9 validation items of all")
+    assert " ".join(shown.split()).count("95 % interval") == 2  # of the scores, and of the difference
+    document = json.loads(run("runs", "runs/a", "runs/b", "--on", data, "--json"))
+    assert (document["items"], document["validation"]) == (9, True)
+    for name in ("runs/a", "runs/b"):
+        assert document["scores"][name]["mean"] == pytest.approx(
+            json.loads(run("info", name, "--json"))["metrics"]["accuracy"]
+        )
+    (pair,) = document["pairs"]
+    assert pair["difference"] == pytest.approx(
+        document["scores"]["runs/a"]["mean"] - document["scores"]["runs/b"]["mean"]
+    )
+    assert pair["low"] <= pair["difference"] <= pair["high"]
+
+    assert run("runs", "runs/a", "runs/b", "--on", more).startswith("accuracy on the same 12 items")
+    wrong = run("runs", "runs/a", "runs/other-split", "--on", data, code=1)
+    assert "error: runs/a was trained on colours, and the models do not hold out the same part of it" in wrong
+    assert "fix: data that none was trained on" in wrong
+    assert "one model is not compared" in run("runs", "runs/a", "--on", data, code=1)

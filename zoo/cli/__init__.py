@@ -23,6 +23,7 @@ COMMANDS = {
     "convert": "zoo.cli.store:convert",
     "finetune": "zoo.cli.train:finetune",
     "evaluate": "zoo.cli.evaluate:evaluate",
+    "compare": "zoo.cli.compare:compare",
     "runs": "zoo.cli.runs:runs",
     "predict": "zoo.cli.predict:predict",
     "embed": "zoo.cli.predict:embed",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from zoo import console
 from zoo.cli.catalogue import JSON, print_notes, print_table
+from zoo.cli.compare import wrapped
 from zoo.cli.saved_model import Manifest, facts, saved_at, score
+from zoo.cli.startup import without_gc
 from zoo.errors import ArtefactError, ZooError
 from zoo.model import artefact
 from zoo.store import out_folder
@@ -23,16 +27,21 @@ DEPTH = 3
 
 @click.command()
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--on", "data", metavar="DATA", help="Test the differences of the models on the same labelled data.")
 @JSON
-def runs(folders: tuple[Path, ...], as_json: bool) -> None:
+def runs(folders: tuple[Path, ...], data: str | None, as_json: bool) -> None:
     """List saved models with their scores, newest first.
 
     FOLDERS are saved models, or folders that hold some (by default runs). Of several saved models, what differs between
-    their recipes and data is shown as well.
+    their recipes and data is shown as well. With --on they are measured on DATA, and their differences have an exact
+    paired test; if DATA is what all were trained on, on the examples that all held out for validation.
     """
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
         raise ArtefactError(f"{missing[0]} is not a folder", fix="zoo runs   (lists the saved models below runs)")
+    if data is not None:
+        _test_differences(folders, data, as_json=as_json)
+        return
     found: dict[Path, Manifest] = {}
     rows: dict[Path, tuple[str, ...]] = {}
     problems: dict[str, ZooError] = {}
@@ -111,3 +120,38 @@ def _fields(manifest: Manifest) -> dict[str, str]:
         "validation data": str(request.get("valid"))[:12],
     }
     return {name: str(value) for name, value in (named | dict(manifest["recipe"])).items()}
+
+
+def _test_differences(folders: tuple[Path, ...], data: str, *, as_json: bool) -> None:
+    """Measure models on the same items and print their differences with p."""
+    with console.to(sys.stderr if as_json else sys.stdout):
+        from zoo.data.reading import check_source
+
+        check_source(data)
+        with without_gc():
+            from zoo.evidence import paired, sentences
+
+        models = [path for root in folders or (DEFAULT,) for path in _below(root)]
+        found = paired.compare_saved(models, data)
+    said = [sentences.of_pair(pair, found.metric, _where(found.items)) for pair in found.pairs]
+    if as_json:
+        document = asdict(found) | {"sentences": said}
+        for pair in document["pairs"]:
+            del pair["size"]  # that of a learning curve
+        console.document(document)
+        return
+    kind = "validation items of all, by which their weights were chosen" if found.validation else "items"
+    console.line(f"{found.metric.replace('_', ' ')} on the same {found.items:,} {kind}")
+    print_table(
+        [
+            ("model", "score", "95 % interval"),
+            *((name, f"{each.mean:.3f}", f"[{each.low:.3f}, {each.high:.3f}]") for name, each in found.scores.items()),
+        ]
+    )
+    for sentence in said:
+        console.line()
+        console.lines(wrapped(sentence))
+
+
+def _where(items: int) -> str:
+    return f"on {console.counted(items, 'item')}"

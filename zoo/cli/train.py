@@ -23,7 +23,7 @@ LONGEST_WORD = 100
 """Bytes of the names of data and backbone in the name of a run's folder."""
 
 
-def _fields(pairs: tuple[str, ...]) -> dict[str, Any]:
+def fields_of(pairs: tuple[str, ...]) -> dict[str, Any]:
     """Parse key=value pairs; a value is JSON where it parses as such (0.1, true), else a text."""
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -128,7 +128,7 @@ def finetune(
     """
     given = {"lr": lr, "epochs": epochs, "batch_size": batch_size}
     fields: dict[str, Any] = {"strategy": strategy, "seed": seed}
-    fields |= {name: value for name, value in given.items() if value is not None} | _fields(pairs)
+    fields |= {name: value for name, value in given.items() if value is not None} | fields_of(pairs)
     target = out or _free_folder(name, data, resume=resume)
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):
@@ -141,7 +141,7 @@ def finetune(
             out_folder.check_free(target)
         model = load(name, device)
         chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "groups": groups, "folds": folds}
-        chosen |= {"test": test and _part(test), "valid": 0.2 if valid is None else _part(valid)}
+        chosen |= {"test": test and share_or_data(test), "valid": 0.2 if valid is None else share_or_data(valid)}
         if dry_run:
             plan = model.plan(data, recipe, **chosen)
         else:
@@ -159,7 +159,7 @@ def finetune(
         console.document(document | {"seconds": seconds, "out": str(target)})
 
 
-def _part(text: str) -> float | str:
+def share_or_data(text: str) -> float | str:
     """Return a share as a number, or the name of data as it is."""
     try:
         return float(text)

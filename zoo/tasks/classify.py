@@ -71,6 +71,10 @@ class Classify(Task):
         hits = int((outputs.argmax(1) == targets).sum())
         return {"accuracy": wilson(hits, len(targets))}
 
+    def item_scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return 1 for each right answer, 0 for each wrong one (N,)."""
+        return (outputs.argmax(1) == targets).double()
+
     def mistakes(self, inputs: Sequence[Any], outputs: Tensor, targets: Tensor) -> list[Mistake]:
         """Return the misclassified examples, those whose true class is least likely first."""
         answers, logs = outputs.argmax(1), outputs.log_softmax(1)

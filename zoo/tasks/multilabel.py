@@ -32,6 +32,7 @@ class Multilabel(Task):
     weights: tuple[float, ...] | None = None
     name: ClassVar[str] = "multilabel"
     main_metric: ClassVar[str] = "map"
+    item_metric: ClassVar[str] = "example_f1"
 
     @classmethod
     def of(cls, labels: Sequence[Label]) -> Self:
@@ -92,6 +93,12 @@ class Multilabel(Task):
             return {"map": ranked(weights).sum(1) / occurs}
 
         return bootstrap(score, *targets.shape)
+
+    def item_scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the F1 score of each example over its labels (N,), at probability 1/2; 1 where it rightly has none."""
+        answers, truths = outputs.sigmoid() >= 0.5, targets > 0.5
+        hits, both = (answers & truths).sum(1).double(), (answers.sum(1) + truths.sum(1)).double()
+        return torch.where(both == 0, 1.0, 2 * hits / both.clamp(min=1))
 
     def mistakes(self, inputs: Sequence[Any], outputs: Tensor, targets: Tensor) -> list[Mistake]:
         """Return the examples with a label too few or too many at probability 1/2, highest mean loss first."""

@@ -35,6 +35,7 @@ class Regress(Task):
     labels: tuple[str, ...] = SINGLE
     name: ClassVar[str] = "regress"
     main_metric: ClassVar[str] = "r2"
+    item_metric: ClassVar[str] = "mae"
 
     @classmethod
     def of(cls, labels: Sequence[Label]) -> Self:
@@ -122,6 +123,11 @@ class Regress(Task):
             return {"r2": r2.mean(1), "mae": (error * std).mean(1)}
 
         return bootstrap(score, len(table), table[0].numel())
+
+    def item_scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the absolute error of each example (N,), in the labels' own units; of several numbers the mean."""
+        errors = (outputs - targets).double().abs()  # (N, K)
+        return (errors * errors.new_tensor(self.std)).mean(1)
 
     def mistakes(self, inputs: Sequence[Any], outputs: Tensor, targets: Tensor) -> list[Mistake]:
         """Return the examples by their absolute error in the labels' own unit, largest first.

@@ -38,6 +38,7 @@ class Tag(Task):
     prior: tuple[float, ...] | None = None
     name: ClassVar[str] = "tag"
     reads: ClassVar[str] = "tokens"
+    item_metric: ClassVar[str] = "text_accuracy"
 
     @property
     def main_metric(self) -> str:
@@ -135,6 +136,11 @@ class Tag(Task):
             return {"accuracy": right / length.clamp(min=1), self.main_metric: f1}
 
         return bootstrap(score, len(words), 1 + counts.shape[1])
+
+    def item_scores(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        """Return the share of right words of each text (N,)."""
+        pairs = zip(outputs, targets, strict=True)
+        return torch.stack([(rows.argmax(1) == truths).double().mean() for rows, truths in pairs])
 
     def mistakes(self, inputs: Sequence[Any], outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Mistake]:
         """Return the texts with a wrong tag, highest loss of a word first; truth and answer are its wrong words."""

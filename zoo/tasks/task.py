@@ -76,6 +76,8 @@ class Task(Protocol):
     """Whether each example has exactly one label: splits are stratified, outputs calibrated, heads transferred."""
     autoregressive: ClassVar[bool] = False
     """Whether the model continues texts."""
+    item_metric: ClassVar[str] = "accuracy"
+    """The score of one example, whose mean compares models in paired tests."""
     labels: tuple[Any, ...]
     """What the head's K outputs stand for, in their order."""
 
@@ -142,6 +144,13 @@ class Task(Protocol):
     def intervals(self, outputs: Any, targets: Any) -> dict[str, Interval]:
         """Return the 95 % confidence interval of the main metric, and of the accuracy where there is one."""
         return {}
+
+    def item_scores(self, outputs: Any, targets: Any) -> Tensor:
+        """Return `item_metric` of each example (N,), for paired tests; RecipeError for a task without labels."""
+        raise RecipeError(
+            f"{self.name} has no labels, and models are compared by how well they predict labels",
+            fix="compare perplexities on the same texts: zoo evaluate MODEL DATA",
+        )
 
     def mistakes(self, inputs: Sequence[Any], outputs: Any, targets: Any) -> list[Mistake]:
         """Return the examples that are wrong, highest loss first; RecipeError for a task without labels."""
