@@ -47,7 +47,7 @@ def test_readme_commands(isolated):
     pictures.folder(isolated / "pictures", 6)
     pictures.folder(isolated / "more-pictures", 3, seed=1)
     run = [line for line in commands(README) if line[0] == "zoo"]
-    assert len(run) == 4
+    assert len(run) == 5
     for line in run:
         result = CliRunner().invoke(main, line[1:])
         assert result.exit_code == 0, (line, result.output)
@@ -209,6 +209,14 @@ def document(*arguments: object, code: int = 0):
 def test_every_page_is_in_the_navigation():
     listed = re.findall(r"[\w-]+\.md", (ROOT / "tools" / "mkdocs.yml").read_text())
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_export_page_commands(isolated, pretrained):
+    shutil.copytree(pretrained, "runs/pictures")
+    for line in commands((ROOT / "docs" / "export.md").read_text()):
+        result = CliRunner().invoke(main, line[1:])
+        assert result.exit_code == 0, (line, result.output)
+    assert Path("runs/pictures-safetensors/verified.json").exists()
 
 
 def test_plugin_guide_example_passes_the_conformance_kit(distribution):

@@ -16,8 +16,8 @@ PLUGINS = [*(ROOT / "plugins" / f"zoo_{name}" for name in ("native", "timm", "hf
 LIBRARIES = {"zoo_timm": {"timm"}, "zoo_hf": {"transformers", "tokenizers"}}
 """Libraries a plugin may import in addition to torch."""
 LAYERS = (
-    *("errors", "plugin", "console", "weights", "store", "catalogue", "data", "tasks", "finetune", "model", "jobs"),
-    *("evidence", "export", "testing", "cli", "__main__"),
+    *("errors", "plugin", "console", "weights", "store", "catalogue", "data", "tasks", "finetune", "export", "model"),
+    *("jobs", "evidence", "testing", "cli", "__main__"),
 )
 """Modules and packages at the top of zoo/, lowest first; a layer imports only from itself and lower layers."""
 MAX_TOP_LEVEL, MAX_FINETUNE = 18, 15
@@ -53,7 +53,8 @@ TIERS = {
     "zoo.model.model_card": 1,
     "zoo.jobs": 2,
     "zoo.evidence": 4,
-    "zoo.export": 4,
+    "zoo.export": 3,
+    "zoo.export.formats": 1,
     "zoo.testing": 4,
     "zoo.testing.scaffold": 2,
     "zoo.testing.pytest_plugin": 2,

@@ -8,7 +8,8 @@ ZooError
 ├── WeightsError      not a safetensors file, or keys or shapes do not match the model
 ├── DataError         dataset cannot be read, parsed or split
 ├── RecipeError       invalid or conflicting fine-tuning settings
-└── ArtefactError     saved model folder cannot be written or read
+├── ArtefactError     saved model folder cannot be written or read
+└── ExportError       another format cannot express a model, or answers differently
 """
 
 from __future__ import annotations
@@ -68,3 +69,7 @@ class RecipeError(ZooError):
 
 class ArtefactError(ZooError):
     """A saved model folder cannot be written or read."""
+
+
+class ExportError(ZooError):
+    """A model cannot be expressed in another format, or answers differently there."""

@@ -130,6 +130,39 @@ class Classifier:
 
 
 @dataclass(frozen=True, slots=True)
+class Trained:
+    """A fine-tuned network, as `Plugin.export` gets it.
+
+    `state` is the state dict of `Backbone.module`, with its pretrained language-modelling head where the task keeps it.
+    `labels` name the K outputs of the linear head, weight (K, D) and bias (K,); both are None for language models.
+    `max_length` is the number of tokens to which texts are truncated.
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    state: Mapping[str, Tensor]
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    max_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A network in the format of another library: safetensors files by path, and its other files as texts by path.
+
+    `opens` is the class of the library that opens the folder, such as AutoModelForTokenClassification; `pipeline` the
+    task of a transformers pipeline that prepares inputs as zoo does, whose answers are checked too. `inputs` names the
+    token tensors that the class takes.
+    """
+
+    weights: Mapping[str, Mapping[str, Tensor]]
+    files: Mapping[str, str]
+    opens: str = ""
+    pipeline: str = ""
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Backbone:
     """A module that maps preprocessed inputs to Features, and the names of its parts.
 
@@ -203,4 +236,12 @@ class Plugin(Protocol):
 
     def classifier(self, entry: Entry, state: Mapping[str, Tensor], files: Mapping[str, Path]) -> Classifier | None:
         """Return the linear classifier of a checkpoint (keys as in the file), or None if it has none."""
+        return None
+
+    def export(self, library: str, entry: Entry, trained: Trained, files: Mapping[str, Path]) -> Exported | None:
+        """Return the network as a folder of "timm", "transformers" or "sentence-transformers" opens it.
+
+        None if this plugin does not write that format. Raises ExportError for a network that the library's own classes
+        cannot express; core adds tokenizer.json, and compares the answers of the library with those of the network.
+        """
         return None

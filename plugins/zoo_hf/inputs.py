@@ -148,15 +148,21 @@ def tokenizer(name: str, files: Mapping[str, Path], words: int) -> Tokenizer:
     else:
         fast = _converted(name, files)
     _check_growth(name, fast)
-    tokens = _default_tokens(files)
-    for path in ("special_tokens_map.json", "tokenizer_config.json"):
-        tokens |= _tokens(files.get(path))
+    tokens = special_tokens(files)
     found = {role: fast.token_to_id(token) for role, token in tokens.items()}
     numbers = {role: number for role, number in found.items() if number is not None and number < words}
     end = numbers.get("eos_token", numbers.get("sep_token"))
     candidates = (numbers.get("pad_token"), end, numbers.get("unk_token"), 0)
     pad = next(number for number in candidates if number is not None)  # any id works: padding is masked
     return Tokenizer(fast, pad, numbers.get("mask_token"), end, words)
+
+
+def special_tokens(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the special tokens of a repository by role, such as pad_token."""
+    tokens = _default_tokens(files)
+    for path in ("special_tokens_map.json", "tokenizer_config.json"):
+        tokens |= _tokens(files.get(path))
+    return tokens
 
 
 @contextmanager

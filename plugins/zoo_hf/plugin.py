@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import PluginError
-from zoo.plugin import Backbone, Classifier, Entry, File, ImageInput, Plugin, Repository, TextInput
+from zoo.plugin import (
+    Backbone,
+    Classifier,
+    Entry,
+    Exported,
+    File,
+    ImageInput,
+    Plugin,
+    Repository,
+    TextInput,
+    Trained,
+)
 from zoo_hf import configs, facts, inputs
 
 if TYPE_CHECKING:
@@ -74,6 +85,17 @@ class HuggingFace(Plugin):
             return None
         bias = state.get(found[0].replace(".weight", ".bias"), torch.zeros(len(weight)))
         return Classifier(tuple(tuple(part.strip() for part in label.split(",")) for label in labels), weight, bias)
+
+    def export(self, library: str, entry: Entry, trained: Trained, files: Mapping[str, Path]) -> Exported | None:
+        """Return the network as a class of transformers, or in the layout of sentence-transformers."""
+        from zoo_hf import exporting, nets
+
+        kinds = {"transformers": exporting.exported, "sentence-transformers": exporting.sentence}
+        if library not in kinds or (library == "sentence-transformers" and entry.modality == "image"):
+            return None
+        config = _config(entry, files)
+        pooling = nets.pooling(config, configs.read(files.get(POOLING))) if entry.modality == "text" else ()
+        return kinds[library](entry, config, trained, files, pooling)
 
     def resolve(self, name: str, look: Callable[[str], Repository]) -> Entry | None:
         """Return a row for a repository, org/repo, from its file list and configuration files.

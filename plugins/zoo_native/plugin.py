@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import PluginError
-from zoo.plugin import Backbone, Entry, ImageInput, Plugin
+from zoo.plugin import Backbone, Entry, Exported, ImageInput, Plugin, Trained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +50,12 @@ class Native(Plugin):
         kept = {key: tensor for key, tensor in state.items() if key not in ("fc.weight", "fc.bias")}
         norms = [key.removesuffix("running_mean") for key in kept if key.endswith(".running_mean")]
         return {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms} | kept
+
+    def export(self, library: str, entry: Entry, trained: Trained, files: Mapping[str, Path]) -> Exported | None:
+        """Return the network as timm's ResNet of the same name."""
+        from zoo_native import exporting
+
+        return exporting.exported(entry, trained) if library in ("timm", "transformers") else None
 
 
 def _architecture(entry: Entry) -> Architecture:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.plugin import Backbone, Classifier, Entry, Plugin, Repository
+from zoo.plugin import Backbone, Classifier, Entry, Exported, Plugin, Repository, Trained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +52,12 @@ class Timm(Plugin):
         from zoo_timm import reading
 
         return reading.classifier(entry, state)
+
+    def export(self, library: str, entry: Entry, trained: Trained, files: Mapping[str, Path]) -> Exported | None:
+        """Return the network with timm's classifier and config.json, which transformers opens too."""
+        from zoo_timm import exporting
+
+        return exporting.exported(entry, trained) if library in ("timm", "transformers") else None
 
 
 plugin = Timm()

@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "zoo.cli.predict:predict",
     "embed": "zoo.cli.predict:embed",
     "generate": "zoo.cli.generate:generate",
+    "export": "zoo.cli.export:export",
     "demo": "zoo.cli.demo:demo",
     "completion": "zoo.cli.completion:completion",
 }

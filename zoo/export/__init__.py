@@ -1,1 +1,1 @@
-"""Saved models in the formats of other libraries, each verified before it is handed over."""
+"""Export: a fine-tuned model in the formats of other libraries, checked in a process without zoo before it is kept."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,9 @@ from zoo.model.restore import Restored
 from zoo.plugin import Backbone, Entry, ImageInput, TextInput
 from zoo.store import out_folder
 from zoo.tasks import Mistake, Task
+
+if TYPE_CHECKING:
+    from zoo.export.verify import Verified
 
 Metrics = dict[str, float]
 
@@ -318,6 +321,20 @@ class Model:
         artefact.write(path, network.tensors(), manifest, model_card.write(manifest, path.name), self.files)
         say("saved", f"{path}/   zoo predict {path} INPUT")
         return path
+
+    def export(self, format: str, path: str | os.PathLike[str], data: object = None) -> Verified:
+        """Write the model to a new folder that opens without zoo; returns the result of its verification.
+
+        format  timm, transformers, sentence-transformers, onnx, torch-export or safetensors
+        data    inputs on which the answers of the export are compared with the model's own, in any form of `finetune`;
+                None: seeded random images or texts
+
+        Answers are computed in float32. Raises ExportError, and leaves nothing behind, where the format cannot express
+        the model or answers differently.
+        """
+        from zoo.model import exporting
+
+        return exporting.export(self, format, Path(path), data)
 
     @property
     def input(self) -> ImageInput | TextInput:
