@@ -208,7 +208,8 @@ def _not_found(name: str, merged: _Merged) -> NameNotFound:
     pattern = re.match(r"[a-z]*", name.rpartition("/")[2].lower())
     stem = pattern[0] if pattern and any(pattern[0] in entry.lower() for entry in merged.entries) else ""
     what = f"unknown backbone '{name}'{names.foreign_letter(name)}; nearest: {', '.join(nearest) or 'none'}"
-    return NameNotFound(what, fix=f"zoo list {stem}".strip())
+    saved = "zoo runs   (lists saved models)" if name.startswith("runs/") else ""
+    return NameNotFound(what, fix=saved or f"zoo list {stem}".strip())
 
 
 def _spellings(label: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from zoo.catalogue import names
 from zoo.errors import CatalogueError
 from zoo.plugin import Entry, File, ImageInput, TextInput
 from zoo.store import regular_file
-from zoo.store.paths import is_inside
+from zoo.store.paths import is_inside, is_sha256
 
 Row = Mapping[str, Any]
 SOURCES = ("hf://", "https://", "file://", "package://")
@@ -190,7 +190,7 @@ def _file(key: str, value: object) -> File:
         raise _InvalidValue(key, "allowed keys of a file: path, sha256, bytes")
     if not isinstance(path, str) or not is_inside(path):
         raise _InvalidValue(key, f"path {path!r} must be relative and inside the source")
-    if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
+    if sha256 is not None and not is_sha256(sha256):
         raise _InvalidValue(key, f"sha256 of {path} must be 64 lower-case hexadecimal digits")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63):
         raise _InvalidValue(key, f"bytes of {path} must be a non-negative integer")

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from zoo.finetune.training.execution import Execution
 from zoo.finetune.training.loop import Phase, train
 from zoo.finetune.training.lr_finder import LearningRates
 from zoo.plugin import Backbone
+from zoo.tasks.intervals import Interval
 
 CONSTANT = "no features: no penalty does better than the mean, or the class frequencies"
 """What the report calls the head of linear_probe.CONSTANT."""
@@ -44,7 +45,8 @@ GRADUAL_PHASES = 3
 class Outcome:
     """The trained head, the measurements, the metrics on the validation data ({} without any), and the settings.
 
-    `outputs` (N, K) are those on the validation data; None without any, or where tokens are read.
+    `outputs` (N, K) are those on the validation data; None without any, or where tokens are read. `intervals` are those
+    of the metrics.
 
     `hp` repeat the run, with what a time limit chose; `execution` is how the network ran.
     """
@@ -56,6 +58,7 @@ class Outcome:
     execution: Execution
     calibration: Calibration | None = None
     outputs: Tensor | None = None
+    intervals: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,8 @@ def run(backbone: Backbone, job: Job, checkpoints: Checkpointer | None = None) -
             job = replace(job, head=probe.head)
         if probe is not None and job.hp.strategy == "probe":
             first = probe.best.first
-            found = (first.metrics, first.outputs) if first else ({}, None)
-            return Outcome(probe.head, tuple(checkpoints.history), found[0], job.hp, chosen, outputs=found[1])
+            found = Outcome(probe.head, tuple(checkpoints.history), first.metrics if first else {}, job.hp, chosen)
+            return _measured(found, job, first)
         left = (job.hp.max_time or math.inf) - (time.monotonic() - start)
         job = time_budget.fit(backbone, job, left, checkpoints)
         return _tune(backbone, job, probe, checkpoints, left)
@@ -113,7 +116,7 @@ def _probe(backbone: Backbone, job: Job, checkpoints: Checkpointer) -> Probe:
     if isinstance(data, LabelledDataset) and hp.views > 1:
         data = AugmentedViews(data, hp.views, hp.augment, hp.seed)
     features, cached = cached_features(backbone.module, data, reads=task.reads, precision=hp.precision)
-    rows = _probe_data(features, data, hp.views)
+    rows = _probe_data(features, data, job.groups)
     head, l2 = linear_probe.fit(task, rows, hp.l2, hp.seed)
     how = f"L2 {l2:g}" if l2 != linear_probe.CONSTANT else CONSTANT
     if job.head is not None and _pretrained_head_wins(job, rows, l2):
@@ -135,14 +138,17 @@ def _probe(backbone: Backbone, job: Job, checkpoints: Checkpointer) -> Probe:
     return Probe(head.to(device), best)
 
 
-def _probe_data(features: Outputs, data: Dataset, views: int) -> ProbeData:
-    """Return features as rows (M, D); tokens of one text, and views of one example, are a group."""
+def _probe_data(features: Outputs, data: Dataset, groups: Tensor | None) -> ProbeData:
+    """Return features as rows (M, D); tokens of one text, views of one example, and examples of a group are a group."""
     if isinstance(features.values, Tensor):
-        groups = torch.arange(len(features.values)) % (len(data) // views) if views > 1 else None
-        return ProbeData(features.values, data.targets, groups)
+        views = data.count if isinstance(data, AugmentedViews) else 1
+        if groups is None and views == 1:
+            return ProbeData(features.values, data.targets)
+        groups = torch.arange(len(data) // views) if groups is None else groups
+        return ProbeData(features.values, data.targets, groups.repeat(views))
     counts = torch.tensor([len(part) for part in features.values])
-    texts = torch.arange(len(counts)).repeat_interleave(counts)
-    return ProbeData(torch.cat(features.values), torch.cat(features.targets), texts)
+    groups = torch.arange(len(counts)) if groups is None else groups
+    return ProbeData(torch.cat(features.values), torch.cat(features.targets), groups.repeat_interleave(counts))
 
 
 def _pretrained_head_wins(job: Job, rows: ProbeData, l2: float) -> bool:
@@ -178,8 +184,17 @@ def _tune(backbone: Backbone, job: Job, probe: Probe | None, checkpoints: Checkp
         metrics, calibration = best_weights.select(network, job, best)
     say("tune", _summary(job, best, checkpoints, duration(time.monotonic() - start)))
     chosen = Execution(**checkpoints.decisions["execution"])
-    outputs = best.first.outputs if best.first else None
-    return Outcome(network.head, tuple(checkpoints.history), metrics, job.hp, chosen, calibration, outputs)
+    found = Outcome(network.head, tuple(checkpoints.history), metrics, job.hp, chosen, calibration)
+    return _measured(found, job, best.first)
+
+
+def _measured(outcome: Outcome, job: Job, kept: Candidate | None) -> Outcome:
+    """Add the outputs on the validation data and the intervals of the metrics, if there are any."""
+    if kept is None or job.valid is None:
+        return outcome
+    outputs = kept.outputs
+    intervals = kept.intervals if outputs is None else job.task.intervals(outputs, job.valid.targets)
+    return replace(outcome, outputs=outputs, intervals=intervals)
 
 
 def _cut(job: Job, step: int) -> Job:
