@@ -211,8 +211,21 @@ def test_keys_of_json_documents(isolated, pretrained):
     assert set(answer) | set(error) == named["zoo predict"]
     assert set(document("predict", "runs/a", "pictures", "--out", "a.csv")) == named["zoo predict --out`, `zoo embed"]
     assert named["zoo list"] <= set(document("list", "letters")[0])
+    assert set(document("plugins")[0]) == named["zoo plugins"]
+    assert set(document("doctor")[0]) == named["zoo doctor"] - {"ok", "warn", "fail"}
     assert {"pulled", "catalogue"} <= set(document("info", "native/resnet14.letters"))
     assert set(document("info", "native/nothing", code=1)) == {"error", "fix"}
+
+
+def test_every_command_with_json_is_documented():
+    page = (ROOT / "docs" / "json.md").read_text()
+    with_json = [
+        name
+        for name in main.list_commands(None)
+        if any("--json" in option.opts for option in main.get_command(None, name).params)
+    ]
+    assert len(with_json) > 10
+    assert [name for name in with_json if f"`zoo {name}" not in page] == []
 
 
 def document(*arguments: object, code: int = 0):
