@@ -97,9 +97,9 @@ def test_failed_write_leaves_no_files(tmp_path):
 
 def test_newer_format_raises_with_an_upgrade_command(saved):
     path = saved / "zoo.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3}))
     with pytest.raises(
-        ArtefactError, match=r"has format 2, but this version reads formats up to 1\nfix: pip install --upgrade"
+        ArtefactError, match=r"has format 3, but this version reads formats up to 2\nfix: pip install --upgrade"
     ):
         artefact.read(saved)
 

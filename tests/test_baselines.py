@@ -43,7 +43,7 @@ def sparse(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_probe_of_nearly_constant_features_is_as_good_as_scikit_learns_ridge():
     (features, targets), (held, truths) = sparse(60, 0), sparse(400, 1)
     task = Regress.of(targets.tolist())
-    head, _ = linear_probe.fit(task, ProbeData(features, task.targets(targets.tolist())), None, seed=0)
+    head = linear_probe.fit(task, ProbeData(features, task.targets(targets.tolist())), None, seed=0).head
     ours = task.measure(head(held).detach(), task.targets(truths.tolist()))["r2"]
     theirs = RidgeCV(np.logspace(-6, 6, 13)).fit(features, targets).score(held, truths)
     assert ours > theirs - 0.005
@@ -54,7 +54,7 @@ def test_one_odd_input_does_not_move_a_prediction_without_bound():
     features, targets = sparse(60, 0)
     features[:, -1] = 1e-4 * torch.randn(60, generator=torch.Generator().manual_seed(2))
     task = Regress.of(targets.tolist())
-    head, _ = linear_probe.fit(task, ProbeData(features, task.targets(targets.tolist())), 1e-4, seed=0)
+    head = linear_probe.fit(task, ProbeData(features, task.targets(targets.tolist())), 1e-4, seed=0).head
     odd = features[:1].clone()
     odd[0, -1] = 0.5
     assert float((head(odd) - head(features[:1])).detach().abs()) < 0.5
@@ -79,7 +79,7 @@ def test_penalties_are_extended_beyond_the_edge(edge):
     )
     features = features if edge == "strong" else features[:, :3]
     task = Regress.of(targets.tolist())
-    _, chosen = linear_probe.fit(task, ProbeData(features, task.targets(targets.tolist())), None, seed=0)
+    chosen = linear_probe.fit(task, ProbeData(features, task.targets(targets.tolist())), None, seed=0).l2
     assert chosen > 1 if edge == "strong" else chosen < 1e-4
 
 

@@ -22,7 +22,7 @@ from zoo import console
 from zoo.cli import main
 from zoo.data import decode_cache
 from zoo.finetune import inference
-from zoo.finetune.features import linear_probe
+from zoo.finetune.features import linear_solver
 
 SEQUENCE = re.compile(r"\x1b\[[0-9;]*([A-Za-z])")
 
@@ -153,8 +153,8 @@ def test_a_log_has_no_control_sequences(pretrained, tmp_path):
 
 MOMENTS = {
     "decode": (decode_cache, "pixels"),
-    "features": (inference, "read_features"),
-    "probe": (linear_probe, "_solve"),
+    "features": (inference, "head_inputs"),
+    "probe": (linear_solver, "solve"),
 }
 
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from zoo.data.datasets import Batch, Dataset
 from zoo.data.sampler import sequential_batches
 from zoo.errors import PluginError, ZooError
+from zoo.finetune.features.stage_outputs import StageOutput
 from zoo.finetune.freezing import eval_mode
-from zoo.finetune.network import Network, autocast, read_features
+from zoo.finetune.network import Network, autocast, head_inputs
 from zoo.finetune.runtime import distributed
 from zoo.finetune.runtime.memory import is_out_of_memory, release
 from zoo.finetune.runtime.prefetch import prefetch
@@ -46,12 +47,21 @@ class Measurement:
 
 
 def extract_features(
-    backbone: nn.Module, data: Dataset, *, reads: str, precision: str, batch_size: int | None = None
+    backbone: nn.Module,
+    data: Dataset,
+    *,
+    reads: str,
+    precision: str,
+    stages: Sequence[StageOutput] = (),
+    batch_size: int | None = None,
 ) -> Outputs:
-    """Return float32 features on the CPU: pooled (N, D), or a list of token features (Mi, D)."""
+    """Return float32 features on the CPU: pooled (N, D), or a list of token features (Mi, D).
+
+    Behind them are the outputs of `stages`, pooled or of the same tokens.
+    """
 
     def forward(batch: Batch) -> Tensor:
-        return read_features(backbone(batch.inputs), reads, batch.selected)
+        return head_inputs(backbone, batch.inputs, reads, stages, batch.selected)
 
     return _run(backbone, forward, data, precision, batch_size)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zoo.data.datasets import Prepared
 from zoo.errors import PluginError
+from zoo.finetune.features.stage_outputs import StageOutput, catch, pool
 from zoo.finetune.runtime import distributed
 from zoo.plugin import Features
 
@@ -17,8 +18,8 @@ class Network(nn.Module):
     """Map prepared inputs to the outputs (logits) of a task.
 
     The head reads float32, whatever the precision of the backbone: `reads` "pooled" features, outputs (N, K), or
-    "tokens", outputs (N, T, K), (M, K) of selected ones. `stages` are those of the backbone, names of its submodules
-    from input to output.
+    "tokens", outputs (N, T, K), (M, K) of selected ones; a StageHead reads stage outputs beside them. `stages` are
+    those of the backbone, names of its submodules from input to output.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class Network(nn.Module):
 
     def forward(self, inputs: Prepared, selected: Tensor | None = None) -> Tensor:
         """Map images (N, C, H, W) or token tensors (N, T) to outputs; `selected` (N, T) bool picks M of the tokens."""
-        features = read_features(self.backbone(inputs), self.reads, selected)
+        features = head_inputs(self.backbone, inputs, self.reads, getattr(self.head, "stages", ()), selected)
         with torch.autocast(features.device.type, enabled=False):
             outputs: Tensor = self.head(features)
         return outputs
@@ -62,10 +63,38 @@ def read_features(found: object, reads: str, selected: Tensor | None) -> Tensor:
         return features.pooled.float()
     if features.tokens is None:
         raise PluginError("the net returned no tokens", fix="return tokens (N, T, D) in Features, or list fewer tasks")
+    return select_tokens(features.tokens, selected)
+
+
+def select_tokens(tokens: Tensor, selected: Tensor | None) -> Tensor:
+    """Return float32 tokens: all (N, T, D), or the selected ones (M, D)."""
     if selected is None:
-        return features.tokens.float()
-    places = selected.flatten().nonzero()[:, 0].to(features.tokens.device, non_blocking=True)
-    return features.tokens.flatten(0, 1).index_select(0, places).float()  # (N, T, D) -> (M, D)
+        return tokens.float()
+    places = selected.flatten().nonzero()[:, 0].to(tokens.device, non_blocking=True)
+    return tokens.flatten(0, 1).index_select(0, places).float()  # (N, T, D) -> (M, D)
+
+
+def head_inputs(
+    backbone: nn.Module,
+    inputs: Prepared,
+    reads: str,
+    stages: Sequence[StageOutput] = (),
+    selected: Tensor | None = None,
+) -> Tensor:
+    """Return the float32 input of a head in one forward pass: pooled features or tokens, then those of `stages`.
+
+    (N, D), (N, T, D) or of the selected tokens (M, D), where D is `total_dim` of the stages. Outputs of stages are
+    pooled as they appear. Raises PluginError as `read_features` does.
+    """
+    if not stages:
+        return read_features(backbone(inputs), reads, selected)
+
+    def keep(output: Tensor, stage: StageOutput) -> Tensor:
+        return pool(output, stage.layout, inputs) if reads == "pooled" else select_tokens(output, selected)
+
+    with catch(backbone, stages, keep) as found:
+        features = read_features(backbone(inputs), reads, selected)
+    return torch.cat([features, *(found[stage.module] for stage in stages)], -1)
 
 
 def trained_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:

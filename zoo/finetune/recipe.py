@@ -136,6 +136,8 @@ class Recipe:
     mixup            of training images: none, mixup, cutmix, both
     batchnorm        statistics: frozen (those of the pre-training) or train (updated)
     l2               penalty of the probe on standardised features; None: chosen by cross-validation
+    head_stages      last stages whose pooled outputs the head of a probe reads beside the pooled features (0: none, as
+                     in other libraries); None: 0, 2 or 5, chosen by cross-validation
     views            augmented views of each image that a probe learns from (1: the image alone)
     soup             checkpoints in a greedy soup, averaged while validation improves (1: the best alone)
     calibrate        temperature scaling of a tuned classifier on the validation data
@@ -172,6 +174,7 @@ class Recipe:
     mixup: str = "auto"
     batchnorm: str = "auto"
     l2: float | None = None
+    head_stages: int | None = None
     views: int | None = None
     soup: int | None = None
     calibrate: bool = True
@@ -224,6 +227,7 @@ class RecipeFields(TypedDict, total=False):
     mixup: str
     batchnorm: str
     l2: float | None
+    head_stages: int | None
     views: int | None
     soup: int | None
     calibrate: bool
@@ -254,6 +258,7 @@ RULES: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     "dropout": (bool, "true or false", lambda v: True),
     "label_smoothing": ((int, float), "a number from 0 to below 1", lambda v: 0 <= v < 1),
     "l2": ((int, float), "a number above 0", lambda v: v > 0),
+    "head_stages": (int, "a whole number of 0 or more", lambda v: v >= 0),
     "views": (int, "a whole number above 0", lambda v: v > 0),
     "soup": (int, "a whole number above 0", lambda v: v > 0),
     "calibrate": (bool, "true or false", lambda v: True),

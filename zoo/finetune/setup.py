@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import nn
 
 from zoo import tasks
 from zoo.console import printable, say
@@ -27,10 +26,9 @@ from zoo.finetune.callbacks import Callback
 from zoo.finetune.callbacks import check as callback_objects
 from zoo.finetune.defaults import MAX_LENGTH, Hyperparameters, Setting, resolve
 from zoo.finetune.freezing import has_batchnorm
-from zoo.finetune.heads import pretrained_head
 from zoo.finetune.job import Job, balance_classes
 from zoo.finetune.recipe import Recipe, RecipeFields
-from zoo.plugin import Backbone, Classifier, Entry, ImageInput, TextInput
+from zoo.plugin import Backbone, Entry, ImageInput, TextInput
 from zoo.tasks import Task
 from zoo.tasks.intervals import MAX_FOLDS
 from zoo.tasks.multilabel import label_sets
@@ -181,9 +179,12 @@ def preprocessing(
 
 
 def make_job(
-    request: Request, data: Data, backbone: Backbone, classifier: Callable[[], Classifier | None], *, pretrained: bool
+    request: Request, data: Data, backbone: Backbone, known: Callable[[Task], nn.Linear | None], *, pretrained: bool
 ) -> Job:
-    """Prepare the data and resolve the recipe; reports what the data is. Raises DataError and RecipeError."""
+    """Prepare the data and resolve the recipe; reports what the data is. Raises DataError and RecipeError.
+
+    `known` returns a head that knows the labels of a task, or None.
+    """
     kind, recipe = tasks.KINDS[data.task], request.recipe
     how = preprocessing(backbone, recipe, blocks=not kind.labelled)
     split = prepare.train_and_valid(data.train, data.validation, how, classes=kind.single_label, seed=recipe.seed)
@@ -196,20 +197,12 @@ def make_job(
     valid = None if held is None else task.dataset(held.inputs, held.examples.labels, backbone.tokenizer)
     setting = _setting(backbone, len(train), 0 if valid is None else len(valid))
     hp = resolve(recipe, replace(setting, pretrained=pretrained, labelled=kind.labelled))
-    head = None if hp.strategy == "scratch" else pretrained_head(task, classifier())
+    head = None if hp.strategy == "scratch" else known(task)
     describe = partial(_describe, split.train.examples, len(train))
     labels = () if held is None else held.examples.labels
     summary = _summary(split, _prepared_test(data, how, task, backbone), request, data)
     job = Job(task, train, valid, recipe, hp, summary, head, describe=describe, valid_labels=labels)
-    return balance_classes(replace(job, callbacks=request.callbacks, groups=_groups(split.train.examples, len(train))))
-
-
-def _groups(examples: Examples, count: int) -> Tensor | None:
-    """Return the number of each example's group (N,); None without groups, and for blocks of several texts."""
-    if examples.groups is None or len(examples) != count:
-        return None
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(examples.groups))}
-    return torch.tensor([numbers[group] for group in examples.groups])
+    return balance_classes(replace(job, callbacks=request.callbacks))
 
 
 def _prepared_test(data: Data, how: Preprocessing, task: Task, backbone: Backbone) -> Prepared | None:

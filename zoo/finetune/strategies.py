@@ -6,23 +6,21 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from zoo.console import duration, say
-from zoo.data.datasets import AugmentedViews, Dataset, LabelledDataset
 from zoo.errors import RecipeError
-from zoo.finetune import callbacks
+from zoo.finetune import callbacks, heads
 from zoo.finetune.defaults import Hyperparameters
-from zoo.finetune.features import linear_probe
-from zoo.finetune.features.feature_cache import cached_features
+from zoo.finetune.features import frozen_features, linear_probe, linear_solver
 from zoo.finetune.features.frozen_prefix import frozen_prefix
-from zoo.finetune.features.linear_probe import ProbeData
+from zoo.finetune.features.linear_probe import Fitted, ProbeData
+from zoo.finetune.features.stage_outputs import StageOutput
 from zoo.finetune.freezing import first_stages_frozen, requires_grad_restored
 from zoo.finetune.heads import empty_linear, new_head
-from zoo.finetune.inference import Measurement, Outputs, measure
+from zoo.finetune.inference import Measurement, measure
 from zoo.finetune.job import Job
 from zoo.finetune.network import Network
 from zoo.finetune.training import best_weights, execution, lora, lr_finder, time_budget
@@ -33,10 +31,9 @@ from zoo.finetune.training.execution import Execution
 from zoo.finetune.training.loop import Phase, train
 from zoo.finetune.training.lr_finder import LearningRates
 from zoo.plugin import Backbone
-from zoo.tasks.intervals import Interval
 
 CONSTANT = "no features: no penalty does better than the mean, or the class frequencies"
-"""What the report calls the head of linear_probe.CONSTANT."""
+"""What the report calls the head of linear_solver.CONSTANT."""
 GRADUAL_PHASES = 3
 """Phases of gradual unfreezing: the last third of the stages, two thirds, all (Howard and Ruder 2018, 1801.06146)."""
 
@@ -45,8 +42,7 @@ GRADUAL_PHASES = 3
 class Outcome:
     """The trained head, the measurements, the metrics on the validation data ({} without any), and the settings.
 
-    `outputs` (N, K) are those on the validation data; None without any, or where tokens are read. `intervals` are those
-    of the metrics.
+    `outputs` (N, K) are those on the validation data; None without any, or where tokens are read.
 
     `hp` repeat the run, with what a time limit chose; `execution` is how the network ran.
     """
@@ -58,7 +54,6 @@ class Outcome:
     execution: Execution
     calibration: Calibration | None = None
     outputs: Tensor | None = None
-    intervals: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +80,8 @@ def run(backbone: Backbone, job: Job, checkpoints: Checkpointer | None = None) -
             job = replace(job, head=probe.head)
         if probe is not None and job.hp.strategy == "probe":
             first = probe.best.first
-            found = Outcome(probe.head, tuple(checkpoints.history), first.metrics if first else {}, job.hp, chosen)
-            return _measured(found, job, first)
+            found = (first.metrics, first.outputs) if first else ({}, None)
+            return Outcome(probe.head, tuple(checkpoints.history), found[0], job.hp, chosen, outputs=found[1])
         left = (job.hp.max_time or math.inf) - (time.monotonic() - start)
         job = time_budget.fit(backbone, job, left, checkpoints)
         return _tune(backbone, job, probe, checkpoints, left)
@@ -110,52 +105,57 @@ def _probe(backbone: Backbone, job: Job, checkpoints: Checkpointer) -> Probe:
     device = next(backbone.module.parameters()).device
     best = BestWeights(hp.soup)
     if checkpoints.is_finished("probe"):  # the checkpoint holds the head
-        return Probe(empty_linear(backbone.dim, len(task.labels)).to(device), best)
+        with checkpoints.reading():
+            read = [StageOutput(**stage) for stage in checkpoints.decisions["stages"]]
+        return Probe(empty_linear(backbone.dim, len(task.labels), read).to(device), best)
     start = time.monotonic()
-    data: Dataset = job.train
-    if isinstance(data, LabelledDataset) and hp.views > 1:
-        data = AugmentedViews(data, hp.views, hp.augment, hp.seed)
-    features, cached = cached_features(backbone.module, data, reads=task.reads, precision=hp.precision)
-    rows = _probe_data(features, data, job.groups)
-    head, l2 = linear_probe.fit(task, rows, hp.l2, hp.seed)
-    how = f"L2 {l2:g}" if l2 != linear_probe.CONSTANT else CONSTANT
-    if job.head is not None and _pretrained_head_wins(job, rows, l2):
+    stages, without = _stages(backbone, job)
+    data, cached = frozen_features.rows(backbone, task, job.train, hp, stages)
+    depths = linear_probe.DEPTHS if hp.head_stages is None else (len(stages),)
+    fitted = linear_probe.choose(task, data, hp.l2, hp.seed, depths)
+    head, how = fitted.head, _describe(fitted, without)
+    if job.head is not None and _given_head_wins(job, data, fitted):
         assert isinstance(job.head, nn.Linear)
         head, how = job.head.cpu(), "the pretrained head unchanged"
-    row: Metrics = {"step": 0, "loss": linear_probe.loss(task, head, rows)}
+    checkpoints.decisions["stages"] = [asdict(stage) for stage in heads.stages_of(head)]
+    row: Metrics = {"step": 0, "loss": linear_probe.loss(task, head, data.for_head(head))}
     if job.valid is not None:
-        held, _ = cached_features(backbone.module, job.valid, reads=task.reads, precision=hp.precision)
-        outputs = linear_probe.predict(task, head, held)
-        found = Measurement(task.measure(outputs, held.targets), Outputs(outputs, held.targets))
+        held = frozen_features.outputs(backbone, head, task, job.valid, hp.precision)
+        found = Measurement(task.measure(held.values, held.targets), held)
         best.start = Candidate.of("probe", 0, task, found)
         best.kept = [replace(best.start)]
         row |= {f"valid_{name}": value for name, value in found.metrics.items()}
     origin = "from the feature cache" if cached else "computed once"
     spent = duration(time.monotonic() - start)
-    say("probe", f"{headline(task, best.first)}{how}, {len(rows):,} features {origin}  {spent}")
+    say("probe", f"{headline(task, best.first)}{how}, {len(data):,} features {origin}  {spent}")
     checkpoints.finish("probe", [row])
     callbacks.evaluated(job.callbacks, row)
     return Probe(head.to(device), best)
 
 
-def _probe_data(features: Outputs, data: Dataset, groups: Tensor | None) -> ProbeData:
-    """Return features as rows (M, D); tokens of one text, views of one example, and examples of a group are a group."""
-    if isinstance(features.values, Tensor):
-        views = data.count if isinstance(data, AugmentedViews) else 1
-        if groups is None and views == 1:
-            return ProbeData(features.values, data.targets)
-        groups = torch.arange(len(data) // views) if groups is None else groups
-        return ProbeData(features.values, data.targets, groups.repeat(views))
-    counts = torch.tensor([len(part) for part in features.values])
-    groups = torch.arange(len(counts)) if groups is None else groups
-    return ProbeData(torch.cat(features.values), torch.cat(features.targets), groups.repeat_interleave(counts))
+def _stages(backbone: Backbone, job: Job) -> tuple[tuple[StageOutput, ...], str]:
+    """Return the stage outputs that the probe may read, those of a given head among them, and why there are none."""
+    own = () if job.head is None else heads.stages_of(job.head)
+    found, without = frozen_features.readable_stages(backbone, job.task, job.train, job.hp)
+    if own and found[len(found) - len(own) :] != own:
+        found, without = own, ""
+    return found, without
 
 
-def _pretrained_head_wins(job: Job, rows: ProbeData, l2: float) -> bool:
-    """Return whether the pretrained head, which never saw these examples, beats the out-of-fold loss of new heads."""
+def _describe(fitted: Fitted, without: str) -> str:
+    """Say how the head of a probe was solved, and what it reads."""
+    if fitted.l2 == linear_solver.CONSTANT:
+        return CONSTANT
+    count = len(heads.stages_of(fitted.head))
+    read = f"pooled features and {count} stages" if count else "pooled features"
+    return f"L2 {fitted.l2:g} on {read}" + (f" ({without})" if without else "")
+
+
+def _given_head_wins(job: Job, data: ProbeData, fitted: Fitted) -> bool:
+    """Return whether the given head, which never saw these examples, beats the out-of-fold loss of the new one."""
     assert job.head is not None
-    solved = linear_probe.cross_validated_loss(job.task, rows, l2, job.hp.seed)
-    return linear_probe.loss(job.task, job.head.cpu(), rows) < solved
+    head = job.head.cpu()
+    return linear_probe.loss(job.task, head, data.for_head(head)) < fitted.loss
 
 
 def _tune(backbone: Backbone, job: Job, probe: Probe | None, checkpoints: Checkpointer, left: float) -> Outcome:
@@ -184,17 +184,8 @@ def _tune(backbone: Backbone, job: Job, probe: Probe | None, checkpoints: Checkp
         metrics, calibration = best_weights.select(network, job, best)
     say("tune", _summary(job, best, checkpoints, duration(time.monotonic() - start)))
     chosen = Execution(**checkpoints.decisions["execution"])
-    found = Outcome(network.head, tuple(checkpoints.history), metrics, job.hp, chosen, calibration)
-    return _measured(found, job, best.first)
-
-
-def _measured(outcome: Outcome, job: Job, kept: Candidate | None) -> Outcome:
-    """Add the outputs on the validation data and the intervals of the metrics, if there are any."""
-    if kept is None or job.valid is None:
-        return outcome
-    outputs = kept.outputs
-    intervals = kept.intervals if outputs is None else job.task.intervals(outputs, job.valid.targets)
-    return replace(outcome, outputs=outputs, intervals=intervals)
+    outputs = best.first.outputs if best.first else None
+    return Outcome(network.head, tuple(checkpoints.history), metrics, job.hp, chosen, calibration, outputs)
 
 
 def _cut(job: Job, step: int) -> Job:
@@ -254,6 +245,10 @@ def _stages_frozen(backbone: Backbone, job: Job) -> Iterator[Job]:
         return
     with first_stages_frozen(backbone, hp.freeze_stages):
         if not hp.freeze_stages or hp.augment != "none":
+            yield job
+            return
+        if heads.stages_of(job.head) and hp.freeze_stages:
+            say("prefix", "the frozen stages run each time: the head reads outputs of stages")
             yield job
             return
         datasets = (job.train, job.valid)

@@ -23,6 +23,9 @@ from zoo.data.summary import DataSummary
 from zoo.errors import DataError, RecipeError
 from zoo.finetune import inference, setup
 from zoo.finetune.defaults import Hyperparameters
+from zoo.finetune.features import stage_search
+from zoo.finetune.features.stage_outputs import StageOutput
+from zoo.finetune.heads import stages_of
 from zoo.finetune.network import Network, set_memory_format
 from zoo.finetune.recipe import Recipe
 from zoo.model import generation
@@ -80,10 +83,29 @@ def predictions(model: Predictor, inputs: Iterable[Any], top: int, batch_size: i
     return [found for part in parts for found in part]
 
 
-def embeddings(model: Predictor, inputs: Iterable[Any], batch_size: int, *, normalize: bool) -> Tensor:
-    """Return pooled features (N, D), float32, on the CPU; with `normalize` each of length 1."""
-    found: Tensor = _joined(list(_by_chunk(inputs, lambda chunk: _embeddings(model, chunk, batch_size))))
+def embeddings(
+    model: Predictor,
+    inputs: Iterable[Any],
+    batch_size: int,
+    *,
+    normalize: bool,
+    stages: Sequence[StageOutput] = (),
+) -> Tensor:
+    """Return pooled features and outputs of stages (N, D), float32, on the CPU; with `normalize` each of length 1."""
+    found: Tensor = _joined(list(_by_chunk(inputs, lambda chunk: _embeddings(model, chunk, batch_size, stages))))
     return F.normalize(found, dim=1) if normalize else found
+
+
+def stages(model: Predictor) -> tuple[StageOutput, ...]:
+    """Return the stage outputs that the head reads, or without such a head the last ones that can be pooled.
+
+    Raises RecipeError where there are none.
+    """
+    found = stages_of(model.head) or stage_search.find(model.backbone)
+    if not found:
+        what = f"no output of a stage of {model.entry.name} can be pooled"
+        raise RecipeError(what, fix="embed its pooled features: leave out stages=True")
+    return found
 
 
 def _by_chunk(inputs: Iterable[Any], compute: Callable[[list[Any]], Any]) -> Iterator[Any]:
@@ -118,9 +140,20 @@ def each_prediction(model: Predictor, items: Iterable[Item], top: int, batch_siz
     return _each(_read(model, items), compute)
 
 
-def each_embedding(model: Predictor, items: Iterable[Item], batch_size: int, *, normalize: bool) -> Iterator[Answer]:
+def each_embedding(
+    model: Predictor,
+    items: Iterable[Item],
+    batch_size: int,
+    *,
+    normalize: bool,
+    stages: Sequence[StageOutput] = (),
+) -> Iterator[Answer]:
     """Yield the embedding (D,) of each item, in order; an item that cannot be read gets its error."""
-    return _each(_read(model, items), lambda values: list(embeddings(model, values, batch_size, normalize=normalize)))
+
+    def compute(values: Sequence[Any]) -> list[Tensor]:
+        return list(embeddings(model, values, batch_size, normalize=normalize, stages=stages))
+
+    return _each(_read(model, items), compute)
 
 
 def _read(model: Predictor, items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -215,12 +248,12 @@ def _predictions(model: Predictor, inputs: Sequence[Any], top: int, batch_size: 
     return [found for part in parts for found in generation.fill_mask(net, model.backbone, part, how, top)]
 
 
-def _embeddings(model: Predictor, inputs: Sequence[Any], batch_size: int) -> Tensor:
+def _embeddings(model: Predictor, inputs: Sequence[Any], batch_size: int, stages: Sequence[StageOutput]) -> Tensor:
     examples = prepare.unlabelled(inputs)
     data = LabelledDataset(prepare.prepare(examples, preprocessing(model)).inputs)
     set_memory_format(model.backbone.module)
     features = inference.extract_features(
-        model.backbone.module, data, reads="pooled", precision="fp32", batch_size=batch_size
+        model.backbone.module, data, reads="pooled", precision="fp32", stages=stages, batch_size=batch_size
     )
     found: Tensor = features.values
     return found

@@ -1,7 +1,8 @@
 """Saved models: a self-contained folder with weights, configuration and training provenance.
 
 model.safetensors   keys `backbone.…` and `head.…`
-zoo.json            format, entry, task, recipe, metrics, history, data, provenance, files with their SHA-256
+zoo.json            format, entry, task, stages that the head reads, recipe, metrics, history, data, provenance, files
+                    with their SHA-256
 README.md           the model card
 …                   files the plugin needs to build the network or preprocess inputs (configuration, tokenizer)
 """
@@ -25,7 +26,8 @@ from zoo.weights.safetensors_header import without_twins
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
+"""2: the head may read outputs of stages (key "stages"); without them format 1 is written."""
 WEIGHTS = "model.safetensors"
 MANIFEST = "zoo.json"
 MAX_BYTES = 64 << 20
@@ -104,7 +106,7 @@ def _fill(part: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any], 
     safetensors_file.write_state(part / WEIGHTS, state, {"zoo": safetensors_file.FORMAT})
     listed = {p.relative_to(part).as_posix(): _digest(p) for p in sorted(part.rglob("*")) if p.is_file()}
     (part / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
-    document = {"format": FORMAT, **manifest, "files": listed}
+    document = {"format": FORMAT if manifest.get("stages") else 1, **manifest, "files": listed}
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     (part / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")
 
@@ -120,8 +122,7 @@ def read(folder: Path) -> dict[str, Any]:
     """Return the manifest of a saved model; raises ArtefactError if it is missing, damaged or of a newer format."""
     path = folder / MANIFEST
     if not is_saved(folder):
-        what = f"is not a saved model: it has no {MANIFEST}" if os.path.isdir(folder) else "does not exist"
-        raise ArtefactError(f"{folder} {what}", fix="zoo runs   (lists the saved models below runs)")
+        raise ArtefactError(f"{folder} is not a saved model: it has no {MANIFEST}", fix="zoo list, or check the path")
     fix = "save the model again, or restore the folder from a copy"
     try:
         with path.open("rb") as file:

@@ -21,6 +21,7 @@ from zoo.data.summary import DataSummary
 from zoo.errors import ArtefactError, PluginError, RecipeError
 from zoo.finetune import messages, setup, strategies
 from zoo.finetune.defaults import Hyperparameters
+from zoo.finetune.heads import pretrained_head, stages_of
 from zoo.finetune.job import Job
 from zoo.finetune.runtime import distributed
 from zoo.finetune.runtime.workers import one_thread_each
@@ -121,8 +122,10 @@ def _run(model: Trainable, request: Request, data: setup.Data, checkpoints: Chec
         _reinitialise(model, job.hp.seed)
     outcome = strategies.run(model.backbone, job, checkpoints)
     _adopt(model, outcome, job)
-    intervals = model.training["intervals"] = {"valid": outcome.intervals, "test": {}}
+    intervals = model.training["intervals"] = {"valid": {}, "test": {}}
     if job.valid is not None:
+        if outcome.outputs is not None:
+            intervals["valid"] = job.task.intervals(outcome.outputs, job.valid.targets)
         shown, tested = messages.metrics(model.metrics, intervals["valid"]), data.test is not None
         say(
             "result",
@@ -233,7 +236,7 @@ def _identity(model: Trainable, request: Request, data: setup.Data) -> dict[str,
 
 def _make_job(model: Trainable, request: Request, data: setup.Data) -> Job:
     load_lm_head(model, data.task)
-    return setup.make_job(request, data, model.backbone, lambda: _classifier(model), pretrained=model.pretrained)
+    return setup.make_job(request, data, model.backbone, lambda task: _known(model, task), pretrained=model.pretrained)
 
 
 def _adopt(model: Trainable, outcome: Outcome, job: Job) -> None:
@@ -247,12 +250,14 @@ def _adopt(model: Trainable, outcome: Outcome, job: Job) -> None:
     model.pretrained = True  # what the next fine-tuning starts from
 
 
-def _classifier(model: Trainable) -> Classifier | None:
-    """Return the classifier of a model: its own head, else the one of the pre-training."""
+def _known(model: Trainable, task: Task) -> nn.Linear | None:
+    """Return a head that knows the labels of a task: from the model's own head, else from that of the pre-training."""
     if isinstance(model.head, nn.Linear) and model.task is not None and model.task.single_label:
         names = tuple((str(label),) for label in model.task.labels)
-        return Classifier(names, model.head.weight.detach(), model.head.bias.detach())
-    return loader.classifier(plugins.load(model.entry.plugin), model.entry, model.files, model.backbone.dim)
+        own = Classifier(names, model.head.weight.detach(), model.head.bias.detach())
+        return pretrained_head(task, own, stages_of(model.head))
+    plugin = plugins.load(model.entry.plugin)
+    return pretrained_head(task, loader.classifier(plugin, model.entry, model.files, model.backbone.dim))
 
 
 def _reinitialise(model: Trainable, seed: int) -> None:

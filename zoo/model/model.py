@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -25,6 +25,7 @@ from zoo.finetune import inference, setup
 from zoo.finetune import recipe as recipes
 from zoo.finetune.callbacks import Callback
 from zoo.finetune.defaults import Hyperparameters
+from zoo.finetune.heads import stages_of
 from zoo.finetune.inference import BATCH_SIZE
 from zoo.finetune.network import Network
 from zoo.finetune.recipe import Recipe, RecipeFields
@@ -238,13 +239,18 @@ class Model:
         """Return the raw outputs of the head, (N, K); a list of (words, K) for a tagger. Inputs as in `predict`."""
         return self._outputs(inputs, "logits", batch_size)
 
-    def embed(self, inputs: object, *, normalize: bool = False, batch_size: int = BATCH_SIZE) -> Tensor:
+    def embed(
+        self, inputs: object, *, normalize: bool = False, stages: bool = False, batch_size: int = BATCH_SIZE
+    ) -> Tensor:
         """Return the backbone's pooled features (N, D), float32, on the CPU; with `normalize` each of length 1.
 
-        Inputs as in `predict`; two texts for one embedding are the columns of a table, or ((text, text), None).
+        With `stages` the pooled outputs of its last stages are behind them in each row: those that the head reads, or
+        without such a head the last five; RecipeError where there are none. Inputs as in `predict`; two texts for one
+        embedding are the columns of a table, or ((text, text), None).
         """
+        read = answers.stages(self) if stages else ()
         many, _ = self._as_batch(inputs, batch_size)
-        return answers.embeddings(self, many, batch_size, normalize=normalize)
+        return answers.embeddings(self, many, batch_size, normalize=normalize, stages=read)
 
     def generate(
         self,
@@ -310,6 +316,7 @@ class Model:
         manifest = {
             "entry": rows.row_from_entry(self.entry),
             "task": task.to_dict(),
+            "stages": [asdict(stage) for stage in stages_of(self.head)],
             "recipe": recipes.to_dict(self.recipe),
             "metrics": self.metrics,
             "tested": self.tested,

@@ -15,6 +15,7 @@ from zoo.data.summary import DataSummary
 from zoo.errors import ArtefactError
 from zoo.finetune import defaults
 from zoo.finetune.defaults import Hyperparameters
+from zoo.finetune.features.stage_outputs import StageOutput
 from zoo.finetune.heads import restored_head
 from zoo.finetune.setup import check_task
 from zoo.model import artefact
@@ -47,6 +48,7 @@ def restore(folder: Path) -> Restored:
         entry = rows.entry_from_row(manifest["entry"]["name"], manifest["entry"], catalogue=str(folder))
         task, recipe = tasks.from_dict(manifest["task"]), defaults.restore(manifest["recipe"])
         summary = DataSummary.from_dict(manifest["data"])
+        stages = [StageOutput(**stage) for stage in manifest.get("stages", [])]
     plugin = plugins.load(entry.plugin)
     path = artefact.weights(folder, manifest)
     files = artefact.files(folder, manifest)
@@ -54,7 +56,7 @@ def restore(folder: Path) -> Restored:
     check_task(task.name, entry)
     state, _ = safetensors_file.read_state(path)
     try:
-        head = restored_head(backbone, task, state)
+        head = restored_head(backbone, task, state, stages)
     except ValueError as error:
         raise ArtefactError(
             f"{path}: the head does not fit its {len(task.labels)} labels and {backbone.dim} features: {error}",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from zoo.data.datasets import AugmentedViews, Dataset, LabelledDataset, TaggedTexts
 from zoo.data.texts import Texts
+from zoo.finetune.features.stage_outputs import StageOutput
 from zoo.finetune.inference import Outputs, extract_features
 from zoo.finetune.runtime import distributed, machine
 from zoo.store import cache_file, caches
@@ -20,14 +21,20 @@ WORTH = 2.0
 """Seconds of computation from which features are stored."""
 
 
-def cached_features(module: nn.Module, data: Dataset, *, reads: str, precision: str) -> tuple[Outputs, bool]:
-    """Return the features of a dataset, and whether they were read from the cache (memory-mapped)."""
-    path = caches.folder("features") / f"{_key(module, data, reads, precision)}.safetensors"
+def cached_features(
+    module: nn.Module, data: Dataset, *, reads: str, precision: str, stages: Sequence[StageOutput] = ()
+) -> tuple[Outputs, bool]:
+    """Return the features of a dataset, and whether they were read from the cache (memory-mapped).
+
+    They are pooled (N, D), or a list of those of tokens (Mi, D); D includes the outputs of `stages`.
+    """
+    what = reads if not stages else repr((reads, tuple(stages)))
+    path = caches.folder("features") / f"{_key(module, data, what, precision)}.safetensors"
     found = cache_file.read(path)
     if all(distributed.all_gather(found is not None)) and found is not None:
         return _outputs(found, data), True
     start = time.monotonic()
-    features = extract_features(module, data, reads=reads, precision=precision)
+    features = extract_features(module, data, reads=reads, precision=precision, stages=stages)
     if time.monotonic() - start > WORTH and distributed.rank() == 0:
         cache_file.write(path, _tensors(features))
     return features, False

@@ -11,19 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.seeding import generator
-from zoo.finetune.heads import empty_linear
+from zoo.finetune.features import linear_solver
+from zoo.finetune.features.linear_solver import CONSTANT, Problem, Weights
+from zoo.finetune.features.stage_outputs import StageOutput
+from zoo.finetune.heads import empty_linear, stages_of
 from zoo.finetune.inference import Outputs
 from zoo.tasks.task import Task
 
-PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3)
-FIRST = PENALTIES[2:7]
-"""Tried first; where the best of those tried is at an edge, its neighbour is tried as well."""
-CONSTANT = math.inf
-"""Penalty of a head without weights: it predicts the mean, or the class frequencies."""
+PENALTIES = (1e3, 100.0, 10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+"""Strengths of L2, tried from the strongest until the loss rises."""
+LEAST_GAIN = 0.01
+"""Least fall of a cross-entropy for a weaker penalty or more stages, as a share of the loss without features.
+
+Where the classes are separable their cross-entropy falls with the penalty without end, and near-duplicates in other
+folds hide that the answers get worse (docs/log.md). A squared error has a minimum.
+"""
+TOLERANCE = 1e-5
+"""Largest gradient at which a solution of cross-validation ends."""
 DEFAULT_PENALTY = 1e-2
 """Used where no class has enough examples for cross-validation."""
 FLOOR = 0.3
-"""Least divisor of a feature, as a share of the mean standard deviation of all features.
+"""Least divisor of a feature, as a share of the mean standard deviation of the features of its stage.
 
 Dividing a nearly constant feature by its own deviation makes its noise as large as the other features, and a new input
 that is far from constant in it moves the prediction without bound (docs/log.md).
@@ -31,42 +39,100 @@ that is far from constant in it moves the prediction without bound (docs/log.md)
 ROUNDING = 1e-4
 """Share of a loss that may be rounding."""
 FOLDS = 5
-MAX_ITERATIONS = 200
+MANY = 2_000
+"""Rows from which one fold of five is held out, once."""
+DEPTHS = (0, 2, 5)
+"""Numbers of stages, counted from the output, that heads on stage outputs are tried with (docs/log.md)."""
+MAX_VALUES = 1 << 27
+"""Largest N x D of features with stage outputs: 512 MiB of float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeData:
-    """Features (M, D) with their targets (M, …); rows of one group (M,), such as a text, share a fold."""
+    """Features (M, D) with their targets (M, …); rows of one group (M,), such as a text, share a fold.
+
+    With `stages`, the last of the D features are the outputs of these, and the first the pooled features.
+    """
 
     features: Tensor
     targets: Tensor
     groups: Tensor | None = None
+    stages: tuple[StageOutput, ...] = ()
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def at(self, index: Tensor) -> ProbeData:
-        """Return some of the rows."""
-        return ProbeData(self.features[index], self.targets[index])
+    @property
+    def dim(self) -> int:
+        """Number of pooled features."""
+        return self.features.shape[1] - sum(stage.dim for stage in self.stages)
+
+    def for_head(self, head: nn.Module) -> ProbeData:
+        """Return the data with the stages that a head reads; the last ones of `stages`."""
+        return self.last_stages(len(stages_of(head)))
+
+    def last_stages(self, count: int) -> ProbeData:
+        """Return the data with the last `count` of its stages."""
+        kept = self.stages[len(self.stages) - count :]
+        return ProbeData(select(self.features, self.dim, kept), self.targets, self.groups, kept)
 
 
-def fit(task: Task, data: ProbeData, l2: float | None, seed: int) -> tuple[nn.Linear, float]:
-    """Return the head that minimises mean loss + l2 / 2 * |W|² on standardised features, and the l2 used.
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A head, its L2 strength, and out-of-fold losses, its own and that without features (infinite without folds)."""
+
+    head: nn.Linear
+    l2: float
+    loss: float
+    constant: float
+
+
+def select(features: Tensor, dim: int, stages: Sequence[StageOutput]) -> Tensor:
+    """Return the pooled features and the last columns, those of `stages`, of features (M, D)."""
+    width = sum(stage.dim for stage in stages)
+    if dim + width == features.shape[1]:
+        return features
+    return torch.cat([features[:, :dim], features[:, features.shape[1] - width :]], 1)
+
+
+def choose(task: Task, data: ProbeData, l2: float | None, seed: int, depths: Sequence[int] = DEPTHS) -> Fitted:
+    """Return the head with the lowest out-of-fold loss of those that read so many of the last stages.
+
+    A tie goes to the head that reads fewer stages.
+    """
+    best: Fitted | None = None
+    for depth in sorted({min(depth, len(data.stages)) for depth in depths}):
+        fitted = fit(task, data.last_stages(depth), l2, seed)
+        if best is None or fitted.loss < (1 - ROUNDING) * best.loss - least_gain(task, best.constant):
+            best = fitted
+    assert best is not None
+    return best
+
+
+def fit(task: Task, data: ProbeData, l2: float | None, seed: int) -> Fitted:
+    """Return the head that minimises mean loss + l2 / 2 * |W|² on standardised features, all its stages included.
 
     With l2=None it is chosen by cross-validated loss on these examples, which separates penalties where the accuracy of
     a few dozen examples does not (docs/log.md); CONSTANT where every other is worse than ignoring the features. The
     standardisation is folded into the weights.
     """
-    features = data.features
-    mean, std = features.mean(0), features.std(0, correction=0)
-    scale = 1 / std.clamp(min=max(FLOOR * float(std.mean()), 1e-12))
-    standardised = ProbeData((features - mean) * scale, data.targets, data.groups)
-    penalty = l2 if l2 is not None else _cross_validate(task, standardised, seed)
-    head = _solve(task, standardised, penalty)
+    mean, scale = _standardisation(data)
+    problem = linear_solver.problem((data.features - mean) * scale, data.targets)
+    folds = _folds(data, seed)
+    penalty, loss, constant = _cross_validate(task, problem, folds, PENALTIES if l2 is None else (l2,))
+    solved = linear_solver.solve(task, problem, penalty)
+    head = empty_linear(data.dim, len(task.labels), data.stages)
     with torch.no_grad():
-        head.weight.mul_(scale)  # (K, D) * (D,)
-        head.bias.sub_(head.weight @ mean)
-    return head, penalty
+        head.weight.copy_(problem.weight(solved) * scale)  # (K, D) * (D,)
+        head.bias.copy_(solved.bias - head.weight @ mean)
+    return Fitted(head, penalty, loss, constant)
+
+
+def _standardisation(data: ProbeData) -> tuple[Tensor, Tensor]:
+    """Return the mean and the inverse deviation (D,) of each feature; FLOOR holds stage by stage."""
+    mean, std = data.features.mean(0), data.features.std(0, correction=0)
+    parts = std.split([data.dim, *(stage.dim for stage in data.stages)])
+    return mean, torch.cat([1 / part.clamp(min=max(FLOOR * float(part.mean()), 1e-12)) for part in parts])
 
 
 def loss(task: Task, head: nn.Module, data: ProbeData) -> float:
@@ -84,48 +150,76 @@ def predict(task: Task, head: nn.Module, features: Outputs) -> Any:
         return [task.statistics(head(values), targets) for values, targets in pairs]
 
 
-def cross_validated_loss(task: Task, data: ProbeData, l2: float, seed: int) -> float:
-    """Return the mean out-of-fold loss; infinite where no class has two examples."""
-    folds = _folds(data, seed)
-    return _out_of_fold_loss(task, data, folds, l2) if len(folds) > 1 else math.inf
+def _cross_validate(
+    task: Task, problem: Problem, folds: Sequence[Tensor], penalties: Sequence[float]
+) -> tuple[float, float, float]:
+    """Return the penalty chosen by out-of-fold loss, that loss, and the loss without features.
+
+    From the strongest on, weaker ones are tried while the loss falls, each from the solution of the one before; it is
+    CONSTANT if none does better than ignoring the features.
+    """
+    if not folds:
+        return (penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY), math.inf, math.inf
+    parts = [_without(problem, held) for held in folds]
+    constant = _mean_loss(task, parts, [linear_solver.solve(task, kept, CONSTANT) for kept, _ in parts])
+    best, lowest = CONSTANT, math.inf if len(penalties) == 1 else (1 - ROUNDING) * constant
+    starts: list[Weights | None] = [None] * len(folds)
+    last, largest, least = constant, 0.0, least_gain(task, constant)
+    for penalty in penalties:
+        starts = [_solve(task, kept, penalty, start) for (kept, _), start in zip(parts, starts, strict=True)]
+        found = _mean_loss(task, parts, starts)
+        gain, last = last - found, found
+        is_flat = gain < least <= largest  # behind the steep part of the path
+        if best != CONSTANT and (gain < 0 or is_flat):
+            break
+        largest = max(largest, gain)
+        if found < lowest:
+            best, lowest = penalty, found
+    return (best, lowest, constant) if best != CONSTANT else (CONSTANT, constant, constant)
 
 
-def _cross_validate(task: Task, data: ProbeData, seed: int) -> float:
-    """Return the penalty with the lowest out-of-fold loss; CONSTANT where none is lower than without features."""
-    folds = _folds(data, seed)
-    if len(folds) < 2:
-        return DEFAULT_PENALTY
-    losses: dict[float, float] = {}
-    best, untried = DEFAULT_PENALTY, set(FIRST)
-    while untried:
-        losses |= {penalty: _out_of_fold_loss(task, data, folds, penalty) for penalty in untried}
-        best = min(sorted(losses), key=lambda penalty: losses[penalty])
-        place = PENALTIES.index(best)
-        untried = {*PENALTIES[max(0, place - 1) : place + 2]} - losses.keys()
-    without_features = _out_of_fold_loss(task, data, folds, CONSTANT)
-    return best if losses[best] < (1 - ROUNDING) * without_features else CONSTANT
+def _solve(task: Task, data: Problem, penalty: float, start: Weights | None) -> Weights:
+    return linear_solver.solve(task, data, penalty, start, TOLERANCE)
 
 
-def _out_of_fold_loss(task: Task, data: ProbeData, folds: Sequence[Tensor], penalty: float) -> float:
-    total = 0.0
-    for held in folds:
-        kept = torch.ones(len(data), dtype=torch.bool)
-        kept[held] = False
-        total += loss(task, _solve(task, data.at(kept), penalty), data.at(held)) * len(held)
-    return total / sum(map(len, folds))
+def least_gain(task: Task, constant: float) -> float:
+    """Return by how much a loss has to fall to count; `constant` is the loss without features."""
+    return 0.0 if task.name == "regress" else LEAST_GAIN * constant
+
+
+def _without(problem: Problem, held: Tensor) -> tuple[Problem, Problem]:
+    """Return the examples that are not held out, and those that are."""
+    kept = torch.ones(len(problem), dtype=torch.bool)
+    kept[held] = False
+    return problem.at(kept), problem.at(held)
+
+
+def _mean_loss(task: Task, parts: Sequence[tuple[Problem, Problem]], solved: Sequence[Weights | None]) -> float:
+    """Return the mean loss on the held-out examples."""
+    pairs = [(held, one) for (_, held), one in zip(parts, solved, strict=True) if one is not None]
+    return sum(linear_solver.loss(task, held, one) * len(held) for held, one in pairs) / sum(
+        len(held) for held, _ in pairs
+    )
 
 
 def _folds(data: ProbeData, seed: int) -> list[Tensor]:
     """Return up to five folds: whole groups, stratified classes; the only example of a class is in none of them.
 
-    There are no folds where each class has one example.
+    There are no folds where each class has one example, and one fold of many rows.
     """
+    folds = _all_folds(data, seed)
+    return [] if len(folds) < 2 else folds[:1] if len(data) >= MANY else folds
+
+
+def _all_folds(data: ProbeData, seed: int) -> list[Tensor]:
     draws = generator(seed, "folds")
-    has_classes = data.targets.ndim == 1 and not data.targets.is_floating_point()
     if data.groups is not None:
-        return _folds_of_groups(data.groups, data.targets if has_classes else None, draws)
+        groups = int(data.groups.max()) + 1
+        fold_of = torch.randperm(groups, generator=draws)[data.groups] % min(FOLDS, groups)
+        return [(fold_of == fold).nonzero()[:, 0] for fold in range(min(FOLDS, groups))]
     shuffled = torch.randperm(len(data), generator=draws)
-    if not has_classes:
+    classes = data.targets.ndim == 1 and not data.targets.is_floating_point()
+    if not classes:
         count = min(FOLDS, len(data))
         return [shuffled[start::count] for start in range(count)]
     counts = torch.bincount(data.targets)
@@ -135,42 +229,3 @@ def _folds(data: ProbeData, seed: int) -> list[Tensor]:
     shuffled = shuffled[counts[data.targets[shuffled]] > 1]
     by_class = shuffled[data.targets[shuffled].argsort(stable=True)]
     return [by_class[start::count] for start in range(count)]
-
-
-def _folds_of_groups(groups: Tensor, classes: Tensor | None, draws: torch.Generator) -> list[Tensor]:
-    """Return up to five folds of whole groups; rows of a class that is in one fold alone are always trained on."""
-    count = int(groups.max()) + 1
-    folds = min(FOLDS, count)
-    fold_of = torch.randperm(count, generator=draws)[groups] % folds
-    held = torch.ones(len(groups), dtype=torch.bool)
-    if classes is not None:
-        occurs = torch.zeros(int(classes.max()) + 1, folds, dtype=torch.bool)
-        occurs[classes, fold_of] = True
-        held = occurs.sum(1)[classes] > 1
-    found = [(held & (fold_of == fold)).nonzero()[:, 0] for fold in range(folds)]
-    return [rows for rows in found if len(rows)]
-
-
-def _solve(task: Task, data: ProbeData, penalty: float) -> nn.Linear:
-    """Minimise by L-BFGS with a strong-Wolfe line search from zero weights; deterministic."""
-    if penalty == CONSTANT:  # without features the gradient of the weights is zero
-        data, penalty = ProbeData(torch.zeros_like(data.features), data.targets), 0.0
-    head = empty_linear(data.features.shape[1], len(task.labels))
-    for parameter in head.parameters():
-        nn.init.zeros_(parameter)
-    solver = torch.optim.LBFGS(
-        head.parameters(),
-        max_iter=MAX_ITERATIONS,
-        tolerance_grad=1e-6,
-        tolerance_change=1e-9,
-        line_search_fn="strong_wolfe",
-    )
-
-    def objective() -> Tensor:
-        solver.zero_grad()
-        loss = task.loss(head(data.features), data.targets) + penalty / 2 * head.weight.square().sum()
-        torch.autograd.backward(loss)
-        return loss
-
-    solver.step(objective)
-    return head

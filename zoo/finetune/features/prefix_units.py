@@ -56,7 +56,7 @@ def frozen_units(backbone: Backbone, frozen: int, data: Dataset, precision: str)
     later = [name for stage in backbone.stages[frozen:] for name in stage]
     modules = dict(backbone.module.named_modules())
     called = passes[0].order
-    units = [unit for name in names if name in modules for unit in _called_parts(name, modules[name], called)]
+    units = [unit for name in names if name in modules for unit in called_parts(name, modules[name], called)]
     if not units:
         return [], "none of them is a module"
     if any(called.count(name) != 1 for name in units):
@@ -94,12 +94,12 @@ def _depends_on(later: Sequence[str], module: nn.Module, unit: nn.Module, batch:
         hook.remove()
 
 
-def _called_parts(name: str, module: nn.Module, called: Sequence[str]) -> list[str]:
+def called_parts(name: str, module: nn.Module, called: Sequence[str]) -> list[str]:
     """Return the largest parts of a module that are called, in definition order; containers themselves are not."""
     if name in called:
         return [name]
     children = module.named_children()
-    return [unit for child, part in children for unit in _called_parts(f"{name}.{child}", part, called)]
+    return [unit for child, part in children for unit in called_parts(f"{name}.{child}", part, called)]
 
 
 @dataclass(frozen=True, slots=True)

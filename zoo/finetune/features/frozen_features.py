@@ -1,0 +1,61 @@
+"""Features of a frozen backbone for a linear head: pooled features and stage outputs of one pass, as rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data.datasets import AugmentedViews, Dataset, LabelledDataset
+from zoo.finetune.defaults import Hyperparameters
+from zoo.finetune.features import linear_probe, stage_search
+from zoo.finetune.features.feature_cache import cached_features
+from zoo.finetune.features.linear_probe import MAX_VALUES, ProbeData
+from zoo.finetune.features.stage_outputs import StageOutput, total_dim
+from zoo.finetune.heads import stages_of
+from zoo.finetune.inference import Outputs
+from zoo.plugin import Backbone
+from zoo.tasks import Task
+
+
+def readable_stages(
+    backbone: Backbone, task: Task, data: Dataset, hp: Hyperparameters
+) -> tuple[tuple[StageOutput, ...], str]:
+    """Return the stage outputs that a head may read, and why there are none ("" where there are some)."""
+    if hp.head_stages == 0:
+        return (), ""
+    found = stage_search.find(backbone, hp.head_stages or stage_search.STAGES)
+    if task.reads == "tokens":
+        found = tuple(stage for stage in found if stage.layout == "NTC")
+    if not found:
+        return (), "the outputs of its stages cannot be pooled"
+    rows = int(data.lengths.sum()) if task.reads == "tokens" and data.lengths is not None else len(data) * hp.views
+    if rows * total_dim(backbone.dim, found) > MAX_VALUES:
+        return (), f"{rows:,} rows with stage outputs take more than {MAX_VALUES * 4 >> 20} MiB"
+    return found, ""
+
+
+def rows(
+    backbone: Backbone, task: Task, data: Dataset, hp: Hyperparameters, stages: tuple[StageOutput, ...] = ()
+) -> tuple[ProbeData, bool]:
+    """Return features and targets of a dataset as rows, and whether they were in the feature cache.
+
+    Each view of an image is a row, and each word of a text where the task reads tokens; those of one example are a
+    group.
+    """
+    views = hp.views if isinstance(data, LabelledDataset) else 1
+    if isinstance(data, LabelledDataset) and views > 1:
+        data = AugmentedViews(data, views, hp.augment, hp.seed)
+    found, cached = cached_features(backbone.module, data, reads=task.reads, precision=hp.precision, stages=stages)
+    if isinstance(found.values, Tensor):
+        groups = torch.arange(len(found.values)) % (len(data) // views) if views > 1 else None
+        return ProbeData(found.values, data.targets, groups, stages), cached
+    counts = torch.tensor([len(part) for part in found.values])
+    texts = torch.arange(len(counts)).repeat_interleave(counts)
+    return ProbeData(torch.cat(found.values), torch.cat(found.targets), texts, stages), cached
+
+
+def outputs(backbone: Backbone, head: nn.Linear, task: Task, data: Dataset, precision: str) -> Outputs:
+    """Return the statistics of a head on the features of a dataset, with its targets."""
+    stages = stages_of(head)
+    found, _ = cached_features(backbone.module, data, reads=task.reads, precision=precision, stages=stages)
+    return Outputs(linear_probe.predict(task, head, found), found.targets)
