@@ -19,6 +19,7 @@ from zoo.errors import DataError, RecipeError, ZooError
 from zoo.evidence import learning_curve, sentences
 from zoo.evidence.comparison import Comparison, Pair, Row
 from zoo.jobs import job as jobs
+from zoo.model.demo import digits
 
 FAST = {"steps": 2, "evals": 1, "augment": "none"}
 LETTERS = "native/resnet14.letters"
@@ -71,7 +72,7 @@ def comparison(scratch, auto, *, metric="accuracy", p=1e-6, half=0.05, pool=40):
     rows = [row("scratch", n, mean) for n, mean in zip(sizes, scratch, strict=True)]
     rows += [row("auto", n, mean) for n, mean in zip(sizes, auto, strict=True)]
     pairs = [pair("scratch", "auto", n, s - a, p=p, half=half) for n, s, a in zip(sizes, scratch, auto, strict=True)]
-    return Comparison("classify", metric, "data", pool, 100, tuple(rows), tuple(pairs))
+    return Comparison("classify", metric, "data", pool, 100, 0, tuple(rows), tuple(pairs))
 
 
 def test_sentences_where_transfer_pays():
@@ -211,6 +212,13 @@ def test_own_test_part_of_the_data_is_the_test_items(isolated):
     assert len(learning_curve.design(learning_curve.Data(iterator), zoo.info(LETTERS), [1], 1, 0).test) == 6
 
 
+def test_near_duplicates_of_test_items_are_counted(isolated):
+    pairs = pictures.pairs(4)
+    found = zoo.compare(LETTERS, [*pairs, *pairs], strategies=["probe"], sizes=[1], draws=1, device="cpu", workers=1)
+    assert found.leaked > 0
+    assert found.sentences[-1].startswith(f"{found.leaked} of 12 test items have a near-duplicate among the training")
+
+
 def test_wrong_arguments_are_explained(isolated):
     data = pictures.folder(isolated / "pictures", 4)
     for arguments, error, what in (
@@ -235,6 +243,20 @@ def test_wrong_arguments_are_explained(isolated):
     assert "fix: --sizes 1/8" in run("compare", LETTERS, data, "--sizes", "x", code=1)
     assert "does not exist\nfix: mkdir -p no" in run("compare", LETTERS, data, "--out", "no/where", code=1)
     assert CliRunner().invoke(main, ["compare", LETTERS, "nowhere"]).exit_code == 1
+
+
+@pytest.mark.real
+def test_two_processes_give_the_bits_of_one_and_transfer_pays_on_digits():
+    given = {"strategies": ["scratch", "probe"], "sizes": [20], "draws": 3, "device": "cpu", "steps": 30}
+    found = zoo.compare(LETTERS, digits(), workers=2, test=400 / 1797, **given)
+    for path in jobs.folder().glob("*.json"):
+        path.unlink()
+    again = zoo.compare(LETTERS, digits(), workers=1, test=400 / 1797, **given)
+    assert [(row.mean, row.low, row.high, row.train) for row in found.rows] == [
+        (row.mean, row.low, row.high, row.train) for row in again.rows
+    ]
+    assert found.pairs == again.pairs
+    assert found.sentences[0].startswith("transfer pays here: probe against scratch is +")
 
 
 def test_sizes_are_shares_or_numbers():

@@ -130,7 +130,8 @@ def show(found: Comparison) -> None:
         header = ("examples", "strategy", found.metric.replace("_", " "), "95 % interval", "training", "gap", "draws")
         rows = [row for row in found.rows if row.backbone == backbone]
         print_table([header, *(_cells(row) for row in sorted(rows, key=lambda row: row.size))])
-    console.line("(gap: training minus test score; draws: standard deviation over the draws)")
+    chosen = "; auto: what it chose in how many draws" if any(row.strategy == "auto" for row in found.rows) else ""
+    console.line(f"(gap: training minus test score; draws: standard deviation over them{chosen})")
     for sentence in found.sentences:
         console.line()
         console.lines(wrapped(sentence))
@@ -150,4 +151,5 @@ def wrapped(sentence: str) -> list[str]:
     import textwrap
 
     width = min(100, shutil.get_terminal_size((80, 24)).columns)
-    return textwrap.wrap(console.printable(sentence, 10_000), width - 1, break_on_hyphens=False)
+    kept = console.printable(sentence, 10_000).replace(" %", "\u00a0%")  # a number stays with its unit
+    return [line.replace("\u00a0", " ") for line in textwrap.wrap(kept, width - 1, break_on_hyphens=False)]

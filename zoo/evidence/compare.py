@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 
 from zoo.console import Bar, counted, say
+from zoo.data import duplicates, prepare
 from zoo.data.examples import Columns
 from zoo.errors import RecipeError, ZooError
 from zoo.evidence import learning_curve, sentences, statistics
 from zoo.evidence.comparison import Comparison, Pair, Row
 from zoo.evidence.learning_curve import DRAWS, SIZES, STRATEGIES, Data, Design, Settings, Size
+from zoo.finetune import messages, setup
 from zoo.finetune import recipe as recipes
 from zoo.jobs.job import Job, Result
 from zoo.jobs.run import run
 from zoo.model.load import load
-from zoo.plugin import Entry
+from zoo.model.model import Model
 from zoo.tasks import KINDS
 from zoo.tasks.intervals import Z
 from zoo.tasks.task import LOWER_IS_BETTER
@@ -64,60 +66,70 @@ def compare(
         raise RecipeError("there are no strategies to compare", fix='strategies=["scratch", "probe", "auto"]')
     for strategy in strategies:
         recipes.make({**fields, "strategy": strategy})
-    entries, weights = _entries(backbones)
+    loaded = _load(backbones)
+    entries = [model.entry for model in loaded.values()]
     columns = replace(Columns.of(input, label, groups), task=task)
     planned = learning_curve.design(Data(data, test, columns), entries[0], sizes, draws, seed)
     kind = KINDS[planned.task]
     say("compare", _describe(planned, len(backbones), kind.item_metric))
+    settings = {name: Settings(model.weights_id, device, fields) for name, model in loaded.items()}
+    leaked = _leaked(planned, loaded[backbones[0]], recipes.make(fields))
+    del loaded
     models = list(itertools.product(backbones, strategies))
-    settings = {name: Settings(weights[name], device, fields) for name in backbones}
     memory = max(entry.params or 0 for entry in entries) * BYTES_A_PARAMETER + ACTIVATIONS
     results = _run(planned, models, settings, memory, workers)
     higher = kind.item_metric not in LOWER_IS_BETTER
     rows = tuple(_row(results[model, size], model, size, higher) for model in models for size in planned.sizes)
     pairs = tuple(_pairs(results, models, planned.sizes, is_share=higher))
     found = Comparison(
-        planned.task, kind.item_metric, planned.pool.origin, len(planned.pool), len(planned.test), rows, pairs
+        planned.task, kind.item_metric, planned.pool.origin, len(planned.pool), len(planned.test), leaked, rows, pairs
     )
     return replace(found, sentences=tuple(sentences.of(found)))
 
 
-Model = tuple[str, str]
+Name = tuple[str, str]
 """Backbone and strategy."""
-Results = Mapping[tuple[Model, int], Sequence[Result]]
+Results = Mapping[tuple[Name, int], Sequence[Result]]
 
 
-def _entries(backbones: Sequence[str]) -> tuple[list[Entry], dict[str, str]]:
-    """Load each backbone once: fetch it before the workers do, and return rows and identities of the weights."""
+def _load(backbones: Sequence[str]) -> dict[str, Model]:
+    """Load each backbone once: fetched before the workers start, and known to be of one modality."""
     if not backbones:
         raise RecipeError("there is no backbone to compare", fix='zoo.compare("native/resnet14.letters", data)')
-    found, weights = [], {}
-    for name in backbones:
-        model = load(name, "cpu")
-        found.append(model.entry)
-        weights[name] = model.weights_id
-    other = next((entry for entry in found if entry.modality != found[0].modality), None)
+    found = {name: load(name, "cpu") for name in backbones}
+    first, *others = (model.entry for model in found.values())
+    other = next((entry for entry in others if entry.modality != first.modality), None)
     if other is not None:
-        what = f"{found[0].name} takes {found[0].modality}s and {other.name} takes {other.modality}s"
+        what = f"{first.name} takes {first.modality}s and {other.name} takes {other.modality}s"
         raise RecipeError(what, fix="compare backbones of one modality on the same data")
-    return found, weights
+    return found
+
+
+def _leaked(planned: Design, model: Model, recipe: recipes.Recipe) -> int:
+    """Report and return the number of test items with a near-duplicate in the pool."""
+    how = setup.preprocessing(model.backbone, recipe)
+    pool, test = prepare.prepare(planned.pool, how), prepare.prepare(planned.test, how)
+    found = duplicates.near(pool.inputs, test.inputs)
+    if found.held:
+        say("leak", messages.leak(test, pool, found, ("test", "training")))
+    return len(found.held)
 
 
 def _run(
     planned: Design,
-    models: Sequence[Model],
+    models: Sequence[Name],
     settings: Mapping[str, Settings],
     memory: int,
     workers: int | str | None,
 ) -> Results:
     """Run all jobs, largest first; returns the results of each model and size, in the order of the draws."""
-    order: dict[str, tuple[Model, int, int]] = {}
+    order: dict[str, tuple[Name, int, int]] = {}
     todo: list[Job] = []
     for size, (backbone, strategy), number in itertools.product(reversed(planned.sizes), models, range(planned.draws)):
         each = learning_curve.job(planned, (backbone, strategy), (size, number), settings[backbone], memory)
         order[each.key] = ((backbone, strategy), size, number)
         todo.append(each)
-    found: dict[tuple[Model, int, int], Result] = {}
+    found: dict[tuple[Name, int, int], Result] = {}
     shared = {"pool": planned.pool, "test": planned.test}
     with Bar("compare", len(todo)) as bar:
         for result in run(todo, workers=workers, shared=shared):
@@ -140,7 +152,7 @@ def _scores(results: Sequence[Result]) -> np.ndarray[Any, Any]:
     return np.array([result.answer.value["scores"] for result in results], dtype=float)
 
 
-def _row(results: Sequence[Result], model: Model, size: int, higher: bool) -> Row:
+def _row(results: Sequence[Result], model: Name, size: int, higher: bool) -> Row:
     found = statistics.mean_score(_scores(results), is_share=higher)
     values = [result.answer.value for result in results]
     train = sum(value["train"] for value in values) / len(values)
@@ -161,7 +173,7 @@ def _row(results: Sequence[Result], model: Model, size: int, higher: bool) -> Ro
     )
 
 
-def _pairs(results: Results, models: Sequence[Model], sizes: Sequence[int], *, is_share: bool) -> Iterator[Pair]:
+def _pairs(results: Results, models: Sequence[Name], sizes: Sequence[int], *, is_share: bool) -> Iterator[Pair]:
     several = len({backbone for backbone, _ in models}) > 1
     names = {model: " ".join(model) if several else model[1] for model in models}
     tested = []

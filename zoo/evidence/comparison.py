@@ -67,13 +67,18 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What `zoo.compare` measured: a row for each model and size, a pair for each two models, sentences in English."""
+    """What `zoo.compare` measured: a row for each model and size, a pair for each two models, sentences in English.
+
+    pool, test  numbers of examples to draw from, and of test items
+    leaked      test items with a near-duplicate in the pool
+    """
 
     task: str
     metric: str
     data: str
     pool: int
     test: int
+    leaked: int
     rows: tuple[Row, ...]
     pairs: tuple[Pair, ...]
     sentences: tuple[str, ...] = ()

@@ -45,6 +45,7 @@ def plot(found: Comparison, path: Path) -> Path:
     _axes(score, found, f"test {metric}")
     score.set_title(f"{found.test:,} test items, 95 % intervals", loc="left", fontsize="medium")
     _axes(gap, found, f"{metric}: training better than test by")
+    gap.set_ylim(bottom=min(0, *(row.gap for row in found.rows)) * 1.05)
     gap.set_title("Overfitting", loc="left", fontsize="medium")
     score.legend(frameon=False)
     figure.savefig(path, dpi=150)

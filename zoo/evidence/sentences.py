@@ -29,6 +29,9 @@ def of(found: Comparison) -> Iterator[str]:
     yield from _others(found, best)
     yield _overfitting(found, largest)
     yield _precision(found, best)
+    if found.leaked:
+        which = f"{found.leaked:,} of {counted(found.test, 'test item')}"
+        yield f"{which} have a near-duplicate among the training examples: all scores are optimistic"
 
 
 def _transfer(found: Comparison, backbone: str) -> str | None:
@@ -180,7 +183,9 @@ def _size(value: float, metric: str) -> str:
 
 def _number(value: float, metric: str, sign: str = "") -> str:
     """Return a score in points, an error in its own unit."""
-    return f"{value:{sign}.3g}" if metric in LOWER_IS_BETTER else f"{100 * value:{sign}.1f}"
+    if metric in LOWER_IS_BETTER:
+        return f"{value:{sign}.3g}"
+    return f"{round(100 * value, 1) + 0.0:{sign}.1f}"  # + 0.0: no -0.0
 
 
 def _unit(metric: str) -> str:
