@@ -110,6 +110,7 @@ def test_sentences_where_nothing_can_be_shown_or_transfer_does_harm():
     assert not any("pays" in each or "times the data" in each for each in unclear)
     wide = list(sentences.of(comparison([0.5, 0.5, 0.5], [0.7, 0.7, 0.7], half=0.3)))
     assert wide[0].startswith("no difference can be shown")  # p alone is of other items, not of other draws
+    assert "p < 0.001); beyond chance with these training examples, but others may turn it; a true" in wide[0]
     worse = list(sentences.of(comparison([0.7, 0.8, 0.9], [0.5, 0.6, 0.7])))
     assert worse[0].startswith("transfer does harm here: auto against scratch is -20.0 points at 40 examples")
     assert not any("times the data" in each for each in worse)

@@ -131,7 +131,7 @@ def show(found: Comparison) -> None:
         rows = [row for row in found.rows if row.backbone == backbone]
         print_table([header, *(_cells(row) for row in sorted(rows, key=lambda row: row.size))])
     chosen = "; auto: what it chose in how many draws" if any(row.strategy == "auto" for row in found.rows) else ""
-    console.line(f"(gap: training minus test score; draws: standard deviation over them{chosen})")
+    console.lines(wrapped(f"(gap: training minus test score; draws: standard deviation over them{chosen})"))
     for sentence in found.sentences:
         console.line()
         console.lines(wrapped(sentence))

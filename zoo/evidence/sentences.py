@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from zoo.console import counted
 from zoo.evidence.comparison import Comparison, Pair, Row
+from zoo.evidence.statistics import ALPHA
 from zoo.tasks.task import LOWER_IS_BETTER
 
 FURTHEST = 2
@@ -157,6 +158,8 @@ def of_pair(pair: Pair, metric: str, where: str) -> str:
         return f"{pair.a} against {pair.b} is {_change(pair, metric)} {where} ({interval})"
     detectable = f"a true difference of {_size(pair.detectable, metric)} would be found in 80 % of such comparisons"
     change = f"{_change(pair, metric)} ({interval})"
+    if pair.adjusted < ALPHA:
+        detectable = f"beyond chance with these training examples, but others may turn it; {detectable}"
     return f"no difference can be shown between {pair.a} and {pair.b} {where}: {change}; {detectable}"
 
 
