@@ -172,7 +172,7 @@ def _details(entry: Entry, here: bool) -> Iterator[tuple[str, str]]:
         "input": _input_text(entry.input),
         "dim": entry.dim and f"{entry.dim}",
         "parameters": entry.params and f"{entry.params:,}",
-        "licence": entry.license,
+        "licence": entry.license or (entry.source and "not known: read the model card where the weights come from"),
         "pre-trained on": entry.pretrained_on,
         "tasks": ", ".join(entry.tasks),
         "metrics": ", ".join(f"{key} {value:g}" for key, value in entry.metrics.items()),
