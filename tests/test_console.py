@@ -36,6 +36,21 @@ def test_say_prints_a_line_with_its_topic(capsys):
     assert capsys.readouterr().out == "data      9 classes\n"
 
 
+def test_a_long_line_continues_below_itself_on_a_terminal(monkeypatch):
+    monkeypatch.setattr(console, "_columns", lambda stream: 40)
+    path = "pictures/" + "a" * 60
+    for stream in (Terminal(), io.StringIO()):
+        with console.to(stream):
+            console.say("data", f"{path}: 30 images, 3 classes -> classify, held out by seed")
+        shown = stream.getvalue().splitlines()
+        if not stream.isatty():
+            assert len(shown) == 1
+            continue
+        assert path in stream.getvalue()  # no word is divided
+        assert [line[:10].strip() for line in shown] == ["data", *[""] * (len(shown) - 1)]
+        assert all(len(line) < 40 for line in shown if path not in line)
+
+
 def test_to_and_quiet_apply_only_within_their_blocks(capsys):
     other = io.StringIO()
     with console.to(other):

@@ -47,7 +47,7 @@ def test_readme_commands(isolated):
     pictures.folder(isolated / "pictures", 6)
     pictures.folder(isolated / "more-pictures", 3, seed=1)
     run = [line for line in commands(README) if line[0] == "zoo"]
-    assert len(run) == 5
+    assert len(run) == 6
     for line in run:
         result = CliRunner().invoke(main, line[1:])
         assert result.exit_code == 0, (line, result.output)
@@ -67,6 +67,20 @@ def test_catalogue_page_rows_are_valid(isolated):
     (isolated / "zoo.toml").write_text(row + saved)
     assert zoo.info("acme/owl").params == zoo.info("native/resnet18.tv_in1k").params
     assert zoo.load("mine/birds", "cpu").embed([pictures.array("red", 0)]).shape == (1, 64)
+
+
+def test_ranking_page(isolated):
+    pictures.folder(isolated / "pictures", 3)
+    page = (ROOT / "docs" / "ranking.md").read_text()
+    (code,) = blocks(page, "python")
+    names: dict[str, object] = {}
+    exec(compile(code, "docs/ranking.md", "exec"), names)
+    assert {row.name for row in names["found"].rows} == {"native/resnet14.letters", "native/resnet14"}
+    recommended, *others = commands(page)
+    assert recommended == ["zoo", "rank", "pictures/"]  # downloads
+    for line in others:
+        result = CliRunner().invoke(main, line[1:])
+        assert result.exit_code == 0, (line, result.output)
 
 
 def test_finetuning_page_python(isolated):
@@ -189,14 +203,29 @@ def test_keys_of_json_documents(isolated, pretrained):
     assert set(saved) == set(document("info", "runs/a")) == named["zoo info FOLDER"]
     measured = document("evaluate", "runs/a", "pictures", "--confusion", "--errors", "e.csv")
     assert set(measured) == named["zoo evaluate"]
+    ranked = document("rank", "pictures", "native/resnet14", "--workers", "1")
+    assert set(ranked) | set(ranked["rows"][0]) == named["zoo rank"]
     (answer,) = document("predict", "runs/a", next(Path("pictures/red").iterdir()))
     Path("broken.png").write_text("no image")
     (error,) = document("predict", "runs/a", "broken.png", code=1)
     assert set(answer) | set(error) == named["zoo predict"]
     assert set(document("predict", "runs/a", "pictures", "--out", "a.csv")) == named["zoo predict --out`, `zoo embed"]
     assert named["zoo list"] <= set(document("list", "letters")[0])
+    assert set(document("plugins")[0]) == named["zoo plugins"]
+    assert set(document("doctor")[0]) == named["zoo doctor"] - {"ok", "warn", "fail"}
     assert {"pulled", "catalogue"} <= set(document("info", "native/resnet14.letters"))
     assert set(document("info", "native/nothing", code=1)) == {"error", "fix"}
+
+
+def test_every_command_with_json_is_documented():
+    page = (ROOT / "docs" / "json.md").read_text()
+    with_json = [
+        name
+        for name in main.list_commands(None)
+        if any("--json" in option.opts for option in main.get_command(None, name).params)
+    ]
+    assert len(with_json) > 10
+    assert [name for name in with_json if f"`zoo {name}" not in page] == []
 
 
 def document(*arguments: object, code: int = 0):

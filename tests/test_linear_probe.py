@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pictures
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from zoo.finetune.features import linear_probe
+import zoo
+from zoo.finetune import setup
+from zoo.finetune.features import frozen_features, linear_probe
 from zoo.tasks.classify import Classify
 
 
@@ -64,6 +69,40 @@ def test_folds_hold_every_example_once(per_class):
     folds = linear_probe._folds(linear_probe.ProbeData(torch.zeros(len(targets), 1), targets), seed=0)
     assert sorted(torch.cat(folds).tolist()) == list(range(3 * per_class))
     assert len(folds) == min(5, per_class)
+
+
+def test_groups_are_not_divided_and_a_class_of_one_group_is_in_no_fold():
+    groups = torch.arange(9).repeat_interleave(4)
+    targets = torch.tensor([0, 1]).repeat(18)
+    targets[groups == 8] = 2
+    folds = linear_probe._folds(linear_probe.ProbeData(torch.zeros(36, 1), targets, groups), seed=0)
+    assert sorted(torch.cat(folds).tolist()) == list(range(32))
+    owners = [set(groups[fold].tolist()) for fold in folds]
+    assert sum(map(len, owners)) == 8
+    assert len(folds) == 5
+
+
+def test_folds_of_groups_do_not_reward_features_that_tell_the_groups_apart():
+    """Features identify the group, and the label is the group's: without whole groups a weak penalty seems best."""
+    chance = torch.Generator().manual_seed(0)
+    groups = torch.arange(20).repeat_interleave(6)
+    features = torch.randn(20, 30, generator=chance)[groups] + 0.01 * torch.randn(120, 30, generator=chance)
+    targets = torch.randint(2, (20,), generator=chance)[groups]
+    task = Classify.of([0, 1])
+    divided = linear_probe.fit(task, linear_probe.ProbeData(features, targets), None, seed=0).l2
+    whole = linear_probe.fit(task, linear_probe.ProbeData(features, targets, groups), None, seed=0).l2
+    assert whole > 100 * divided
+
+
+def test_groups_of_the_data_reach_the_probe(pretrained):
+    rows = [{"image": pictures.array("red", n), "label": n % 2, "site": f"site {n // 3}"} for n in range(9)]
+    model, request = zoo.load(pretrained, "cpu"), setup.request(rows, None, None, {"groups": "site", "valid": 0})
+    data = setup.read_data(request, model.entry)
+    job = setup.make_job(request, data, model.backbone, lambda _: None, pretrained=True)
+    assert job.groups.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    hp = replace(job.hp, views=2, augment="shift")
+    rows, _ = frozen_features.rows(model.backbone, job.task, job.train, hp, groups=job.groups)
+    assert rows.groups.tolist() == 2 * job.groups.tolist()
 
 
 def test_probe_is_deterministic():

@@ -10,6 +10,7 @@ import pictures
 import pytest
 import torch
 from commands import run
+from PIL import Image
 
 import zoo
 from zoo.cli import evaluate
@@ -149,6 +150,18 @@ def test_mistakes_of_every_task_are_written(isolated, suffix):
             (row,) = csv.DictReader(lines)
         assert (row["index"], row["truth"], row["answer"]) == (str(number), truth, answer)
         assert row["input"] == name or name is None
+
+
+def test_a_result_no_better_than_the_majority_class_is_said(pretrained, isolated):
+    other = {"red": "green", "green": "blue", "blue": "red"}
+    for label in other:
+        Path("wrong", other[label]).mkdir(parents=True)
+        for number in range(3):
+            Image.fromarray(pictures.array(label, number)).save(f"wrong/{other[label]}/{number}.png")
+    said = run("evaluate", pretrained, "wrong", "--device", "cpu")
+    assert "warning   no better than ignoring the inputs (majority class 0.333): --errors shows where it fails" in said
+    pictures.folder(isolated / "right", 3)
+    assert "warning" not in run("evaluate", pretrained, "right", "--device", "cpu")
 
 
 def test_shown_mistakes_control_no_terminal(capsys):

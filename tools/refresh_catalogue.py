@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from timm.models import get_pretrained_cfg
 from zoo_timm import entries
 
 from zoo.catalogue.rows import row_from_entry
@@ -47,15 +48,21 @@ def metrics(entry: Entry, accuracies: Table, costs: Table) -> dict[str, float]:
     return found
 
 
+def aliases(name: str) -> dict[str, list[str]]:
+    """Return the alias of a name whose tag is timm's default: resnet50.a1_in1k is timm/resnet50, as in timm itself."""
+    architecture, _, tag = name.partition(".")
+    default = get_pretrained_cfg(architecture)
+    return {"aliases": [f"timm/{architecture}"]} if tag and default is not None and default.tag == tag else {}
+
+
 def row(name: str, accuracies: Table, costs: Table) -> dict[str, object]:
     """Return the catalogue row of a pretrained name; raises NameNotFound if it has no .safetensors."""
     entry = entries.pretrained(name)
     assert entry is not None
     facts = row_from_entry(entry)
     measured = metrics(entry, accuracies, costs)
-    return {key: value for key, value in facts.items() if key not in ("name", "plugin")} | (
-        {"metrics": measured} if measured else {}
-    )
+    kept = {key: value for key, value in facts.items() if key not in ("name", "plugin")}
+    return kept | aliases(name) | ({"metrics": measured} if measured else {})
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from zoo.catalogue.search import search as list
     from zoo.errors import ZooError
     from zoo.evidence.compare import compare
+    from zoo.evidence.ranking import rank
     from zoo.finetune.callbacks import Callback
     from zoo.finetune.recipe import Recipe
     from zoo.model.load import load
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from zoo.tasks import Prediction
 
 __version__ = "0.1.0"
-__all__ = ["Callback", "Model", "Prediction", "Recipe", "ZooError", "compare", "info", "list", "load", "pull"]
+__all__ = ["Callback", "Model", "Prediction", "Recipe", "ZooError", "compare", "info", "list", "load", "pull", "rank"]
 
 _HOMES = {
     "Callback": ("zoo.finetune.callbacks", "Callback"),
@@ -31,6 +32,7 @@ _HOMES = {
     "list": ("zoo.catalogue.search", "search"),
     "load": ("zoo.model.load", "load"),
     "pull": ("zoo.catalogue.registry", "pull"),
+    "rank": ("zoo.evidence.ranking", "rank"),
 }
 
 

@@ -24,6 +24,8 @@ _drawn: TextIO | None = None
 CLEAR = "\r\x1b[2K"
 BAR = 24
 """Length of a progress bar in characters; on a narrow terminal it is shorter, or left out."""
+NARROW = 30
+"""Columns below which lines are left to the terminal."""
 MEGABYTES = (1e6, " MB")
 LONGEST = 900
 """Maximum length of a printed value in characters; the middle of a longer one is left out."""
@@ -79,11 +81,25 @@ def quiet() -> Iterator[None]:
 
 
 def say(topic: str, text: str) -> None:
-    """Print one line: a topic of at most nine letters, then the text; a stream that is closed or full ends no run."""
+    """Print one line: a topic of at most nine letters, then the text; a stream that is closed or full ends no run.
+
+    On a terminal a long text continues below itself, broken between words.
+    """
     if not _quiet:
         stream = _stream or sys.stdout
         with suppress(OSError):
-            print(f"{_clear(stream)}{topic:<9} {printable(text)}", file=stream, flush=True)
+            print(f"{_clear(stream)}{_wrapped(stream, f'{topic:<9} {printable(text)}')}", file=stream, flush=True)
+
+
+def _wrapped(stream: TextIO, text: str) -> str:
+    columns = _columns(stream) if _is_terminal(stream) else sys.maxsize
+    if columns < NARROW or len(text) < columns:
+        return text
+    import textwrap
+
+    words = textwrap.TextWrapper(columns - 1, break_long_words=False, break_on_hyphens=False)
+    words.subsequent_indent = " " * 10
+    return words.fill(text)
 
 
 def line(text: str = "", *, error: bool = False) -> None:

@@ -39,7 +39,7 @@ def test_mails_with_their_errors(net):
     good_for_bad = sum(answer == "good" for _, _, answer in wrong)
     out = run("evaluate", "runs/probe", held, "--errors", "errors.csv", "--confusion")
     assert f"accuracy  {1 - len(wrong) / 60:.4f}  [0.7" in out
-    assert "(60 examples; in brackets: 95 % confidence interval, Wilson's score interval)" in out
+    assert "(60 examples, majority class 0.500; in brackets: 95 % confidence interval, Wilson's)" in out
     assert f"bad  {30 - good_for_bad:>4}  {good_for_bad:>4}" in out
     assert f"{len(wrong)} of 60 wrong, worst first -> errors.csv" in out
     with open("errors.csv", newline="") as file:

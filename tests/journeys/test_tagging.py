@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,9 @@ def test_tagging(data, distribution, tmp_path):
     net = words.pretrained(distribution, tmp_path / "weights")
     out = run("finetune", net, data, "--strategy", "probe", "--set", "l2=0.01", "--out", "tagger", "--device", "cpu")
     assert "40 texts, 3 tags -> tag; validation on names/valid.txt" in out
+    known = zoo.load("tagger", "cpu").training["intervals"]["valid"]
+    assert known["entity_f1"][0] <= zoo.load("tagger", "cpu").metrics["entity_f1"] <= known["entity_f1"][1]
+    assert re.search(r"result    accuracy 0\.\d+ \[|result    accuracy 1\.000 \[", out)
     found = json.loads(run("evaluate", "tagger", data, "--json"))["metrics"]
     assert found["entity_f1"] > 0.9
 

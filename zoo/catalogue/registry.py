@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from zoo.catalogue import names, plugins
+from zoo.catalogue import names, plugins, recommended
 from zoo.catalogue.discovery import installed
-from zoo.catalogue.rows import Row, entry_from_row, read_catalogue, read_json, row_from_entry
+from zoo.catalogue.rows import Row, core_path, entry_from_row, read_catalogue, read_json, row_from_entry
 from zoo.errors import CatalogueError, NameNotFound, PluginError, ZooError
 from zoo.plugin import Entry, File, Repository
 from zoo.weights.guard import guarded
@@ -24,6 +24,8 @@ ROW_OVERRIDES = ("dim", "params", "license", "pretrained_on", "tasks", "metrics"
 """Fields of a catalogue row that take precedence over those its plugin resolves."""
 RECEIPT = ("name", "plugin", "source", "files")
 """Fields of a resolved row that are not kept in its receipt: they are known from the receipt itself."""
+SHOWN = 5
+"""Candidates that are shown for an ambiguous name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,34 @@ def _by_name_without_tag(short: str, merged: _Merged) -> list[Entry]:
 
 
 def _single(name: str, candidates: list[Entry]) -> Entry | None:
-    if len(candidates) > 1:
-        names = [entry.name for entry in candidates]
-        listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        raise NameNotFound(f"'{name}' is ambiguous: {listed}", fix=f"use a full name: zoo info {names[0]}")
-    return candidates[0] if candidates else None
+    """Return the only candidate, None without one. NameNotFound for several, listed by what is known, best first."""
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
+    ordered = sorted(candidates, key=_preference)
+    listed, more = ", ".join(map(_with_facts, ordered[:SHOWN])), len(ordered) > SHOWN
+    fix = f"use a full name: zoo info {ordered[0].name}"
+    if more:
+        listed, fix = f"{listed}; {len(ordered)} in all", f"{fix}   (all: zoo list {name} --sort accuracy)"
+    raise NameNotFound(f"'{name}' is ambiguous: {listed}", fix=fix)
+
+
+def _preference(entry: Entry) -> tuple[bool, bool, float, int, str]:
+    """Return the sort key of candidates: recommended ones first, then the default tags, by accuracy, size."""
+    top1 = entry.metrics.get("imagenet_top1", 0.0)
+    return (recommended.reason(entry.name) is None, not entry.aliases, -top1, entry.params or 1 << 62, entry.name)
+
+
+def _with_facts(entry: Entry) -> str:
+    """Return a name with its accuracy, number of parameters and licence, as far as they are known."""
+    top1, params = entry.metrics.get("imagenet_top1"), entry.params
+    facts = [
+        "" if recommended.reason(entry.name) is None else "recommended",
+        "" if top1 is None else f"{top1:.1f} %",
+        "" if params is None else f"{params / 1e6:.3g}M",
+        entry.license or "",
+    ]
+    known = ", ".join(filter(None, facts))
+    return f"{entry.name} ({known})" if known else entry.name
 
 
 def _resolve_uncatalogued(name: str, merged: _Merged) -> Entry | None:
@@ -208,7 +233,8 @@ def _not_found(name: str, merged: _Merged) -> NameNotFound:
     pattern = re.match(r"[a-z]*", name.rpartition("/")[2].lower())
     stem = pattern[0] if pattern and any(pattern[0] in entry.lower() for entry in merged.entries) else ""
     what = f"unknown backbone '{name}'{names.foreign_letter(name)}; nearest: {', '.join(nearest) or 'none'}"
-    return NameNotFound(what, fix=f"zoo list {stem}".strip())
+    saved = "zoo runs   (lists saved models)" if name.startswith("runs/") else ""
+    return NameNotFound(what, fix=saved or f"zoo list {stem}".strip())
 
 
 def _spellings(label: str) -> Iterator[str]:
@@ -223,7 +249,7 @@ def _merged(of: str | None = None) -> _Merged:
 
     A user catalogue is read again if it has changed, and the saved models in it on every call.
     """
-    labels = dict(_core_labels(_core_path()))
+    labels = dict(_core_labels(core_path()))
     problems: dict[str, CatalogueError] = {}
     user_problems: dict[str, CatalogueError] = {}
     for plugin in installed().values():
@@ -323,13 +349,6 @@ def _user_table(path: Path, changed: int, size: int, inode: int) -> dict[str, Ro
         return read_catalogue(path)
     except CatalogueError as error:
         return error
-
-
-def _core_path() -> Path:
-    """Return registry.toml: inside the package in a wheel, beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    shipped = package / "registry.toml"
-    return shipped if shipped.is_file() else package.parent / "registry.toml"
 
 
 def _user_paths() -> Iterable[Path]:

@@ -16,7 +16,7 @@ from zoo.catalogue import names
 from zoo.errors import CatalogueError
 from zoo.plugin import Entry, File, ImageInput, TextInput
 from zoo.store import regular_file
-from zoo.store.paths import is_inside
+from zoo.store.paths import is_inside, is_sha256
 
 Row = Mapping[str, Any]
 SOURCES = ("hf://", "https://", "file://", "package://")
@@ -33,8 +33,42 @@ class _InvalidValue(Exception):
         self.key, self.rule = key, rule
 
 
+LIST = re.compile(r"@\w+-\w+", re.ASCII)
+"""Name of a list of recommended backbones."""
+
+
+def core_path() -> Path:
+    """Return registry.toml: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    shipped = package / "registry.toml"
+    return shipped if shipped.is_file() else package.parent / "registry.toml"
+
+
+def read_lists(path: Path) -> dict[str, list[Any]]:
+    """Return the members of the lists in a catalogue (["@small-image"]) by name. Raises CatalogueError if malformed."""
+    found = {name: row for name, row in _read_file(path).items() if LIST.fullmatch(name)}
+    for name, row in found.items():
+        if not isinstance(row, dict) or set(row) != {"members"} or not isinstance(row["members"], list):
+            raise _error(path, name, "must have members, a list, and nothing else", "write members = [{ name = … }]")
+    return {name: row["members"] for name, row in found.items()}
+
+
 def read_catalogue(path: Path) -> dict[str, Row]:
     """Return the rows of a .toml or .json file by name, without checking values. Raises CatalogueError if malformed."""
+    rows = {name: row for name, row in _read_file(path).items() if not LIST.fullmatch(name)}
+    for name, row in rows.items():
+        if not isinstance(row, dict):
+            raise _error(path, name, f"{name} = {_repr(row)} is not a row", f'write a table: ["plugin/{name}"]')
+        if len(name) > names.LONGEST:
+            raise _error(path, name, f"is longer than {names.LONGEST} characters", "shorten the name")
+        if not names.NAME.fullmatch(name):
+            what = f"is not of the form plugin/name{names.foreign_letter(name)}"
+            raise _error(path, name, what, "rename it (ASCII letters, digits and . _ + - only)")
+    return rows
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """Return the tables of a catalogue by name. Raises CatalogueError if it cannot be read or parsed."""
     try:
         rows = read_json(path) if path.suffix == ".json" else _toml(path)
     except OSError as error:
@@ -47,14 +81,6 @@ def read_catalogue(path: Path) -> dict[str, Row]:
         raise CatalogueError(
             f"{path}:1: must be an object of rows by name", fix=f'edit {path}: {{"plugin/name": {{…}}}}'
         )
-    for name, row in rows.items():
-        if not isinstance(row, dict):
-            raise _error(path, name, f"{name} = {_repr(row)} is not a row", f'write a table: ["plugin/{name}"]')
-        if len(name) > names.LONGEST:
-            raise _error(path, name, f"is longer than {names.LONGEST} characters", "shorten the name")
-        if not names.NAME.fullmatch(name):
-            what = f"is not of the form plugin/name{names.foreign_letter(name)}"
-            raise _error(path, name, what, "rename it (ASCII letters, digits and . _ + - only)")
     return rows
 
 
@@ -190,7 +216,7 @@ def _file(key: str, value: object) -> File:
         raise _InvalidValue(key, "allowed keys of a file: path, sha256, bytes")
     if not isinstance(path, str) or not is_inside(path):
         raise _InvalidValue(key, f"path {path!r} must be relative and inside the source")
-    if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
+    if sha256 is not None and not is_sha256(sha256):
         raise _InvalidValue(key, f"sha256 of {path} must be 64 lower-case hexadecimal digits")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63):
         raise _InvalidValue(key, f"bytes of {path} must be a non-negative integer")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from zoo.catalogue import recommended as recommendations
 from zoo.catalogue import registry
 from zoo.catalogue.discovery import installed
 from zoo.errors import NameNotFound
@@ -27,15 +28,22 @@ def search(
     task: str | None = None,
     max_params: int | None = None,
     license: str | None = None,
+    recommended: bool = False,
     sort: str | None = None,
 ) -> list[Entry]:
     """Return the entries that match all filters; `pattern` is a substring of the name or a glob, case-insensitive.
+
+    A pattern such as "@small-image" has the members of that list, `recommended` those of all lists, in their order.
 
     `sort` is accuracy, gmacs, params or name; None keeps the order of the catalogues. Entries whose number of
     parameters (with `max_params`) or sort key is unknown come last: see `is_known`. Raises NameNotFound for a plugin,
     modality, task, licence or sort key that nothing has.
     """
-    entries = registry.rows().values()
+    entries: Iterable[Entry] = registry.rows().values()
+    if pattern is not None and pattern.startswith("@"):
+        entries, pattern = _members(pattern), None
+    elif recommended:
+        entries = _members("@recommended")
     _check("plugin", plugin, lambda: (*installed(), *(entry.plugin for entry in entries)))
     _check("modality", modality, lambda: MODALITIES)
     _check("task", task, lambda: (name for entry in entries for name in entry.tasks))
@@ -62,6 +70,12 @@ def is_known(entry: Entry, max_params: int | None = None, sort: str | None = Non
     """Return whether an entry has the values that a search with these arguments compares."""
     key = SORT_KEYS.get(sort or "")
     return (max_params is None or entry.params is not None) and (key is None or key(entry) is not None)
+
+
+def _members(name: str) -> list[Entry]:
+    """Return the entries of a list, but for those whose plugin is not installed."""
+    rows = registry.rows()
+    return [rows[each.name] for each in recommendations.find(name) if each.name in rows]
 
 
 def _sorted(entries: list[Entry], sort: str | None) -> list[Entry]:

@@ -21,6 +21,7 @@ COMMANDS = {
     "rm": "zoo.cli.store:rm",
     "gc": "zoo.cli.store:gc",
     "convert": "zoo.cli.store:convert",
+    "rank": "zoo.cli.rank:rank",
     "finetune": "zoo.cli.train:finetune",
     "evaluate": "zoo.cli.evaluate:evaluate",
     "compare": "zoo.cli.compare:compare",

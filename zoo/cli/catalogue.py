@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from zoo import console
-from zoo.catalogue import registry
+from zoo.catalogue import recommended, registry
 from zoo.catalogue.rows import row_from_entry
 from zoo.catalogue.search import MODALITIES, SORTS, is_known, search
 from zoo.cli import complete_name
@@ -26,7 +26,7 @@ LONGEST_CELL = 255
 SCALES = {"K": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 
 
-def _parse_count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+def parse_count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
     """Parse a count such as `30M`; raises click.BadParameter."""
     if value is None:
         return None
@@ -44,14 +44,15 @@ def _parse_count(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.option("--modality", type=click.Choice(MODALITIES), help="Only backbones for this modality.")
 @click.option("--task", help="Only backbones for this task, such as classify.")
 @click.option(
-    "--max-params", callback=_parse_count, metavar="N", help="Maximum number of parameters, such as 500K or 30M."
+    "--max-params", callback=parse_count, metavar="N", help="Maximum number of parameters, such as 500K or 30M."
 )
 @click.option("--license", help="Only backbones with this licence, such as apache-2.0.")
 @click.option("--sort", type=click.Choice(SORTS), help="Sort by ImageNet accuracy (best first), cost, size or name.")
+@click.option("--recommended", is_flag=True, help="Only the recommended backbones, with the reasons.")
 @click.option("--pulled", is_flag=True, help="Only backbones with downloaded weights.")
 @JSON
 def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> None:
-    """List backbones; PATTERN is a substring of the name or a glob.
+    """List backbones; PATTERN is a substring of the name, a glob, or a list such as @small-image.
 
     MB is the size of the parameters in float32, GMACs the billions of multiply-accumulates for one image, accuracy the
     top-1 in percent on the validation images of ImageNet-1k, "?" what is not known. Backbones without the value that
@@ -71,6 +72,8 @@ def list_(pattern: str | None, pulled: bool, as_json: bool, **filters: Any) -> N
     if shown:
         with registry.gc_disabled():
             print_table([HEADER, *(_cells(entry, local.get(entry.name)) for entry in shown)], apart=known)
+        if filters["recommended"] or (pattern or "").startswith("@"):
+            console.lines(["", *_reasons(shown)])
     total = f"{len(shown)} of {len(registry.rows())} backbones"
     console.line(total + (f"; {size_text(sum(local.values()))} pulled" if local else ""))
 
@@ -162,6 +165,14 @@ def _input_text(spec: ImageInput | TextInput) -> str:
     return f"{spec.max_length} tokens"
 
 
+def _reasons(entries: list[Entry]) -> Iterator[str]:
+    """Yield why each entry is recommended, and where that can be checked."""
+    for entry in entries:
+        if found := recommended.reason(entry.name):
+            yield console.printable(f"{found.list:<13} {entry.name}")
+            yield console.printable(f"{'':<13} {found.reason} [{found.source}]")
+
+
 def _details(entry: Entry, here: bool) -> Iterator[tuple[str, str]]:
     """Yield the lines of `zoo info` as (topic, text) pairs."""
     details = {
@@ -179,6 +190,8 @@ def _details(entry: Entry, here: bool) -> Iterator[tuple[str, str]]:
         "options": ", ".join(f"{key}={value}" for key, value in entry.options.items()),
         "source": entry.source or "none: randomly initialised",
     }
+    if why := recommended.reason(entry.name):
+        details["recommended"] = f"{why.list}: {why.reason} [{why.source}]"
     yield from ((topic, text) for topic, text in details.items() if text)
     for index, file in enumerate(entry.files):
         size = "unknown size" if file.bytes is None else size_text(file.bytes)

@@ -74,6 +74,9 @@ def evaluate(
         console.document(found | ({"errors": str(errors), "wrong": len(wrong)} if errors else {}))
         return
     _show_scores(report)
+    if (loaded.recipe is None or loaded.recipe.class_balance == "none") and report.is_no_better_than_baseline:
+        console.line()
+        console.say("warning", f"no better than ignoring the inputs ({report.baseline}): --errors shows where it fails")
     if confusion:
         _show_confusion([label_text(label) for label in report.task.labels], pairs)
     if errors:
@@ -87,8 +90,9 @@ def _show_scores(report: Report) -> None:
         low_high = f"  [{intervals[key][0]:.4f}, {intervals[key][1]:.4f}]" if key in intervals else ""
         console.line(f"{key:<9} {value:.4f}{low_high}")
     if intervals:
-        how = "Wilson's score interval" if report.task.name == "classify" else "bootstrap over examples, seeded"
-        console.line(f"({console.counted(len(report), 'example')}; in brackets: 95 % confidence interval, {how})")
+        how = "Wilson's" if report.task.name == "classify" else "by the bootstrap"
+        known = f"{console.counted(len(report), 'example')}, {report.baseline}"
+        console.line(f"({known}; in brackets: 95 % confidence interval, {how})")
     classes, is_class = report.per_class, report.task.name != "regress"
     if classes:
         _show_each([(label_text(name), row) for name, row in classes.items()], "class" if is_class else "value")

@@ -59,7 +59,7 @@ def runs(folders: tuple[Path, ...], data: str | None, as_json: bool) -> None:
         console.document([facts(folder, found[folder]) for folder in newest])
         return
     if newest:
-        header = ("model", "task", "validation", "test", "strategy", "training examples", "saved", "backbone")
+        header = ("model", "task", "validation", "test", "strategy", "examples", "saved", "backbone")
         print_table([header, *(rows[folder] for folder in newest)])
     where = ", ".join(map(str, folders or (DEFAULT,)))
     console.line(f"{console.counted(len(newest), 'saved model')} below {console.printable(where)}")

@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from zoo.data import columns, folders, table_examples, table_parts
 from zoo.data.cleaning import cleaned, is_missing
-from zoo.data.examples import Lazy, for_evaluation
+from zoo.data.examples import IMAGE_SUFFIXES, Lazy, for_evaluation
 from zoo.data.files import TABLES, read_text
 from zoo.data.local_files import missing
 from zoo.data.table import Table, hub_tables
@@ -61,7 +61,8 @@ def check(name: str) -> None:
     if name.startswith("hf:"):
         hub_datasets.parse(name)
     elif not os.path.lexists(os.path.expanduser(name)):
-        raise missing(name, f"; to predict a text: --text {shlex.quote(name)}")
+        is_image = PurePath(name).suffix.lower() in IMAGE_SUFFIXES
+        raise missing(name, "" if is_image else f"; to predict a text: --text {shlex.quote(name)}")
 
 
 def of_path(name: str | os.PathLike[str], how: Reading) -> tuple[Iterator[Item], int | None]:

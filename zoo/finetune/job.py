@@ -29,6 +29,7 @@ class Job:
     describe          returns the name of a training example, for errors
     valid_labels      labels of the validation examples, for the baseline
     callbacks         who is told of steps and evaluations
+    groups            (N,) numbers of the groups of training examples, which no split divides; None: no groups
     """
 
     task: Task
@@ -42,6 +43,7 @@ class Job:
     describe: Callable[[int], str] = "example {}".format
     valid_labels: Sequence[Label] = ()
     callbacks: Sequence[Callback] = ()
+    groups: Tensor | None = None
 
     def names(self, indices: Sequence[int]) -> str:
         """Return the names of some training examples."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from zoo import tasks
 from zoo.console import printable, say
@@ -202,7 +203,15 @@ def make_job(
     labels = () if held is None else held.examples.labels
     summary = _summary(split, _prepared_test(data, how, task, backbone), request, data)
     job = Job(task, train, valid, recipe, hp, summary, head, describe=describe, valid_labels=labels)
-    return balance_classes(replace(job, callbacks=request.callbacks))
+    return balance_classes(replace(job, callbacks=request.callbacks, groups=_groups(split.train.examples, len(train))))
+
+
+def _groups(examples: Examples, count: int) -> Tensor | None:
+    """Return the number of each example's group (N,); None without groups, and for blocks of several texts."""
+    if examples.groups is None or len(examples) != count:
+        return None
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(examples.groups))}
+    return torch.tensor([numbers[group] for group in examples.groups])
 
 
 def _prepared_test(data: Data, how: Preprocessing, task: Task, backbone: Backbone) -> Prepared | None:

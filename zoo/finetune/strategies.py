@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from torch import Tensor, nn
 
@@ -31,6 +31,7 @@ from zoo.finetune.training.execution import Execution
 from zoo.finetune.training.loop import Phase, train
 from zoo.finetune.training.lr_finder import LearningRates
 from zoo.plugin import Backbone
+from zoo.tasks.intervals import Interval
 
 CONSTANT = "no features: no penalty does better than the mean, or the class frequencies"
 """What the report calls the head of linear_solver.CONSTANT."""
@@ -42,7 +43,8 @@ GRADUAL_PHASES = 3
 class Outcome:
     """The trained head, the measurements, the metrics on the validation data ({} without any), and the settings.
 
-    `outputs` (N, K) are those on the validation data; None without any, or where tokens are read.
+    `outputs` (N, K) are those on the validation data; None without any, or where tokens are read. `intervals` are those
+    of the metrics.
 
     `hp` repeat the run, with what a time limit chose; `execution` is how the network ran.
     """
@@ -54,6 +56,7 @@ class Outcome:
     execution: Execution
     calibration: Calibration | None = None
     outputs: Tensor | None = None
+    intervals: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,8 @@ def run(backbone: Backbone, job: Job, checkpoints: Checkpointer | None = None) -
             job = replace(job, head=probe.head)
         if probe is not None and job.hp.strategy == "probe":
             first = probe.best.first
-            found = (first.metrics, first.outputs) if first else ({}, None)
-            return Outcome(probe.head, tuple(checkpoints.history), found[0], job.hp, chosen, outputs=found[1])
+            found = Outcome(probe.head, tuple(checkpoints.history), first.metrics if first else {}, job.hp, chosen)
+            return _measured(found, job, first)
         left = (job.hp.max_time or math.inf) - (time.monotonic() - start)
         job = time_budget.fit(backbone, job, left, checkpoints)
         return _tune(backbone, job, probe, checkpoints, left)
@@ -110,7 +113,7 @@ def _probe(backbone: Backbone, job: Job, checkpoints: Checkpointer) -> Probe:
         return Probe(empty_linear(backbone.dim, len(task.labels), read).to(device), best)
     start = time.monotonic()
     stages, without = _stages(backbone, job)
-    data, cached = frozen_features.rows(backbone, task, job.train, hp, stages)
+    data, cached = frozen_features.rows(backbone, task, job.train, hp, stages, job.groups)
     depths = linear_probe.DEPTHS if hp.head_stages is None else (len(stages),)
     fitted = linear_probe.choose(task, data, hp.l2, hp.seed, depths)
     head, how = fitted.head, _describe(fitted, without)
@@ -184,8 +187,17 @@ def _tune(backbone: Backbone, job: Job, probe: Probe | None, checkpoints: Checkp
         metrics, calibration = best_weights.select(network, job, best)
     say("tune", _summary(job, best, checkpoints, duration(time.monotonic() - start)))
     chosen = Execution(**checkpoints.decisions["execution"])
-    outputs = best.first.outputs if best.first else None
-    return Outcome(network.head, tuple(checkpoints.history), metrics, job.hp, chosen, calibration, outputs)
+    found = Outcome(network.head, tuple(checkpoints.history), metrics, job.hp, chosen, calibration)
+    return _measured(found, job, best.first)
+
+
+def _measured(outcome: Outcome, job: Job, kept: Candidate | None) -> Outcome:
+    """Add the outputs on the validation data and the intervals of the metrics, if there are any."""
+    if kept is None or job.valid is None:
+        return outcome
+    outputs = kept.outputs
+    intervals = kept.intervals if outputs is None else job.task.intervals(outputs, job.valid.targets)
+    return replace(outcome, outputs=outputs, intervals=intervals)
 
 
 def _cut(job: Job, step: int) -> Job:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from zoo.errors import ZooError
@@ -15,7 +15,7 @@ RAY = "ray"
 
 def run(
     jobs: Sequence[Job], *, workers: int | str | None = None, shared: Mapping[str, Any] | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield the result of each job as it comes, those of earlier runs first.
 
     workers  1: this process; N: so many local processes; None: as many as processors and memory allow; "ray": a cluster

@@ -122,7 +122,8 @@ def read(folder: Path) -> dict[str, Any]:
     """Return the manifest of a saved model; raises ArtefactError if it is missing, damaged or of a newer format."""
     path = folder / MANIFEST
     if not is_saved(folder):
-        raise ArtefactError(f"{folder} is not a saved model: it has no {MANIFEST}", fix="zoo list, or check the path")
+        what = f"is not a saved model: it has no {MANIFEST}" if os.path.isdir(folder) else "does not exist"
+        raise ArtefactError(f"{folder} {what}", fix="zoo runs   (lists the saved models below runs)")
     fix = "save the model again, or restore the folder from a copy"
     try:
         with path.open("rb") as file:

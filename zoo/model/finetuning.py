@@ -122,10 +122,8 @@ def _run(model: Trainable, request: Request, data: setup.Data, checkpoints: Chec
         _reinitialise(model, job.hp.seed)
     outcome = strategies.run(model.backbone, job, checkpoints)
     _adopt(model, outcome, job)
-    intervals = model.training["intervals"] = {"valid": {}, "test": {}}
+    intervals = model.training["intervals"] = {"valid": outcome.intervals, "test": {}}
     if job.valid is not None:
-        if outcome.outputs is not None:
-            intervals["valid"] = job.task.intervals(outcome.outputs, job.valid.targets)
         shown, tested = messages.metrics(model.metrics, intervals["valid"]), data.test is not None
         say(
             "result",

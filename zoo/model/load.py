@@ -24,7 +24,17 @@ def load(name: str | os.PathLike[str], device: str = "auto") -> Model:
     """
     target = resolve_device(device)
     folder = _saved_folder(name)
-    model = Model.restored(restore(folder)) if folder else _load_entry(registry.complete(registry.find(str(name))))
+    if not folder:
+        return load_entry(registry.complete(registry.find(str(name))), device)
+    model = Model.restored(restore(folder))
+    model.module.eval()
+    return model.to(target)
+
+
+def load_entry(entry: Entry, device: str = "auto") -> Model:
+    """Load the backbone of a complete catalogue entry. Raises StoreError, WeightsError or PluginError."""
+    target = resolve_device(device)
+    model = _of_entry(entry)
     model.module.eval()
     return model.to(target)
 
@@ -36,7 +46,7 @@ def _saved_folder(name: str | os.PathLike[str]) -> Path | None:
     return path if explicit or artefact.is_saved(path) else None
 
 
-def _load_entry(entry: Entry) -> Model:
+def _of_entry(entry: Entry) -> Model:
     plugin = plugins.load(entry.plugin)
     files = store.load(entry)
     if entry.source is None:

@@ -44,6 +44,17 @@ class Report:
         return self.task.intervals(self.outputs.values, self.outputs.targets)
 
     @property
+    def baseline(self) -> str:
+        """The score of a model that ignores its inputs, as text: the majority class, the mean of training."""
+        return self.task.baseline(self.examples.labels)
+
+    @property
+    def is_no_better_than_baseline(self) -> bool:
+        """Whether a model that ignores its inputs does as well; False if all labels are the same."""
+        several = len(set(map(str, self.examples.labels))) > 1
+        return several and self.task.is_no_better_than_baseline(self.metrics, self.examples.labels)
+
+    @property
     def errors(self) -> list[Mistake]:
         """The wrong examples, highest loss first; RecipeError for a language model."""
         inputs: Sequence[Any] = self.examples.files or self.examples.inputs

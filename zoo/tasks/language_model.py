@@ -76,7 +76,7 @@ class LanguageModel(Task):
 
     def baseline(self, labels: Sequence[Label]) -> str:
         """Describe that no baseline was measured."""
-        return "before: not measured"
+        return "no baseline measured"
 
     def balanced(self, how: str, targets: Any) -> Self:
         """Return the task itself; RecipeError for any balancing: there are no classes."""

@@ -35,23 +35,29 @@ def readable_stages(
 
 
 def rows(
-    backbone: Backbone, task: Task, data: Dataset, hp: Hyperparameters, stages: tuple[StageOutput, ...] = ()
+    backbone: Backbone,
+    task: Task,
+    data: Dataset,
+    hp: Hyperparameters,
+    stages: tuple[StageOutput, ...] = (),
+    groups: Tensor | None = None,
 ) -> tuple[ProbeData, bool]:
     """Return features and targets of a dataset as rows, and whether they were in the feature cache.
 
     Each view of an image is a row, and each word of a text where the task reads tokens; those of one example are a
-    group.
+    group, and those of the examples of a group, if `groups` (N,) are given.
     """
     views = hp.views if isinstance(data, LabelledDataset) else 1
     if isinstance(data, LabelledDataset) and views > 1:
         data = AugmentedViews(data, views, hp.augment, hp.seed)
     found, cached = cached_features(backbone.module, data, reads=task.reads, precision=hp.precision, stages=stages)
     if isinstance(found.values, Tensor):
-        groups = torch.arange(len(found.values)) % (len(data) // views) if views > 1 else None
-        return ProbeData(found.values, data.targets, groups, stages), cached
+        if groups is None and views > 1:
+            groups = torch.arange(len(data) // views)
+        return ProbeData(found.values, data.targets, None if groups is None else groups.repeat(views), stages), cached
     counts = torch.tensor([len(part) for part in found.values])
-    texts = torch.arange(len(counts)).repeat_interleave(counts)
-    return ProbeData(torch.cat(found.values), torch.cat(found.targets), texts, stages), cached
+    groups = (torch.arange(len(counts)) if groups is None else groups).repeat_interleave(counts)
+    return ProbeData(torch.cat(found.values), torch.cat(found.targets), groups, stages), cached
 
 
 def outputs(backbone: Backbone, head: nn.Linear, task: Task, data: Dataset, precision: str) -> Outputs:

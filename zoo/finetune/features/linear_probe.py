@@ -213,13 +213,11 @@ def _folds(data: ProbeData, seed: int) -> list[Tensor]:
 
 def _all_folds(data: ProbeData, seed: int) -> list[Tensor]:
     draws = generator(seed, "folds")
+    has_classes = data.targets.ndim == 1 and not data.targets.is_floating_point()
     if data.groups is not None:
-        groups = int(data.groups.max()) + 1
-        fold_of = torch.randperm(groups, generator=draws)[data.groups] % min(FOLDS, groups)
-        return [(fold_of == fold).nonzero()[:, 0] for fold in range(min(FOLDS, groups))]
+        return _folds_of_groups(data.groups, data.targets if has_classes else None, draws)
     shuffled = torch.randperm(len(data), generator=draws)
-    classes = data.targets.ndim == 1 and not data.targets.is_floating_point()
-    if not classes:
+    if not has_classes:
         count = min(FOLDS, len(data))
         return [shuffled[start::count] for start in range(count)]
     counts = torch.bincount(data.targets)
@@ -229,3 +227,17 @@ def _all_folds(data: ProbeData, seed: int) -> list[Tensor]:
     shuffled = shuffled[counts[data.targets[shuffled]] > 1]
     by_class = shuffled[data.targets[shuffled].argsort(stable=True)]
     return [by_class[start::count] for start in range(count)]
+
+
+def _folds_of_groups(groups: Tensor, classes: Tensor | None, draws: torch.Generator) -> list[Tensor]:
+    """Return up to five folds of whole groups; rows of a class that is in one fold alone are always trained on."""
+    count = int(groups.max()) + 1
+    folds = min(FOLDS, count)
+    fold_of = torch.randperm(count, generator=draws)[groups] % folds
+    held = torch.ones(len(groups), dtype=torch.bool)
+    if classes is not None:
+        occurs = torch.zeros(int(classes.max()) + 1, folds, dtype=torch.bool)
+        occurs[classes, fold_of] = True
+        held = occurs.sum(1)[classes] > 1
+    found = [(held & (fold_of == fold)).nonzero()[:, 0] for fold in range(folds)]
+    return [rows for rows in found if len(rows)]

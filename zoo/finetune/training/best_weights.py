@@ -18,6 +18,7 @@ from zoo.finetune.runtime import distributed
 from zoo.finetune.training.calibration import Calibration, calibrate
 from zoo.finetune.training.checkpoint import Checkpointer
 from zoo.tasks import Task, score
+from zoo.tasks.intervals import Interval
 
 Metrics = dict[str, float]
 RESOLUTION = 0.25
@@ -33,6 +34,7 @@ class Candidate:
     """An evaluation with its weights; `outputs` (N, K) are those on the validation data, where examples have one row.
 
     `score` is the main metric and the negated loss, `resolution` the difference of the metric that chance makes.
+    `intervals` are those of the metrics where tokens are read, whose outputs are not kept.
     """
 
     name: str
@@ -42,18 +44,21 @@ class Candidate:
     state: dict[str, Tensor] = field(default_factory=dict)
     outputs: Tensor | None = None
     resolution: float = 0.0
+    intervals: dict[str, Interval] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, step: int, task: Task, found: Measurement) -> Candidate:
         """Return the candidate of a measurement, still without weights."""
         values, metrics = found.outputs.values, found.metrics
         found_score, resolution = (score(task, metrics), -metrics["loss"]), RESOLUTION / math.sqrt(len(values))
-        outputs = values if isinstance(values, Tensor) else None
-        return cls(name, step, found_score, metrics, outputs=outputs, resolution=resolution)
+        if isinstance(values, Tensor):
+            return cls(name, step, found_score, metrics, outputs=values, resolution=resolution)
+        intervals = task.intervals(values, found.outputs.targets)
+        return cls(name, step, found_score, metrics, resolution=resolution, intervals=intervals)
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint stores beside the tensors."""
-        scores = {"score": self.score, "resolution": self.resolution}
+        scores = {"score": self.score, "resolution": self.resolution, "intervals": self.intervals}
         return {"name": self.name, "step": self.step, "metrics": self.metrics} | scores
 
 
@@ -138,7 +143,8 @@ def _restored(facts: Mapping[str, Any], checkpoints: Checkpointer) -> Candidate:
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     metric, negated_loss = facts["score"]
     known = Candidate(facts["name"], facts["step"], (metric, negated_loss), facts["metrics"], state)
-    return replace(known, outputs=tensors.get("outputs"), resolution=facts["resolution"])
+    intervals = {name: (low, high) for name, (low, high) in facts["intervals"].items()}
+    return replace(known, outputs=tensors.get("outputs"), resolution=facts["resolution"], intervals=intervals)
 
 
 def select(network: Network, job: Job, best: BestWeights) -> tuple[Metrics, Calibration | None]:

@@ -34,7 +34,7 @@ from zoo.store import out_folder
 from zoo.store.out_folder import STATE
 from zoo.weights import safetensors_file
 
-FORMAT = 1
+FORMAT = 2
 """Changes whenever another version of zoo could not continue a run."""
 FIX = 'finetune(…, out="runs/model", resume=True)'
 OVERHEAD = 20

@@ -1,0 +1,254 @@
+"""Ranking: the funnel, rank groups, the recommendation, resuming, failures, and the command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pictures
+import pytest
+from click.testing import CliRunner
+
+import zoo
+from zoo.cli import main
+from zoo.data.examples import Columns, Examples
+from zoo.errors import DataError, NameNotFound, RecipeError, ZooError
+from zoo.evidence import candidates, subsets, verdict
+from zoo.evidence.candidates import Limits
+from zoo.evidence.verdict import Row
+
+COLOURS = ("blue", "green", "red", "grey")
+
+
+def noisy(per_class: int = 4) -> list:
+    """Return images of colours of which some have the label of another one."""
+    pairs = pictures.pairs(per_class, COLOURS)
+    return [(image, "red" if index % 5 == 0 else label) for index, (image, label) in enumerate(pairs)]
+
+
+@pytest.fixture
+def catalogue(isolated, pretrained):
+    """Add a pre-trained net, two random ones and one without its file to the catalogue; returns their names."""
+    rows = f'["tiny/colours"]\nsaved = "{pretrained}"\n'
+    rows += '["tiny/lost"]\nplugin = "native"\nmodality = "image"\nsource = "file:///nowhere"\n'
+    rows += 'files = [{ path = "model.safetensors" }]\ninput = { size = 16, mean = [0.5], std = [0.5] }\n'
+    Path("zoo.toml").write_text(rows + 'options = { arch = "resnet14" }\n')
+    return ["tiny/colours", pictures.catalogue(isolated, "a"), pictures.catalogue(isolated, "b", 20), "tiny/lost"]
+
+
+def test_ranking_of_colours(catalogue, capsys):
+    found = zoo.rank(noisy(), catalogue, workers=1)
+    by_name = {row.name: row for row in found.rows}
+    assert by_name["tiny/lost"] == found.rows[-1]
+    assert "nowhere" in by_name["tiny/lost"].error
+    measured = found.rows[:-1]
+    assert {row.name for row in measured} == set(catalogue) - {"tiny/lost"}
+    assert [row.group for row in measured] == sorted(row.group for row in measured)
+    for row in measured:
+        assert (row.examples, row.round) == (16, 1)
+        assert row.low < row.score < row.high
+        assert row.ms > 0
+        assert np.asarray(row.items).shape == (3, 16)
+        assert row.score == pytest.approx(row.mean)
+    assert by_name["tiny/b"].gmacs > by_name["tiny/a"].gmacs > 0
+    assert found.static_choice == "tiny/colours"
+    assert found.metric == "accuracy"
+    assert 0 < found.expected <= measured[0].score + 0.02
+    said = capsys.readouterr().out
+    assert "3 backbones on" not in said.splitlines()[0]
+    assert "failed    tiny/lost" in said
+
+
+def test_same_scores_again_from_kept_results(catalogue, capsys):
+    first = zoo.rank(noisy(), "tiny/a", workers=1)
+    capsys.readouterr()
+    assert zoo.rank(noisy(), "tiny/a", workers=1) == first
+    assert "from an earlier run" in capsys.readouterr().out
+
+
+@pytest.mark.real
+def test_same_scores_in_worker_processes(catalogue, monkeypatch):
+    first = zoo.rank(noisy(12), catalogue[:3], workers=1)
+    monkeypatch.setenv("ZOO_HOME", str(Path("elsewhere").absolute()))
+    again = zoo.rank(noisy(12), catalogue[:3], workers=2)
+    assert [row.items for row in again.rows] == [row.items for row in first.rows]
+    assert again.recommended == first.recommended
+
+
+def test_rounds_halve_the_candidates_but_keep_ties_and_the_static_choice():
+    def row(name: str, hits: int) -> Row:
+        return Row(name, examples=100, items=[[1.0] * hits + [0.0] * (100 - hits)])
+
+    rows = [row("best", 95), row("tied", 93), row("third", 60), row("worst", 10), row("static", 20), row("bad", 15)]
+    assert verdict.better_half(rows, keep="static") == ["best", "tied", "third", "static"]
+    alike = [row(f"net{number}", 50 - number) for number in range(8)]
+    assert verdict.better_half(alike, keep="net0") == [f"net{number}" for number in range(8)]
+
+
+def test_funnel_doubles_the_examples(catalogue, monkeypatch, capsys):
+    monkeypatch.setattr(subsets, "FEWEST", 8)
+    monkeypatch.setattr(subsets, "PER_CLASS", 2)
+    monkeypatch.setattr("zoo.evidence.ranking.FINALISTS", 1)
+    found = zoo.rank(noisy(), catalogue[:2], workers=1)
+    said = capsys.readouterr().out
+    assert "round     1/2  2 backbones on 8 of 16 examples" in said
+    assert found.rows[0].round == 2
+    assert found.examples == 16
+
+
+def test_recommended_is_the_cheapest_as_good_as_the_best_within_a_standard_error():
+    chance = np.random.default_rng(0)
+
+    def row(name: str, accuracy: float, gmacs: float) -> Row:
+        items = (chance.random((1, 400)) < accuracy).astype(float).tolist()
+        return Row(name, float(np.mean(items)), examples=400, round=1, gmacs=gmacs, bytes=1, items=items)
+
+    rows = [row("good", 0.9, 5.0), row("bad", 0.5, 0.1)]
+    same = replace(rows[0], name="cheap", gmacs=1.0)
+    worse = replace(rows[0], name="cheaper", gmacs=0.5, items=[[0.0] * 12 + rows[0].items[0][12:]])
+    failed = Row("broken", error="no", fix="yes")
+    found = verdict.conclude([*rows, same, worse, failed], "good", "accuracy", is_share=True)
+    assert found.recommended == "cheap"
+    assert [row.name for row in found.rows if row.group == 1][:2] == ["cheap", "good"]
+    assert [row.name for row in found.rows][-2:] == ["bad", "broken"]
+    with pytest.raises(ZooError, match="broken: no") as caught:
+        verdict.conclude([failed], "good", "accuracy", is_share=True)
+    assert caught.value.fix == "yes"
+
+
+def test_expected_score_of_the_best_corrects_for_having_chosen():
+    coins = np.random.default_rng(1).integers(0, 2, (15, 40, 1, 50))  # 15 times 40 models that guess
+    best = np.mean([each.mean((1, 2)).max() for each in coins])
+    expected = np.mean([verdict.expected_of_best(each.tolist()) for each in coins])
+    assert best > 0.62
+    assert abs(expected - 0.5) < 0.03
+    assert verdict.expected_of_best(coins[0, :1].tolist()) == pytest.approx(coins[0, 0].mean(), abs=0.01)
+
+
+def test_static_order_is_by_accuracy_then_size_and_random_weights_last():
+    entries = [zoo.info(name) for name in ("native/resnet14", "native/resnet14.letters", "native/resnet18.tv_in1k")]
+    entries += [zoo.info("native/resnet50.tv2_in1k"), zoo.info("hf/openai-community/gpt2")]
+    assert [entry.name for entry in candidates.static_order(entries)] == [
+        *("native/resnet50.tv2_in1k", "native/resnet18.tv_in1k", "hf/openai-community/gpt2"),
+        *("native/resnet14.letters", "native/resnet14"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (Limits(params=1_000), "171,568 parameters, more than 1,000"),
+        (Limits(bytes=1_000), "696,616 bytes, more than 1,000"),
+        (Limits(license="gpl"), "its licence is mit"),
+        (Limits(params=10**9, bytes=10**9, license="MIT"), ""),
+    ],
+)
+def test_limits(isolated, limits, reason):
+    assert candidates.excluded(zoo.info("native/resnet14.letters"), limits) == reason
+
+
+def test_unknown_sizes_are_out_of_a_limit(isolated):
+    assert "not known" in candidates.excluded(zoo.info("hf/FacebookAI/roberta-base"), Limits(params=10**10))
+
+
+def test_slow_backbones_are_ruled_out_by_their_measured_time(catalogue):
+    with pytest.raises(ZooError, match=r"ms for an item here, more than 1e-05"):
+        zoo.rank(noisy(), catalogue[:1], workers=1, max_ms=1e-5)
+
+
+def test_budget_that_is_spent_starts_nothing(catalogue):
+    with pytest.raises(ZooError, match="the budget of time was spent") as caught:
+        zoo.rank(noisy(), catalogue[:2], workers=1, budget=0)
+    assert "--budget" in caught.value.fix
+
+
+def test_refusals(catalogue):
+    with pytest.raises(NameNotFound, match="no backbone matches"):
+        zoo.rank(noisy(), "nothing/*")
+    with pytest.raises(NameNotFound, match="of image and of text backbones"):
+        zoo.rank(noisy(), ["tiny/a", "hf/openai-community/gpt2"])
+    with pytest.raises(RecipeError, match="no backbone is within the limits: tiny/a"):
+        zoo.rank(noisy(), "tiny/a", license="mit")
+    with pytest.raises(RecipeError, match="has no labels"):
+        zoo.rank(["one text", "another"], "hf/openai-community/gpt2")
+    with pytest.raises(DataError):
+        zoo.rank([], "tiny/a")
+
+
+def test_nested_examples_are_a_sample_of_all_at_every_size():
+    labels = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
+    ordered = subsets.nested(Examples(list(range(100)), labels, "letters"), classes=True, seed=0)
+    assert sorted(ordered.inputs) == list(range(100))
+    first = ordered.labels[:20]
+    assert {name: first.count(name) for name in "abc"} == {"a": 12, "b": 6, "c": 2}
+    assert ordered.inputs != subsets.nested(Examples(list(range(100)), labels, "x"), classes=True, seed=1).inputs
+
+
+def test_nested_examples_keep_groups_together():
+    data = Examples(list(range(60)), ["a", "b"] * 30, "letters", groups=[number // 6 for number in range(60)])
+    ordered = subsets.nested(data, classes=True, seed=0)
+    assert all(len(set(ordered.groups[start : start + 6])) == 1 for start in range(0, 60, 6))
+
+
+@pytest.mark.parametrize(("count", "classes", "sizes"), [(100, 2, [100]), (300, 3, [75, 150, 300]), (300, 40, [300])])
+def test_sizes_of_the_rounds(count, classes, sizes):
+    data = Examples(list(range(count)), [f"class {number % classes}" for number in range(count)], "numbers")
+    assert subsets.sizes(data) == sizes
+
+
+def test_large_data_are_ranked_on_a_sample():
+    data = Examples(list(range(5_000)), ["a", "b"] * 2_500, "numbers")
+    ordered = subsets.nested(data, classes=True, seed=0)
+    assert len(ordered) == subsets.MOST
+    assert subsets.sizes(ordered) == [250, 500, 1000, 2000]
+
+
+def test_modality_of_the_data(isolated):
+    pictures.folder(isolated / "pictures", 2)
+    (isolated / "reviews.csv").write_text("text,label\ngreat fun,good\nso dull,bad\n")
+    (isolated / "photos.csv").write_text("image,label\npictures/blue/000.png,blue\npictures/green/002.png,green\n")
+    for name, kind in {"pictures": "image", "reviews.csv": "text", "photos.csv": "image"}.items():
+        assert subsets.modality(isolated / name, Columns()) == kind
+    assert subsets.modality(pictures.pairs(1), Columns()) == "image"
+    assert subsets.modality([("great fun", "good"), ("so dull", "bad")], Columns()) == "text"
+
+
+def test_command_prints_a_table_and_what_it_means_or_json(catalogue, isolated):
+    pictures.folder(isolated / "pictures", 4)
+    command = ["rank", "pictures", "tiny/colours", "tiny/lost", "--workers", "1"]
+    run = CliRunner().invoke(main, command)
+    assert run.exit_code == 0, run.output
+    header = next(line for line in run.output.splitlines() if line.startswith("group"))
+    assert header.split() == ["group", "accuracy", "95", "%", "MB", "ms", "GMACs", "seconds", "backbone"]
+    assert "Recommended: tiny/colours" in run.output
+    assert run.output.splitlines()[-1] == "zoo finetune tiny/colours pictures"
+    assert "tiny/lost: " in run.output
+    found = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+    assert {"rows", "recommended", "static_choice"} <= found.keys()
+    wanted = {"name", "score", "low", "high", "group", "bytes", "ms", "seconds", "error"}
+    assert wanted <= found["rows"][0].keys()
+    assert found["rows"][0]["error"] is None
+    assert "nowhere" in found["rows"][1]["error"]
+    assert found["recommended"] == "tiny/colours"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--budget", "soon"], "is not a duration such as"),
+        (["--max-bytes", "big"], "is not a size such as"),
+        (["--workers", "0"], "is not a whole number above 0"),
+    ],
+)
+def test_command_options_say_what_they_take(isolated, options, message):
+    run = CliRunner().invoke(main, ["rank", "pictures", *options])
+    assert run.exit_code == 2
+    assert message in run.output
+
+
+def test_command_of_missing_data(isolated):
+    run = CliRunner().invoke(main, ["rank", "nowhere", "tiny/a"])
+    assert run.exit_code == 1
+    assert "nowhere" in run.output

@@ -1,0 +1,124 @@
+"""The command rank."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo import console
+from zoo.cli import columns, complete_name
+from zoo.cli.catalogue import JSON, parse_count, print_table
+
+if TYPE_CHECKING:
+    from zoo.evidence.verdict import Ranking, Row
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+BYTES = {"KB": 1e3, "MB": 1e6, "GB": 1e9}
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Parse a duration such as 90s, 10m or 2h; raises click.BadParameter."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip().lower()) if value else None
+    if value and not found:
+        raise click.BadParameter(f"{value!r} is not a duration such as 90s, 10m or 2h", ctx, param)
+    return float(found[1]) * UNITS[found[2] or "s"] if found else None
+
+
+def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Parse a size such as 100MB; raises click.BadParameter."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)?", value.strip().upper()) if value else None
+    if value and not found:
+        raise click.BadParameter(f"{value!r} is not a size such as 500KB, 100MB or 2GB", ctx, param)
+    return round(float(found[1]) * BYTES.get(found[2], 1)) if found else None
+
+
+def _workers(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """Parse a number of processes, or "ray"; raises click.BadParameter."""
+    if value is None or value == "ray":
+        return value
+    if not value.isdecimal() or not int(value):
+        raise click.BadParameter(f"{value!r} is not a whole number above 0, or ray", ctx, param)
+    return int(value)
+
+
+@click.command()
+@click.argument("data")
+@click.argument("names", nargs=-1, shell_complete=complete_name)
+@click.option("--recommended", is_flag=True, help="The recommended backbones, beside those named.")
+@click.option("--task", help="classify, multilabel, regress or tag.  [default: as labelled]")
+@columns
+@click.option("--groups", help="Column of what a fold must not divide, such as the patient.")
+@click.option("--max-params", callback=parse_count, metavar="N", help="Maximum number of parameters, such as 30M.")
+@click.option("--license", help="Only backbones with this licence, such as apache-2.0.")
+@click.option("--max-bytes", callback=_bytes, metavar="SIZE", help="Maximum size of the files, such as 100MB.")
+@click.option("--max-ms", type=float, metavar="MS", help="Maximum milliseconds for an item on this machine.")
+@click.option("--budget", callback=_seconds, metavar="TIME", help="Start nothing new after this time, such as 10m.")
+@click.option("--workers", callback=_workers, metavar="N", help="Processes, or ray.  [default: as many as fit]")
+@click.option("--device", default="auto", help="auto, cpu, cuda, mps, …", show_default=True)
+@click.option("--seed", default=0, help="Same seed, same machine: same scores.", show_default=True)
+@JSON
+def rank(data: str, names: tuple[str, ...], recommended: bool, as_json: bool, **options: Any) -> None:
+    """Rank backbones by how well they fit your data, without training them.
+
+    NAMES are names, globs such as 'timm/resnet*', or lists such as @small-image; without any, the recommended
+    backbones for the kind of data. The score is that of a linear probe on frozen features, cross-validated. Backbones
+    in one group are not shown to differ on these data; of those as good as the best, the cheapest is recommended.
+    Stopped and started again, the command goes on.
+    """
+    with console.to(sys.stderr if as_json else sys.stdout):
+        from zoo.data.reading import check_source
+        from zoo.evidence.ranking import rank as rank_backbones
+
+        check_source(data)
+        named = [*names, *(["@recommended"] if recommended and names else [])]
+        options["input"] = options.pop("column")
+        found = rank_backbones(data, named, **options)
+    if as_json:
+        console.document(found.to_dict())
+        return
+    console.line()
+    print_table([("group", found.metric, "95 %", "MB", "ms", "GMACs", "seconds", "backbone"), *_rows(found)])
+    console.line()
+    for line in _conclusions(found, data):
+        console.line(console.printable(line))
+
+
+def _rows(found: Ranking) -> Iterator[tuple[str, ...]]:
+    for row in found.rows:
+        if row.error:
+            yield ("-", "", "", _megabytes(row), "", "", f"{row.seconds:.1f}", f"{row.name}: {row.error}")
+            continue
+        between = "" if row.low is None or row.high is None else f"{row.low:.3f}-{row.high:.3f}"
+        fewer = "" if row.examples == found.examples else f"  (on {row.examples:,} examples)"
+        yield (
+            *(str(row.group), f"{row.score:.3f}", between, _megabytes(row), f"{row.ms:.1f}", f"{row.gmacs:.3g}"),
+            *(f"{row.seconds:.1f}", row.name + fewer),
+        )
+
+
+def _megabytes(row: Row) -> str:
+    return "?" if row.bytes is None else f"{row.bytes / 1e6:.1f}"
+
+
+def _conclusions(found: Ranking, data: str) -> Iterator[str]:
+    """Yield what the table means, in sentences."""
+    best, count = found.rows[0], sum(row.group == 1 for row in found.rows)
+    by_name = {row.name: row for row in found.rows}
+    chosen, static = by_name[found.recommended], by_name[found.static_choice]
+    if found.expected is not None and best.score is not None and len(found.rows) > 1:
+        yield (
+            f"The best score is that of {best.name}; corrected for having been chosen, "
+            f"{found.expected:.3f} is expected on new data."
+        )
+    if count > 1:
+        yield f"On {found.examples:,} examples, the {count} backbones of group 1 are not shown to differ."
+    which = "the best" if chosen == best else "the cheapest that is as good as the best within a standard error"
+    yield f"Recommended: {chosen.name}, {which} ({_megabytes(chosen)} MB, {chosen.gmacs:.3g} GMACs)."
+    if static.name != chosen.name:
+        score = f"{static.score:.3f} here" if static.score is not None else f"not measured: {static.error}"
+        yield f"By ImageNet accuracy or size alone it would be {static.name}: {score}."
+    yield f"zoo finetune {chosen.name} {data}"

@@ -1,0 +1,198 @@
+"""Score a backbone on data by cross-validation of the head that a probe fits on its frozen features: a job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.catalogue.rows import entry_from_row
+from zoo.data import split
+from zoo.data.datasets import Dataset, LabelledDataset, TaggedTexts
+from zoo.data.examples import Examples
+from zoo.data.prepare import Validation
+from zoo.data.seeding import derive_seed
+from zoo.finetune import setup
+from zoo.finetune.features import linear_probe
+from zoo.finetune.features.feature_cache import cached_features
+from zoo.finetune.features.linear_probe import ProbeData
+from zoo.finetune.freezing import eval_mode
+from zoo.finetune.inference import Outputs
+from zoo.finetune.job import Job
+from zoo.finetune.network import autocast
+from zoo.finetune.recipe import Recipe
+from zoo.finetune.runtime.workers import one_thread_each
+from zoo.finetune.training import execution
+from zoo.finetune.training.checkpoint import Checkpointer
+from zoo.model.load import load_entry
+from zoo.plugin import Backbone
+from zoo.tasks import Task
+
+TIMED = 8
+"""Items of the batch whose computation is timed."""
+TIMINGS = 3
+"""Times that it is computed; the shortest counts."""
+FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a backbone is scored.
+
+    task     name of the task
+    sizes    examples of this and each earlier round: features are computed and cached in these parts
+    repeats  cross-validations, each with other folds
+    seed     of folds and heads
+    """
+
+    task: str
+    sizes: Sequence[int]
+    repeats: int
+    seed: int
+
+
+def score(
+    examples: Examples, entry: Mapping[str, Any], plan: Mapping[str, Any], device: str = "cpu", **identity: str
+) -> dict[str, Any]:
+    """Return the cross-validated scores of a backbone's frozen features on the first examples.
+
+    `entry` is its catalogue row; `identity` names data and weights for the job's hash. Returns
+
+    items    scores (R, N) of N examples in R cross-validations: 0 or 1 for classes, else the negative loss; higher is
+             better
+    metrics  mean of each metric over the cross-validations; low, high: of the main one, its 95 % interval
+    ms       milliseconds for an item here, in one thread
+    gmacs    billions of multiply-accumulates for an item, counted
+    params   of the backbone
+
+    The penalty of the heads is the one that the probe chooses on these examples; choosing it anew within each fold
+    (nested) costs ten times as much and gives the same scores (docs/log.md). Random weights are scored as well.
+    """
+    how = Plan(**plan)
+    model = load_entry(entry_from_row(entry["name"], entry, catalogue=""), device)
+    with one_thread_each():
+        job = _job(model.backbone, examples.at(range(how.sizes[-1])), how)
+        settings = execution.choose(model.backbone, job, Checkpointer())
+        job = replace(job, hp=replace(job.hp, precision=settings.precision))
+        with execution.applied(model.backbone, settings):
+            cost = _cost(model.backbone, job)
+            features = _features(model.backbone, job, how.sizes)
+        return cost | _cross_validate(job, features, examples.at(range(how.sizes[-1])), how)
+
+
+def _job(backbone: Backbone, examples: Examples, how: Plan) -> Job:
+    """Return the job of a probe on all of the examples."""
+    recipe = Recipe(strategy="probe", seed=how.seed, views=1)
+    request = setup.Request(examples, recipe, how.task, valid=0)
+    data = setup.Data(how.task, examples, Validation(), None, "")
+    return setup.make_job(request, data, backbone, lambda _: None, pretrained=True)
+
+
+def _features(backbone: Backbone, job: Job, sizes: Sequence[int]) -> Outputs:
+    """Return the features of all examples, computed part by part: those of earlier rounds are in the feature cache."""
+    read = partial(cached_features, backbone.module, reads=job.task.reads, precision=job.hp.precision)
+    parts = [
+        read(_part(job.train, start, end))[0] for start, end in zip((0, *sizes[:-1]), sizes, strict=True) if start < end
+    ]
+    if isinstance(parts[0].values, Tensor):
+        return Outputs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("values", "targets")))
+    return Outputs(*([one for part in parts for one in getattr(part, name)] for name in ("values", "targets")))
+
+
+def _part(data: Dataset, start: int, end: int) -> Dataset:
+    assert isinstance(data, LabelledDataset | TaggedTexts)
+    assert data.targets is not None
+    return replace(data, inputs=data.inputs.at(range(start, end)), targets=data.targets[start:end])  # type: ignore[arg-type]
+
+
+def _cross_validate(job: Job, features: Outputs, examples: Examples, how: Plan) -> dict[str, Any]:
+    """Return item scores (R, N), mean metrics, and the mean ends of the interval of the main metric."""
+    task = job.task
+    penalty = linear_probe.fit(task, _rows(features, job.groups), None, how.seed).l2
+    items, metrics, ends = [], [], []
+    for repeat in range(how.repeats):
+        seed = derive_seed(how.seed, "rank folds", repeat)
+        folds = split.folds(examples, FOLDS, stratify=task.single_label, seed=seed)
+        found = _out_of_fold(task, features, folds, penalty)
+        items.append(_item_scores(task, found))
+        metrics.append(task.measure(found.values, found.targets))
+        ends.append(task.intervals(found.values, found.targets).get(task.main_metric))
+    known = [each for each in ends if each is not None]
+    low, high = (sum(pair[i] for pair in known) / len(known) if known else None for i in (0, 1))
+    names = sorted(set.intersection(*map(set, metrics)))
+    mean = {name: sum(each[name] for each in metrics) / len(metrics) for name in names}
+    return {"items": items, "metrics": mean, "main": task.main_metric, "low": low, "high": high}
+
+
+def _out_of_fold(task: Task, features: Outputs, folds: Sequence[Sequence[int]], penalty: float) -> Outputs:
+    """Return the statistics of all examples in a fold, in their order, each by the head that did not see it."""
+    found: dict[int, Tensor] = {}
+    for held in folds:
+        kept = sorted(set(range(len(features.values))) - set(held))
+        head = linear_probe.fit(task, _rows(_at(features, kept)), penalty, 0).head
+        found |= zip(held, linear_probe.predict(task, head, _at(features, held)), strict=True)
+    order = sorted(found)
+    values: Any = [found[index] for index in order]
+    if isinstance(features.values, Tensor):
+        values = torch.stack(values)
+    return Outputs(values, _at(features, order).targets)
+
+
+def _rows(features: Outputs, groups: Tensor | None = None) -> ProbeData:
+    """Return features as rows (M, D), of texts token by token; tokens of a text, or a group, share a fold."""
+    if isinstance(features.values, Tensor):
+        return ProbeData(features.values, features.targets, groups)
+    counts = torch.tensor([len(part) for part in features.values])
+    groups = torch.arange(len(counts)) if groups is None else groups
+    return ProbeData(torch.cat(features.values), torch.cat(features.targets), groups.repeat_interleave(counts))
+
+
+def _at(features: Outputs, indices: Sequence[int]) -> Outputs:
+    """Return some of the examples."""
+    if isinstance(features.values, Tensor):
+        return Outputs(features.values[list(indices)], features.targets[list(indices)])
+    return Outputs([features.values[i] for i in indices], [features.targets[i] for i in indices])
+
+
+def _item_scores(task: Task, found: Outputs) -> list[float]:
+    """Return the score of each example, higher is better: a hit (0 or 1) for one class, else the negative loss."""
+    if task.single_label:
+        hits: list[float] = (found.values.argmax(1) == found.targets).float().tolist()
+        return hits
+    pairs = zip(found.values, found.targets, strict=True)
+    return [-float(task.loss(*_as_batch(values, target))) for values, target in pairs]
+
+
+def _as_batch(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the outputs and target of one example as a batch; the words of a text are one already."""
+    return (outputs, target) if outputs.ndim > 1 else (outputs[None], target[None])
+
+
+def _cost(backbone: Backbone, job: Job) -> dict[str, Any]:
+    """Return what one item costs: milliseconds in one thread of this machine, and multiply-accumulates."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    module = backbone.module
+    device = next(module.parameters()).device
+    batch = job.train.batch(torch.arange(min(TIMED, len(job.train)))).to(device)
+    clock = time.thread_time if device.type == "cpu" else time.perf_counter  # beside other processes, its own time
+    spent = []
+    with eval_mode(module), torch.inference_mode(), autocast(device, job.hp.precision):
+        with FlopCounterMode(display=False) as counter:
+            module(batch.inputs)
+        for _ in range(TIMINGS):
+            start = clock()
+            module(batch.inputs)
+            if device.type != "cpu":
+                torch.accelerator.synchronize()
+            spent.append(clock() - start)
+    return {
+        "ms": round(1e3 * min(spent) / batch.size, 3),
+        "gmacs": counter.get_total_flops() / 2e9 / batch.size,
+        "params": sum(parameter.numel() for parameter in module.parameters()),
+    }
