@@ -63,9 +63,9 @@ def tensors(model: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Edit the weights."""
     from safetensors.torch import load, save
 
-    state = load((model / "model.safetensors").read_bytes())
+    state = load((model / "zoo.safetensors").read_bytes())
     change(state)
-    replace(model, "model.safetensors", save(state, {"zoo": "1"}))
+    replace(model, "zoo.safetensors", save(state, {"zoo": "1"}))
 
 
 def _make(kind: str, base: Path) -> None:

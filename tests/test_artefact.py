@@ -51,7 +51,7 @@ def saved(tmp_path: Path) -> Path:
 def test_write_and_read_round_trip(saved):
     manifest = artefact.read(saved)
     assert manifest["entry"] == {"name": "a/b"}
-    assert artefact.weights(saved, manifest) == saved / "model.safetensors"
+    assert artefact.weights(saved, manifest) == saved / "zoo.safetensors"
     assert artefact.files(saved, manifest)["sub/config.json"].read_text() == "{}"
     assert sorted(p.name for p in saved.parent.iterdir() if p.name.startswith(".")) == []
 
@@ -97,31 +97,31 @@ def test_failed_write_leaves_no_files(tmp_path):
 
 def test_newer_format_raises_with_an_upgrade_command(saved):
     path = saved / "zoo.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 4}))
     with pytest.raises(
-        ArtefactError, match=r"has format 3, but this version reads formats up to 2\nfix: pip install --upgrade"
+        ArtefactError, match=r"has format 4, but this version reads formats up to 3\nfix: pip install --upgrade"
     ):
         artefact.read(saved)
 
 
 def test_damaged_weights_raise_with_both_hashes(saved):
-    weights = saved / "model.safetensors"
+    weights = saved / "zoo.safetensors"
     weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(ArtefactError, match=r"model\.safetensors is damaged: SHA-256 \w{64}.*expected \w{64}"):
+    with pytest.raises(ArtefactError, match=r"zoo\.safetensors is damaged: SHA-256 \w{64}.*expected \w{64}"):
         artefact.weights(saved, artefact.read(saved))
 
 
 def test_missing_weights_raise(saved):
-    (saved / "model.safetensors").unlink()
-    with pytest.raises(ArtefactError, match=r"model\.safetensors is missing"):
+    (saved / "zoo.safetensors").unlink()
+    with pytest.raises(ArtefactError, match=r"zoo\.safetensors is missing"):
         artefact.weights(saved, artefact.read(saved))
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("files", {"model.safetensors": {"sha256": 1, "bytes": 1}}),
+        ("files", {"zoo.safetensors": {"sha256": 1, "bytes": 1}}),
         ("metrics", {"accuracy": "high"}),
         ("history", {}),
         ("data", DATA | {"near_duplicates": "none"}),
@@ -150,7 +150,7 @@ def test_manifest_that_cannot_be_serialised_again_raises(saved, text, message):
 
 
 def test_named_pipes_and_symlink_loops_raise(saved):
-    weights = saved / "model.safetensors"
+    weights = saved / "zoo.safetensors"
     weights.unlink()
     os.mkfifo(weights)
     with pytest.raises(ArtefactError, match="not a regular file"):

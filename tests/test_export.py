@@ -222,7 +222,7 @@ def test_errors_name_a_format_that_works(isolated, pretrained, monkeypatch):
 def test_a_head_on_more_features_names_a_strategy(pretrained):
     source = exporting.source(zoo.load(pretrained, "cpu"))
     source.network.head = torch.nn.Sequential(torch.nn.Linear(16, 3))
-    with pytest.raises(ExportError, match=r'reads more than the last features.*\nfix: train with strategy="full"'):
+    with pytest.raises(ExportError, match=r"reads more than the last features.*\nfix: train with head_stages=0"):
         sources.answer_head(source)
 
 

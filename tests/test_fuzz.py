@@ -168,7 +168,7 @@ SAVED_FILE = st.fixed_dictionaries({"sha256": st.text(max_size=64), "bytes": st.
 MUTATED_MANIFEST = st.fixed_dictionaries(
     {key: st.just(value) | VALUES for key, value in MANIFEST.items()}
     | {
-        "format": st.just(1) | LEAVES,
+        "format": st.just(3) | LEAVES,
         "entry": ROW | VALUES,
         "task": st.fixed_dictionaries({"name": st.sampled_from([*tasks.NAMES]) | LEAVES, "labels": VALUES}) | VALUES,
         "files": st.dictionaries(PATHS | st.text(max_size=5), SAVED_FILE | LEAVES, max_size=3) | VALUES,
@@ -187,7 +187,7 @@ def test_saved_model_with_mutated_manifest(manifest):
     call_safely(zoo.load, folder.absolute(), "cpu")
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("name", ["zoo.safetensors", "config.json"])
 def test_symlink_out_of_a_saved_folder_raises(tmp_path, name):
     import torch
 

@@ -156,11 +156,11 @@ def test_saved_model_loads_without_catalogue_store_or_network(pretrained, tmp_pa
 
 def test_manifest_records_entry_task_recipe_and_data(pretrained):
     manifest = json.loads((pretrained / "zoo.json").read_text())
-    assert manifest["format"] == 1
+    assert manifest["format"] == 3
     assert manifest["task"] == {"name": "classify", "labels": ["blue", "green", "red"]}
     assert manifest["recipe"]["strategy"] == "scratch"
     assert manifest["data"]["train"] == 30
-    assert set(manifest["files"]) == {"model.safetensors"}
+    assert set(manifest["files"]) == {"zoo.safetensors"}
     assert "tiny/net" in (pretrained / "README.md").read_text()
 
 

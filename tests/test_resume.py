@@ -49,7 +49,7 @@ def stop(model, calls, number=signal.SIGINT):
 
 def outcome(folder):
     manifest = json.loads((folder / "zoo.json").read_text())
-    return (folder / "model.safetensors").read_bytes(), manifest["metrics"], manifest["history"]
+    return (folder / "zoo.safetensors").read_bytes(), manifest["metrics"], manifest["history"]
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

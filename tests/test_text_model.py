@@ -120,7 +120,7 @@ def test_tied_weights_are_saved_once(name, tmp_path):
     from safetensors import safe_open
 
     zoo.load(name, "cpu").finetune(CORPUS, task="causal-lm", out=tmp_path / "lm", **FAST | {"steps": 2})
-    with safe_open(tmp_path / "lm" / "model.safetensors", framework="pt") as file:
+    with safe_open(tmp_path / "lm" / "zoo.safetensors", framework="pt") as file:
         assert sorted(file.keys()) == ["backbone.mix.bias", "backbone.mix.weight", "backbone.table.weight"]
     again = zoo.load(tmp_path / "lm", "cpu").backbone.module
     assert again.lm_head.weight is again.table.weight

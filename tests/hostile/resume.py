@@ -20,7 +20,7 @@ PRELOAD = (
 )
 FULL = ("--strategy", "full", *(f"--set={field}" for field in ("steps=6", "evals=3", "soup=2", "batch_size=4")))
 PROBE = ("--strategy", "probe", "--set=l2=0.1")
-MODEL = ("*/zoo.json", "*/model.safetensors", "*/README.md")
+MODEL = ("*/zoo.json", "*/zoo.safetensors", "*/README.md")
 CACHE = ("store/*/*/*",)
 HELD: list[int] = []
 """Descriptors of locked files, open until the process ends."""
@@ -166,7 +166,7 @@ def damaged() -> Iterator[Case]:
         "a link to itself": lambda path: path.symlink_to(path.name),
         "a link to zeros": lambda path: path.symlink_to("/dev/zero"),
         "a pickle": lambda path: path.write_bytes(b"\x80\x04cos\nsystem\n"),
-        "a model": lambda path: shutil.copyfile(path.parents[1] / "base/model.safetensors", path),
+        "a model": lambda path: shutil.copyfile(path.parents[1] / "base/zoo.safetensors", path),
     }
     for kind, make in kinds.items():
         change = replaced("run.unfinished/state.safetensors", make)
@@ -236,7 +236,7 @@ def foreign() -> Iterator[Case]:
             yield Case(f"{out}: another {name}", prepared(None, command), says, keeps=CACHE, heavy=heavy)
         command = arguments(out, "--resume", base="./base2")
         yield Case(f"{out}: another base", prepared(None, command), "and now backbone=", keeps=CACHE)
-    both = edited("done/model.safetensors", flipped(0.5))
+    both = edited("done/zoo.safetensors", flipped(0.5))
     yield resumed("a damaged result", both, "damaged", out="done")
 
 
@@ -344,7 +344,7 @@ def _link(folder: Path, *, make: bool) -> None:
 
 def _killed(folder: Path) -> None:
     (folder / "m.unfinished" / "saved").mkdir(parents=True)
-    for name in ("lock", ".state.safetensors.1.part", "best-tune-2.safetensors", "saved/model.safetensors"):
+    for name in ("lock", ".state.safetensors.1.part", "best-tune-2.safetensors", "saved/zoo.safetensors"):
         (folder / "m.unfinished" / name).write_bytes(b"half")
 
 

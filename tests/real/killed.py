@@ -41,7 +41,7 @@ def result(out: Path) -> tuple[str, object, object]:
     """Return what must be equal: hash of the weights, metrics, history."""
     manifest = json.loads((out / "zoo.json").read_text())
     return (
-        hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
+        hashlib.sha256((out / "zoo.safetensors").read_bytes()).hexdigest(),
         manifest["metrics"],
         manifest["history"],
     )

@@ -1,6 +1,6 @@
 """Fine-tune with every strategy again and again while other processes come and go, and compare the bits.
 
-Prints a JSON document: for each backbone and strategy the number of runs and of different model.safetensors.
+Prints a JSON document: for each backbone and strategy the number of runs and of different zoo.safetensors.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def child(work: Path, seed: int) -> None:
         settings |= {"max_length": 32} if kind == "mails" else {"views": 1}
         with quiet(), tempfile.TemporaryDirectory() as out:
             zoo.load(name, "cpu").finetune(data[kind], **settings).save(Path(out) / "model")
-            weights = (Path(out) / "model" / "model.safetensors").read_bytes()
+            weights = (Path(out) / "model" / "zoo.safetensors").read_bytes()
         found[f"{kind}, {strategy}"] = hashlib.sha256(weights).hexdigest()
     print(json.dumps(found))
 

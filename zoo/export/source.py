@@ -75,7 +75,7 @@ def answer_head(source: Source) -> tuple[Tensor, Tensor]:
     head = source.network.head
     if not isinstance(head, nn.Linear) or head.in_features != source.backbone.dim:
         what = f"the head ({type(head).__name__}) reads more than the last features of the backbone"
-        fix = 'train with strategy="full" or "lp-ft", or export the whole graph: --to onnx'
+        fix = "train with head_stages=0 (--set head_stages=0), or export the whole graph: --to onnx"
         raise ExportError(what, fix=fix)
     weight, bias = head.weight.detach().float(), head.bias.detach().float()
     mean, std = source.unit

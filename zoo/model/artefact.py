@@ -1,6 +1,6 @@
 """Saved models: a self-contained folder with weights, configuration and training provenance.
 
-model.safetensors   keys `backbone.…` and `head.…`
+zoo.safetensors     keys `backbone.…` and `head.…`
 zoo.json            format, entry, task, stages that the head reads, recipe, metrics, history, data, provenance, files
                     with their SHA-256
 README.md           the model card
@@ -26,9 +26,11 @@ from zoo.weights.safetensors_header import without_twins
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 2
-"""2: the head may read outputs of stages (key "stages"); without them format 1 is written."""
-WEIGHTS = "model.safetensors"
+FORMAT = 3
+"""2: the head may read outputs of stages (key "stages"). 3: the weights are in zoo.safetensors, before in OLD_WEIGHTS."""
+WEIGHTS = "zoo.safetensors"
+"""Weight file of a saved model: not model.safetensors, which transformers would open with its keys ignored."""
+OLD_WEIGHTS = "model.safetensors"
 MANIFEST = "zoo.json"
 MAX_BYTES = 64 << 20
 """Maximum size of a manifest in bytes."""
@@ -106,7 +108,7 @@ def _fill(part: Path, state: Mapping[str, Tensor], manifest: Mapping[str, Any], 
     safetensors_file.write_state(part / WEIGHTS, state, {"zoo": safetensors_file.FORMAT})
     listed = {p.relative_to(part).as_posix(): _digest(p) for p in sorted(part.rglob("*")) if p.is_file()}
     (part / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
-    document = {"format": FORMAT if manifest.get("stages") else 1, **manifest, "files": listed}
+    document = {"format": FORMAT, **manifest, "files": listed}
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     (part / MANIFEST).write_text(text, encoding="utf-8", errors="backslashreplace")
 
@@ -176,12 +178,18 @@ def _matches(value: Any, schema: Any) -> bool:
 
 def weights(folder: Path, manifest: Mapping[str, Any]) -> Path:
     """Return the weight file of a saved model; raises ArtefactError if it is missing or damaged."""
-    return _verified(folder, WEIGHTS, manifest["files"].get(WEIGHTS))
+    name = weight_file(manifest)
+    return _verified(folder, name, manifest["files"].get(name))
+
+
+def weight_file(manifest: Mapping[str, Any]) -> str:
+    """Return the name of the weight file, by the format of a saved model."""
+    return OLD_WEIGHTS if manifest["format"] < 3 else WEIGHTS
 
 
 def files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Path]:
     """Return the other files of a saved model by name; raises ArtefactError if one is missing or damaged."""
-    names = [name for name in manifest["files"] if name != WEIGHTS]
+    names = [name for name in manifest["files"] if name != weight_file(manifest)]
     bad = [name for name in names if not is_inside(name)]
     if bad:
         raise ArtefactError(f"{folder}: file name {bad[0]!r} is outside the folder", fix="do not use this model")

@@ -57,7 +57,8 @@ class Regress(Task):
     @classmethod
     def restore(cls, saved: Mapping[str, Any]) -> Self:
         """Create the task from the result of `to_dict`; ValueError for scales that are none."""
-        names, scales = tuple(saved["labels"]), list(zip(saved["mean"], saved["std"], strict=True))
+        means, stds = (value if isinstance(value, list | tuple) else [value] for value in (saved["mean"], saved["std"]))
+        names, scales = tuple(saved["labels"]), list(zip(means, stds, strict=True))
         if len(scales) != len(names) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"{len(names)} names and {len(scales)} scales do not fit together")
         means, stds = (tuple(map(float, values)) for values in zip(*scales, strict=True))
