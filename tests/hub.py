@@ -196,7 +196,18 @@ class _Handler(BaseHTTPRequestHandler):
         )
         self.server.reply(self)
 
-    do_HEAD = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET
+
+    def body(self) -> bytes:
+        """Return the body of the request."""
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def answer(self, status: int, headers: Mapping[str, str] = {}, content: bytes = b"", sent: bytes = b"") -> None:
         """Send the headers for `content`, then the body `sent`; close the connection if the body is shorter."""
@@ -204,7 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(sent[: len(content)])
             if len(sent) < len(content):
                 self.close_connection = True

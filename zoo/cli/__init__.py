@@ -30,6 +30,7 @@ COMMANDS = {
     "embed": "zoo.cli.predict:embed",
     "generate": "zoo.cli.generate:generate",
     "export": "zoo.cli.export:export",
+    "push": "zoo.cli.export:push",
     "demo": "zoo.cli.demo:demo",
     "completion": "zoo.cli.completion:completion",
 }

@@ -32,3 +32,25 @@ def export(model: Path, form: str, out: Path | None, data: str | None, as_json: 
         verified = load(model, "cpu").export(form, target, data)
     if as_json:
         console.document({"format": form, "out": str(target), "verified": verified.to_dict()})
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("repository", metavar="ORG/NAME")
+@click.option("--private", is_flag=True, help="Create a private repository.")
+@click.option("--dry-run", is_flag=True, help="List the files; upload nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+def push(model: Path, repository: str, private: bool, dry_run: bool, as_json: bool) -> None:
+    """Upload a saved model to the Hugging Face Hub, where `zoo predict hf/ORG/NAME` finds it.
+
+    The repository holds the saved model in zoo/, and beside it the files of transformers (or sentence-transformers),
+    checked as by `zoo export`, where these can express it. All files arrive in one commit. Log in first: hf auth login.
+    """
+    with console.to(sys.stderr if as_json else sys.stdout):
+        from zoo.model import pushed_model
+
+        paths = pushed_model.push(model, repository, private=private, dry_run=dry_run)
+    if as_json:
+        console.document({"repository": repository, "files": paths, "pushed": not dry_run})
+    elif dry_run:
+        console.lines(map(console.printable, paths))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 3
-"""2: the head may read outputs of stages (key "stages"). 3: the weights are in zoo.safetensors, before in OLD_WEIGHTS."""
+"""2: the head may read outputs of stages (key "stages"). 3: weights in zoo.safetensors, before in OLD_WEIGHTS."""
 WEIGHTS = "zoo.safetensors"
 """Weight file of a saved model: not model.safetensors, which transformers would open with its keys ignored."""
 OLD_WEIGHTS = "model.safetensors"

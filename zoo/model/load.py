@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zoo import store
 from zoo.catalogue import plugins, registry
-from zoo.model import artefact
+from zoo.model import artefact, pushed_model
 from zoo.model.device import resolve_device
 from zoo.model.model import Model
 from zoo.model.restore import restore
@@ -16,13 +16,16 @@ from zoo.weights import loader
 
 
 def load(name: str | os.PathLike[str], device: str = "auto") -> Model:
-    """Load a backbone by its catalogue name, or a saved model by its folder.
+    """Load a backbone by its catalogue name, or a saved model by its folder or by the repository it was pushed to.
 
+    name    as `zoo list` shows it, hf/org/name (or hf://org/name), or a folder
     device  "auto" (a GPU if there is one: cuda, xpu or mps), "cpu", "cuda", "cuda:1", …
 
     Raises NameNotFound, StoreError, WeightsError, PluginError or ArtefactError.
     """
     target = resolve_device(device)
+    if isinstance(name, str) and name.startswith("hf://"):
+        name = f"hf/{name.removeprefix('hf://')}"
     folder = _saved_folder(name)
     if not folder:
         return load_entry(registry.complete(registry.find(str(name))), device)
@@ -49,6 +52,8 @@ def _saved_folder(name: str | os.PathLike[str]) -> Path | None:
 def _of_entry(entry: Entry) -> Model:
     plugin = plugins.load(entry.plugin)
     files = store.load(entry)
+    if registry.MANIFEST in files:
+        return Model.restored(restore(pushed_model.folder(files)))
     if entry.source is None:
         return Model(entry, loader.initialise(plugin, entry, files, seed=0), files, {"backbone": entry.name})
     provenance = {"backbone": entry.name, **(store.receipt(entry.name) or {})}

@@ -92,6 +92,11 @@ def _parse_source(entry: Entry) -> tuple[str, str, str | None]:
     return match["repo"], match["revision"] or "main", endpoint
 
 
+def endpoint_of(entry: Entry) -> str | None:
+    """Return the endpoint of a Hub source; None: the default of huggingface_hub."""
+    return _parse_source(entry)[2]
+
+
 def _check_token(entry: Entry) -> None:
     """Raise StoreError for a token that cannot be sent in a header; huggingface_hub does not check it."""
     from huggingface_hub import get_token
