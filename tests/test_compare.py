@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,13 @@ def test_sentences_where_nothing_can_be_shown_or_transfer_does_harm():
     assert not any("times the data" in each for each in worse)
 
 
+def test_a_comparison_too_small_for_any_difference_says_so():
+    far = pair("auto", "scratch", 10, 0.2, half=1.0)
+    assert sentences.of_pair(replace(far, detectable=1.3), "accuracy", "at 10 examples").endswith(
+        "so few items or draws cannot show any difference reliably"
+    )
+
+
 def test_lower_is_better_for_errors():
     said = list(sentences.of(comparison([5.0, 4.0, 3.0], [3.5, 3.0, 2.5], metric="mae")))
     assert said[0].startswith("transfer pays here: auto against scratch is -0.5 (mae) at 40 examples")
@@ -218,6 +226,16 @@ def test_near_duplicates_of_test_items_are_counted(isolated):
     found = zoo.compare(LETTERS, [*pairs, *pairs], strategies=["probe"], sizes=[1], draws=1, device="cpu", workers=1)
     assert found.leaked > 0
     assert found.sentences[-1].startswith(f"{found.leaked} of 12 test items have a near-duplicate among the training")
+
+
+@pytest.mark.parametrize("task", ["regress", "multilabel"])
+def test_several_numbers_or_labels_are_compared(isolated, task):
+    pairs = list(enumerate(pictures.pairs(8)))
+    labels = {"regress": lambda i, _: (i % 7 + 0.5, i + 0.25), "multilabel": lambda i, name: [name, "odd"][: 1 + i % 2]}
+    data = [(image, labels[task](i, name)) for i, (image, name) in pairs]
+    found = zoo.compare(LETTERS, data, strategies=["probe"], sizes=[8], draws=1, device="cpu", workers=1, task=task)
+    assert found.metric == {"regress": "mae", "multilabel": "example_f1"}[task]
+    assert found.rows[0].low < found.rows[0].mean < found.rows[0].high
 
 
 def test_wrong_arguments_are_explained(isolated):

@@ -19,12 +19,11 @@ from zoo.data.reading import ANY_COLUMNS, read, read_one
 from zoo.data.seeding import derive_seed
 from zoo.data.split import check_classes, held_out
 from zoo.errors import DataError, RecipeError
-from zoo.finetune.setup import DEFAULT_SHARE, check_task
+from zoo.finetune.setup import AS_ONE, DEFAULT_SHARE, check_task
 from zoo.jobs.job import Job
 from zoo.model.load import load
 from zoo.model.report import Report
 from zoo.plugin import Entry
-from zoo.tasks.multilabel import label_sets
 
 TEST_SHARE, MAX_TEST = 0.5, 1_000
 """Share that is kept apart as test items, and their number from which more would change little (3 points at most)."""
@@ -79,22 +78,26 @@ def design(data: Data, entry: Entry, sizes: Sequence[Size], draws: int, seed: in
         what = f"{pool.origin} has no labels ({name}), and models are compared by how well they predict labels"
         raise RecipeError(what, fix="name the column of the labels: label=COLUMN (--label COLUMN)")
     check_task(name, entry, pool)
-    if name == "multilabel":
-        pool = Examples(pool.inputs, label_sets(pool.labels), pool.origin, pool.groups, pool.files)
-    pool, test = _apart(pool, Data(source, data.test, replace(data.columns, task=name)), entry, seed)
+    pool, test = _apart(
+        one_label_each(pool, name), Data(source, data.test, replace(data.columns, task=name)), entry, seed
+    )
     check_task(name, entry, test)
     if tasks.KINDS[name].single_label:
         check_classes(pool, test)
     return Design(name, pool, test, _sizes(sizes, pool, name), draws, seed)
 
 
+def one_label_each(examples: Examples, task: str) -> Examples:
+    """Return examples whose several labels or numbers are one value each, as `finetune` splits them."""
+    return replace(examples, labels=AS_ONE[task](examples.labels)) if task in AS_ONE else examples
+
+
 def _apart(pool: Examples, data: Data, entry: Entry, seed: int) -> tuple[Examples, Examples]:
     """Return the pool and the test items: those given, a part of the data's own, or a share of the pool."""
     is_share = data.test is None or (isinstance(data.test, int | float) and not isinstance(data.test, bool))
-    own = read_one(data.source if is_share else data.test, modality=entry.modality, columns=data.columns)
+    source = data.source if is_share else data.test
+    own = one_label_each(read_one(source, modality=entry.modality, columns=data.columns), str(data.columns.task))
     if not is_share or (data.test is None and fingerprint(own) != fingerprint(pool)):
-        if data.columns.task == "multilabel":
-            own = Examples(own.inputs, label_sets(own.labels), own.origin, own.groups, own.files)
         return pool, own
     share = min(TEST_SHARE, MAX_TEST / len(pool)) if data.test is None else float(str(data.test))
     stratify = tasks.KINDS[str(data.columns.task)].single_label

@@ -17,6 +17,7 @@ from zoo.data.reading import read, read_one
 from zoo.errors import DataError, RecipeError
 from zoo.evidence import statistics
 from zoo.evidence.comparison import Pair
+from zoo.evidence.learning_curve import one_label_each
 from zoo.evidence.statistics import Estimate
 from zoo.model.load import load
 from zoo.model.model import Model
@@ -93,7 +94,7 @@ def _items(models: Mapping[str, Model], data: object, columns: Columns) -> tuple
     whole, _ = read(data, modality=modality, columns=replace(columns, groups=groups))
     task = next(iter(models.values())).task
     assert task is not None
-    _, held = split.held_out(whole, share, stratify=KINDS[task.name].single_label, seed=seed)
+    _, held = split.held_out(one_label_each(whole, task.name), share, stratify=KINDS[task.name].single_label, seed=seed)
     return whole.at(held), True
 
 

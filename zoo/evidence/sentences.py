@@ -157,6 +157,8 @@ def of_pair(pair: Pair, metric: str, where: str) -> str:
     if pair.is_shown:
         return f"{pair.a} against {pair.b} is {_change(pair, metric)} {where} ({interval})"
     detectable = f"a true difference of {_size(pair.detectable, metric)} would be found in 80 % of such comparisons"
+    if metric not in LOWER_IS_BETTER and pair.detectable >= 1:
+        detectable = "so few items or draws cannot show any difference reliably"
     change = f"{_change(pair, metric)} ({interval})"
     if pair.adjusted < ALPHA:
         detectable = f"beyond chance with these training examples, but others may turn it; {detectable}"
