@@ -114,7 +114,7 @@ def _others(found: Comparison, best: Row) -> Iterator[str]:
             break
         shown = found.pair(name, other, best.size)
         if _are_the_same(found, shown):
-            yield f"{name} and {other} gave the same answers at {counted(best.size, 'example')}"
+            yield f"{name} and {other} have the same scores at {counted(best.size, 'example')}"
         else:
             yield of_pair(shown, found.metric, _at(best.size))
 
@@ -124,9 +124,9 @@ def _is_same_backbone(found: Comparison, best: Row, other: str) -> bool:
 
 
 def _are_the_same(found: Comparison, pair: Pair) -> bool:
-    """Return whether two strategies came to the same model, as auto does where it keeps the probe."""
+    """Return whether two strategies came to the same scores, as auto does where it keeps the probe."""
     rows = [row for row in found.rows_at(pair.size) if found.name(row.backbone, row.strategy) in (pair.a, pair.b)]
-    return pair.difference == 0 and pair.p == 1 and rows[0].chosen == rows[1].chosen
+    return pair.difference == 0 and pair.p == 1 and len({(r.train, r.test_error, r.draws_std) for r in rows}) == 1
 
 
 def _overfitting(found: Comparison, rows: Sequence[Row]) -> str:
