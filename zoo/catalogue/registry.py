@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from zoo.catalogue import names, plugins, recommended
+from zoo.catalogue import names, plugins, pushed, recommended
 from zoo.catalogue.discovery import installed
 from zoo.catalogue.rows import Row, core_path, entry_from_row, read_catalogue, read_json, row_from_entry
 from zoo.errors import CatalogueError, NameNotFound, PluginError, ZooError
@@ -22,21 +22,10 @@ from zoo.weights.guard import guarded
 T = TypeVar("T")
 ROW_OVERRIDES = ("dim", "params", "license", "pretrained_on", "tasks", "metrics", "aliases")
 """Fields of a catalogue row that take precedence over those its plugin resolves."""
-PUSHED = "zoo/"
-"""Folder of the saved model in a repository that `zoo push` has written."""
-MANIFEST = f"{PUSHED}zoo.json"
 RECEIPT = ("name", "plugin", "source", "files")
 """Fields of a resolved row that are not kept in its receipt: they are known from the receipt itself."""
 SHOWN = 5
 """Candidates that are shown for an ambiguous name."""
-
-
-class _PushedModel(Exception):
-    """The repository that a plugin is about to resolve holds a saved model, which has its own row."""
-
-    def __init__(self, found: Repository) -> None:
-        self.found = found
-        super().__init__()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +165,16 @@ def _resolve(plugin: str, name: str, rest: str) -> Entry | None:
         nonlocal commit
         found = store.look(name, f"{source}@{revision}" if at else source)
         commit = found.commit
-        if MANIFEST in found.files:
-            raise _PushedModel(found)
+        if pushed.MANIFEST in found.files:
+            raise pushed.PushedModel(found)
         return found
 
     try:
         loaded = plugins.load(plugin)
         with guarded(f"plugin '{plugin}': resolve({bare!r})"):
             found: object = loaded.resolve(bare, look)
-    except _PushedModel as saved:
-        found = _pushed_entry(name, f"hf://{bare}", saved.found)
+    except pushed.PushedModel as saved:
+        found = pushed.entry(name, f"hf://{bare}", saved.found)
     except (ZooError, KeyboardInterrupt):
         raise
     except BaseException as error:  # SystemExit would end the process without a word
@@ -201,17 +190,6 @@ def _resolve(plugin: str, name: str, rest: str) -> Entry | None:
         found = replace(found, name=name, source=f"{(found.source or '').partition('@')[0]}@{revision}")
     row = {key: value for key, value in row_from_entry(found).items() if key not in RECEIPT}
     return replace(found, resolved={"resolved_by": resolver, "commit": commit, **row})
-
-
-def _pushed_entry(name: str, source: str, found: Repository) -> Entry:
-    """Return the row of a saved model in a repository: that of its backbone, with the files of the saved folder."""
-    try:
-        row = read_json(found.fetch(MANIFEST)[MANIFEST])["entry"]
-        entry = entry_from_row(name, {**row, "name": name, "aliases": [], "files": [], "source": source}, catalogue="")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, CatalogueError) as error:
-        what = f"{source}: {MANIFEST} is damaged: {getattr(error, 'what', error)}"
-        raise CatalogueError(what, fix="zoo push MODEL organisation/name   (writes it again)") from error
-    return replace(entry, files=tuple(file for path, file in found.files.items() if path.startswith(PUSHED)))
 
 
 def _kept(plugin: str, name: str, source: str, resolver: str) -> Entry | None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from zoo import store
-from zoo.catalogue import plugins, registry
+from zoo.catalogue import plugins, pushed, registry
 from zoo.model import artefact, pushed_model
 from zoo.model.device import resolve_device
 from zoo.model.model import Model
@@ -52,7 +52,7 @@ def _saved_folder(name: str | os.PathLike[str]) -> Path | None:
 def _of_entry(entry: Entry) -> Model:
     plugin = plugins.load(entry.plugin)
     files = store.load(entry)
-    if registry.MANIFEST in files:
+    if pushed.MANIFEST in files:
         return Model.restored(restore(pushed_model.folder(files)))
     if entry.source is None:
         return Model(entry, loader.initialise(plugin, entry, files, seed=0), files, {"backbone": entry.name})

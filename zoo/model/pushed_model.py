@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from zoo.catalogue.registry import PUSHED
+from zoo.catalogue.pushed import PUSHED
 from zoo.console import say
 from zoo.errors import ExportError
 from zoo.model import artefact
