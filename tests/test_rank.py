@@ -220,11 +220,11 @@ def test_command_prints_a_table_and_what_it_means_or_json(catalogue, isolated):
     command = ["rank", "pictures", "tiny/colours", "tiny/lost", "--workers", "1"]
     run = CliRunner().invoke(main, command)
     assert run.exit_code == 0, run.output
-    header = next(line for line in run.output.splitlines() if line.startswith("group"))
-    assert header.split() == ["group", "accuracy", "95", "%", "MB", "ms", "GMACs", "seconds", "backbone"]
+    header = next(line for line in run.output.splitlines() if line.startswith("backbone"))
+    assert header.split() == ["backbone", "group", "accuracy", "95", "%", "MB", "ms", "GMACs", "seconds"]
     assert "Recommended: tiny/colours" in run.output
     assert run.output.splitlines()[-1] == "zoo finetune tiny/colours pictures"
-    assert "tiny/lost: " in run.output
+    assert "not ranked: tiny/lost: " in run.output
     found = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
     assert {"rows", "recommended", "static_choice"} <= found.keys()
     wanted = {"name", "score", "low", "high", "group", "bytes", "ms", "seconds", "error"}

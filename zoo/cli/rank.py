@@ -81,23 +81,21 @@ def rank(data: str, names: tuple[str, ...], recommended: bool, as_json: bool, **
         console.document(found.to_dict())
         return
     console.line()
-    print_table([("group", found.metric, "95 %", "MB", "ms", "GMACs", "seconds", "backbone"), *_rows(found)])
+    print_table([("backbone", "group", found.metric, "95 %", "MB", "ms", "GMACs", "seconds"), *_rows(found)])
+    console.lines(console.printable(f"not ranked: {row.name}: {row.error}") for row in found.rows if row.error)
     console.line()
     for line in _conclusions(found, data):
         console.line(console.printable(line))
 
 
 def _rows(found: Ranking) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of what was measured; in brackets the examples, where a backbone was dropped before the end."""
     for row in found.rows:
-        if row.error:
-            yield ("-", "", "", _megabytes(row), "", "", f"{row.seconds:.1f}", f"{row.name}: {row.error}")
-            continue
-        between = "" if row.low is None or row.high is None else f"{row.low:.3f}-{row.high:.3f}"
-        fewer = "" if row.examples == found.examples else f"  (on {row.examples:,} examples)"
-        yield (
-            *(str(row.group), f"{row.score:.3f}", between, _megabytes(row), f"{row.ms:.1f}", f"{row.gmacs:.3g}"),
-            *(f"{row.seconds:.1f}", row.name + fewer),
-        )
+        if not row.error:
+            between = "" if row.low is None or row.high is None else f"{row.low:.3f}-{row.high:.3f}"
+            score = f"{row.score:.3f}{'' if row.examples == found.examples else f' ({row.examples:,})'}"
+            costs = (_megabytes(row), f"{row.ms:.1f}", f"{row.gmacs:.3g}", f"{row.seconds:.1f}")
+            yield row.name, str(row.group), score, between, *costs
 
 
 def _megabytes(row: Row) -> str:
@@ -118,6 +116,8 @@ def _conclusions(found: Ranking, data: str) -> Iterator[str]:
         yield f"On {found.examples:,} examples, the {count} backbones of group 1 are not shown to differ."
     which = "the best" if chosen == best else "the cheapest that is as good as the best within a standard error"
     yield f"Recommended: {chosen.name}, {which} ({_megabytes(chosen)} MB, {chosen.gmacs:.3g} GMACs)."
+    if chosen.bytes == 0:
+        yield "Its weights are random: on these data no pre-training is shown to help."
     if static.name != chosen.name:
         score = f"{static.score:.3f} here" if static.score is not None else f"not measured: {static.error}"
         yield f"By ImageNet accuracy or size alone it would be {static.name}: {score}."

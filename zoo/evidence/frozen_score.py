@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,10 +17,12 @@ from zoo.data.examples import Examples
 from zoo.data.prepare import Validation
 from zoo.data.seeding import derive_seed
 from zoo.finetune import setup
-from zoo.finetune.features import linear_probe
+from zoo.finetune.features import frozen_features, linear_probe
 from zoo.finetune.features.feature_cache import cached_features
 from zoo.finetune.features.linear_probe import ProbeData
+from zoo.finetune.features.stage_outputs import StageOutput
 from zoo.finetune.freezing import eval_mode
+from zoo.finetune.heads import stages_of
 from zoo.finetune.inference import Outputs
 from zoo.finetune.job import Job
 from zoo.finetune.network import autocast
@@ -33,6 +34,7 @@ from zoo.model.load import load_entry
 from zoo.plugin import Backbone
 from zoo.tasks import Task
 
+Stages = tuple[StageOutput, ...]
 TIMED = 8
 """Items of the batch whose computation is timed."""
 TIMINGS = 3
@@ -70,8 +72,9 @@ def score(
     gmacs    billions of multiply-accumulates for an item, counted
     params   of the backbone
 
-    The penalty of the heads is the one that the probe chooses on these examples; choosing it anew within each fold
-    (nested) costs ten times as much and gives the same scores (docs/log.md). Random weights are scored as well.
+    The heads have the penalty and the stages that the probe chooses on these examples. To choose the penalty anew
+    within each fold (nested) costs eight times as much and changes the scores by less than chance (docs/log.md).
+    Random weights are scored as well.
     """
     how = Plan(**plan)
     model = load_entry(entry_from_row(entry["name"], entry, catalogue=""), device)
@@ -81,8 +84,9 @@ def score(
         job = replace(job, hp=replace(job.hp, precision=settings.precision))
         with execution.applied(model.backbone, settings):
             cost = _cost(model.backbone, job)
-            features = _features(model.backbone, job, how.sizes)
-        return cost | _cross_validate(job, features, examples.at(range(how.sizes[-1])), how)
+            stages, _ = frozen_features.readable_stages(model.backbone, job.task, job.train, job.hp)
+            features = _features(model.backbone, job, how.sizes, stages)
+        return cost | _cross_validate(job, (features, stages), examples.at(range(how.sizes[-1])), how)
 
 
 def _job(backbone: Backbone, examples: Examples, how: Plan) -> Job:
@@ -93,12 +97,11 @@ def _job(backbone: Backbone, examples: Examples, how: Plan) -> Job:
     return setup.make_job(request, data, backbone, lambda _: None, pretrained=True)
 
 
-def _features(backbone: Backbone, job: Job, sizes: Sequence[int]) -> Outputs:
+def _features(backbone: Backbone, job: Job, sizes: Sequence[int], stages: Stages) -> Outputs:
     """Return the features of all examples, computed part by part: those of earlier rounds are in the feature cache."""
-    read = partial(cached_features, backbone.module, reads=job.task.reads, precision=job.hp.precision)
-    parts = [
-        read(_part(job.train, start, end))[0] for start, end in zip((0, *sizes[:-1]), sizes, strict=True) if start < end
-    ]
+    how = {"reads": job.task.reads, "precision": job.hp.precision, "stages": stages}
+    bounds = [pair for pair in zip((0, *sizes[:-1]), sizes, strict=True) if pair[0] < pair[1]]
+    parts = [cached_features(backbone.module, _part(job.train, *pair), **how)[0] for pair in bounds]  # type: ignore[arg-type]
     if isinstance(parts[0].values, Tensor):
         return Outputs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("values", "targets")))
     return Outputs(*([one for part in parts for one in getattr(part, name)] for name in ("values", "targets")))
@@ -110,15 +113,21 @@ def _part(data: Dataset, start: int, end: int) -> Dataset:
     return replace(data, inputs=data.inputs.at(range(start, end)), targets=data.targets[start:end])  # type: ignore[arg-type]
 
 
-def _cross_validate(job: Job, features: Outputs, examples: Examples, how: Plan) -> dict[str, Any]:
-    """Return item scores (R, N), mean metrics, and the mean ends of the interval of the main metric."""
-    task = job.task
-    penalty = linear_probe.fit(task, _rows(features, job.groups), None, how.seed).l2
+def _cross_validate(job: Job, read: tuple[Outputs, Stages], examples: Examples, how: Plan) -> dict[str, Any]:
+    """Return item scores (R, N), mean metrics, and the mean ends of the interval of the main metric.
+
+    The features that were `read` end in the outputs of these stages.
+    """
+    task, (features, stages) = job.task, read
+    rows = _rows(features, stages, job.groups)
+    fitted = linear_probe.choose(task, rows, None, how.seed)
+    kept = stages_of(fitted.head)
+    features = _map(features, lambda values: linear_probe.select(values, rows.dim, kept))
     items, metrics, ends = [], [], []
     for repeat in range(how.repeats):
         seed = derive_seed(how.seed, "rank folds", repeat)
         folds = split.folds(examples, FOLDS, stratify=task.single_label, seed=seed)
-        found = _out_of_fold(task, features, folds, penalty)
+        found = _out_of_fold(task, (features, kept), folds, fitted.l2)
         items.append(_item_scores(task, found))
         metrics.append(task.measure(found.values, found.targets))
         ends.append(task.intervals(found.values, found.targets).get(task.main_metric))
@@ -129,12 +138,13 @@ def _cross_validate(job: Job, features: Outputs, examples: Examples, how: Plan) 
     return {"items": items, "metrics": mean, "main": task.main_metric, "low": low, "high": high}
 
 
-def _out_of_fold(task: Task, features: Outputs, folds: Sequence[Sequence[int]], penalty: float) -> Outputs:
+def _out_of_fold(task: Task, read: tuple[Outputs, Stages], folds: Sequence[Sequence[int]], penalty: float) -> Outputs:
     """Return the statistics of all examples in a fold, in their order, each by the head that did not see it."""
+    features, stages = read
     found: dict[int, Tensor] = {}
     for held in folds:
         kept = sorted(set(range(len(features.values))) - set(held))
-        head = linear_probe.fit(task, _rows(_at(features, kept)), penalty, 0).head
+        head = linear_probe.fit(task, _rows(_at(features, kept), stages), penalty, 0).head
         found |= zip(held, linear_probe.predict(task, head, _at(features, held)), strict=True)
     order = sorted(found)
     values: Any = [found[index] for index in order]
@@ -143,13 +153,21 @@ def _out_of_fold(task: Task, features: Outputs, folds: Sequence[Sequence[int]], 
     return Outputs(values, _at(features, order).targets)
 
 
-def _rows(features: Outputs, groups: Tensor | None = None) -> ProbeData:
+def _rows(features: Outputs, stages: Stages, groups: Tensor | None = None) -> ProbeData:
     """Return features as rows (M, D), of texts token by token; tokens of a text, or a group, share a fold."""
     if isinstance(features.values, Tensor):
-        return ProbeData(features.values, features.targets, groups)
+        return ProbeData(features.values, features.targets, groups, stages)
     counts = torch.tensor([len(part) for part in features.values])
     groups = torch.arange(len(counts)) if groups is None else groups
-    return ProbeData(torch.cat(features.values), torch.cat(features.targets), groups.repeat_interleave(counts))
+    values, targets = torch.cat(features.values), torch.cat(features.targets)
+    return ProbeData(values, targets, groups.repeat_interleave(counts), stages)
+
+
+def _map(features: Outputs, function: Callable[[Tensor], Tensor]) -> Outputs:
+    """Apply a function to the values of all examples."""
+    if isinstance(features.values, Tensor):
+        return Outputs(function(features.values), features.targets)
+    return Outputs([function(values) for values in features.values], features.targets)
 
 
 def _at(features: Outputs, indices: Sequence[int]) -> Outputs:
