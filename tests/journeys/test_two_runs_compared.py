@@ -81,7 +81,7 @@ def test_manifest_with_odd_values_gives_no_traceback(pretrained, key, value):
 
 def test_missing_folders_are_errors():
     assert "error: nowhere is not a folder\nfix: zoo runs" in run("runs", "nowhere", code=1)
-    assert "error: nowhere is not a saved model" in run("info", "./nowhere", code=1).replace("./", "")
+    assert "error: nowhere does not exist" in run("info", "./nowhere", code=1).replace("./", "")
     assert run("runs") == "0 saved models below runs\n"
 
 
