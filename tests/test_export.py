@@ -238,3 +238,24 @@ def test_random_items_are_seeded_and_readable(serve, pretrained, tmp_path):
     assert max(lengths) == 16  # truncated
     pairs = items.chosen(replace(texts, pairs=True), None, tmp_path)
     assert all(len(pair) == 2 for pair in pairs)
+
+
+@pytest.mark.parametrize("size", [(30, 125), (400, 31), (33, 47), (97, 64), (64, 64)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+def test_run_py_reads_images_as_zoo_does(tmp_path, size, mode):
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    from zoo.data import prepare
+    from zoo.export.runner import TEMPLATES
+    from zoo.plugin import ImageInput
+
+    spec = ImageInput(48, (0.0,) * 3, (1.0,) * 3, "bicubic", 0.875)
+    noise = np.random.default_rng(size[0]).integers(0, 256, (size[1], size[0], 4), np.uint8)
+    Image.fromarray(noise).convert(mode).save(tmp_path / "image.png")
+    values = {"size": spec.size, "crop": spec.crop, "interpolation": spec.interpolation, "channels": 3}
+    names = {"MODEL": values, "Image": Image, "ImageOps": ImageOps, "np": np}
+    exec((TEMPLATES / "images.py.txt").read_text(), names)
+    examples = prepare.unlabelled([tmp_path / "image.png"])
+    found = prepare.prepare(examples, prepare.Preprocessing(spec, cache=False)).inputs.batch(torch.tensor([0]))[0]
+    assert np.array_equal(names["pixels"](tmp_path / "image.png"), found.numpy())

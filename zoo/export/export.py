@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from zoo.console import say
+from zoo.data.images import MAX_ASPECT
 from zoo.errors import ArtefactError, ExportError
 from zoo.export import formats, graph, items, library, program, runner, state, verify
 from zoo.export import source as sources
@@ -57,9 +60,10 @@ def _written(folder: Path, source: Source, form: str, inputs: Sequence[Any] | No
 
 
 def _fits(source: Source, item: Any) -> bool:
-    """Return whether an item is not truncated."""
+    """Return whether an item is not truncated: a long text, or an image of more than 4:1, which libraries keep."""
     if isinstance(source.how.input, ImageInput):
-        return True
+        with Image.open(item) as image:
+            return max(image.size) <= MAX_ASPECT * min(image.size)
     inputs, _ = sources.prepared(source, [item])
     assert isinstance(inputs, dict)
     return inputs["input_ids"].shape[1] < source.how.length

@@ -21,15 +21,14 @@ TORCH = {
 IMPORTS = {
     "onnx": ("onnxruntime",),
     "torch-export": ("torch",),
-    "timm": ("timm", "timm.data", "torch"),
+    "timm": ("timm", "torch"),
     "transformers": ("torch", "transformers"),
     "sentence-transformers": ("sentence_transformers", "torch"),
 }
 LOAD = {
     "onnx": 'SESSION = onnxruntime.InferenceSession(str(HERE / "model.onnx"), providers=["CPUExecutionProvider"])',
     "torch-export": 'NET = torch.export.load(HERE / "model.pt2").module()',
-    "timm": 'NET = timm.create_model(f"local-dir:{HERE}", pretrained=True).eval()\n'
-    "TRANSFORM = timm.data.create_transform(**timm.data.resolve_model_data_config(NET))",
+    "timm": 'NET = timm.create_model(f"local-dir:{HERE}", pretrained=True).eval()',
     "transformers": 'NET = transformers.{opens}.from_pretrained(HERE, dtype="float32").eval()',
     "sentence-transformers": 'NET = sentence_transformers.SentenceTransformer(str(HERE), device="cpu").eval()',
 }
@@ -86,7 +85,7 @@ def script(source: Source, form: str, opens: str = "") -> str:
 def _compute(source: Source, form: str, is_image: bool) -> str:
     shape = "(N, T, K)" if source.task.reads == "tokens" else "(N, K)"
     if form == "timm":
-        logits = 'NET(inputs["images"])'
+        logits = 'NET(torch.from_numpy(inputs["images"]))'
     elif form == "sentence-transformers":
         logits = 'NET({name: torch.from_numpy(inputs[name]) for name in MODEL["inputs"]})["sentence_embedding"]'
     elif is_image:
@@ -101,11 +100,8 @@ def _predict(source: Source, form: str, is_image: bool) -> str:
     lines = ["def predict(items):"]
     if is_image:
         lines += ['    """Return the answers to image files, (N, K)."""']
-        if form == "timm":
-            lines += ['    return compute({"images": torch.stack([TRANSFORM(open_image(path)) for path in items])})']
-            return "\n".join(lines)
         lines += ["    images = np.stack([pixels(path) for path in items])"]
-        if form == "transformers":
+        if form in ("timm", "transformers"):
             lines += ['    mean, std = (np.float32(MODEL[name]).reshape(-1, 1, 1) for name in ("mean", "std"))']
             lines += ["    images = (images.astype(np.float32) / 255 - mean) / std"]
         return "\n".join([*lines, '    return compute({"images": images})'])
