@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,14 @@ class Cell:
 Side = Callable[[Cell], Mapping[str, Any]]
 
 
-def logistic(cell: Cell) -> Mapping[str, Any]:
-    """Solve scikit-learn's logistic regression on standardised last features, C chosen by cross-validated loss."""
+def logistic(cell: Cell, standardised: bool = False) -> Mapping[str, Any]:
+    """Solve scikit-learn's logistic regression on the last features, C chosen by cross-validated loss."""
     import warnings
 
     import numpy as np
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
-    from sklearn.pipeline import make_pipeline
+    from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler
 
     known = features(cell.set, cell.weights)
@@ -69,7 +70,8 @@ def logistic(cell: Cell) -> Mapping[str, Any]:
         head = LogisticRegression(max_iter=1_000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of weak penalties that do not converge, and of names that change
-        fitted = make_pipeline(StandardScaler(), head).fit(x, y)
+        scaler = StandardScaler() if standardised else "passthrough"
+        fitted = Pipeline([("scaler", scaler), ("head", head)]).fit(x, y)
     found = fitted.predict(np.stack([known[str(value)] for value, _ in test]))
     return {"accuracy": float(np.mean(found == np.array([label for _, label in test])))}
 
@@ -103,7 +105,12 @@ def _zoo(cell: Cell, **fields: Any) -> Mapping[str, Any]:
     return {"accuracy": measured["accuracy"], "strategy": model.recipe.strategy}
 
 
-SIDES: dict[str, Side] = {"logistic": logistic, "probe": probe, "zoo": default}
+SIDES: dict[str, Side] = {
+    "logistic": logistic,
+    "standardised": partial(logistic, standardised=True),
+    "probe": probe,
+    "zoo": default,
+}
 
 
 def prepare(names: Sequence[str]) -> Path:
