@@ -91,7 +91,8 @@ def gains(found: Sequence[Row]) -> str:
         for modality in (None, "image", "text"):
             means = mean_gains(found, side, modality)
             cells = (f"{means[size]} ({means[size].count})" if size in means else "" for size in sizes)
-            lines.append([f"{name}, {modality}s" if modality else f"**{name}**", *cells])
+            if means:
+                lines.append([f"{name}, {modality}s" if modality else f"**{name}**", *cells])
     return _table(lines)
 
 
@@ -108,14 +109,15 @@ def losses(found: Sequence[Row]) -> str:
 
 def cells(found: Sequence[Row]) -> str:
     """Return the table of all places: accuracy of the baseline, and the gain of each side."""
-    lines = [["data", "weights", "a class", "draws", "logistic", *NAMES.values()]]
+    sides_run = [side for side in NAMES if any(row["side"] == side for row in found)]
+    lines = [["data", "weights", "a class", "draws", "logistic", *(NAMES[side] for side in sides_run)]]
     for (name, weights, size), sides in sorted(
         accuracies(found).items(),
         key=lambda item: (list(small_sets.SETS).index(item[0][0]), item[0][1], _order(item[0][2])),
     ):
         base = sides.get(BASELINE, {})
         if base:
-            compared = [gain(sides, side) for side in NAMES]
+            compared = [gain(sides, side) for side in sides_run]
             shown = [f"{one}" if one else "" for one in compared]
             accuracy = f"{100 * statistics.fmean(base.values()):.1f}"
             lines.append([name, _short(weights), _size(size), str(len(base)), accuracy, *shown])
