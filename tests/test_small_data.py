@@ -67,6 +67,15 @@ def test_mean_gain_weighs_data_sets_equally():
     assert math.isnan(one.error)
 
 
+def test_a_line_of_the_picture_is_over_the_same_data_sets():
+    found = []
+    for name, sizes in {"photos": (2, 5, 10, 50), "emoji": (2, 5, 10), "digits": (2,)}.items():
+        found += [row(0, side, 0.5, size, name) for size in sizes for side in ("logistic", "probe")]
+    means = small_report.same_sets(found, "probe", "image")
+    assert {size: one.count for size, one in means.items()} == {2: 2, 5: 2, 10: 2}
+    assert small_report.same_sets(found, "zoo", "image") == {}
+
+
 def test_loss_beyond_chance_is_listed():
     found = [row(draw, "logistic", 0.5) for draw in range(5)]
     found += [row(draw, "probe", 0.4 + draw / 1000) for draw in range(5)]

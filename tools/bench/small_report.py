@@ -19,6 +19,8 @@ Place = tuple[str, str, int | None]
 DOCS = Path(__file__).parents[2] / "docs"
 BASELINE = "logistic"
 NAMES = {"standardised": "logistic, standardised", "probe": "zoo, probe", "zoo": "zoo, default"}
+COMMON = frozenset({2, 5, 10})
+"""Examples of a class at which a data set must have been measured to be in the picture."""
 MIN_DRAWS = 3
 """Fewest draws for which a standard error is shown."""
 T95 = {3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
@@ -81,6 +83,17 @@ def mean_gains(found: Iterable[Row], side: str, modality: str | None = None) -> 
             by_set.setdefault(size, {}).setdefault(name, []).append(one.mean)
     means = {size: _mean([statistics.fmean(values) for values in sets.values()]) for size, sets in by_set.items()}
     return {size: one for size, one in sorted(means.items(), key=lambda item: _order(item[0])) if one}
+
+
+def same_sets(found: Iterable[Row], side: str, modality: str) -> dict[int | None, Gain]:
+    """Return mean gains over the data sets that have all of COMMON, for the sizes that each of them has."""
+    sizes: dict[str, set[int | None]] = {}
+    for (name, _, size), sides in accuracies(found := list(found)).items():
+        if gain(sides, side) and small_sets.SETS[name].modality == modality:
+            sizes.setdefault(name, set()).add(size)
+    complete = {name: own for name, own in sizes.items() if own >= COMMON}
+    shared = set.intersection(*complete.values()) if complete else set()
+    return mean_gains([row for row in found if row["set"] in complete and row["size"] in shared], side, modality)
 
 
 def gains(found: Sequence[Row]) -> str:
@@ -182,7 +195,7 @@ def write(found: Sequence[Row]) -> None:
 
 
 def picture(found: Sequence[Row], path: Path) -> None:
-    """Draw the mean gain against the examples of a class, with standard errors over data sets."""
+    """Draw the mean gain against the examples of a class, over the same data sets along a line."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -190,7 +203,9 @@ def picture(found: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     for axes, modality in zip(figure.subplots(1, 2, sharey=True), ("image", "text"), strict=True):
         for number, (side, name) in enumerate(NAMES.items()):
-            means = mean_gains(found, side, modality)
+            means = same_sets(found, side, modality)
+            if not means:
+                continue
             places = [_order(size) for size in means]
             heights, errors = [one.mean for one in means.values()], [one.error for one in means.values()]
             axes.errorbar(
