@@ -141,6 +141,8 @@ def peers(found: Sequence[Row]) -> str:
     """Return the table of sides that ran in processes of their own: accuracy and seconds."""
     lines = [["data", "weights", "a class", "draws", "side", "accuracy", "zoo is better by", "CPU s", "wall s"]]
     kept = [row for row in found if row["side"] in ("zoo process", "fastai", "Trainer", "SetFit")]
+    if not kept:
+        return "Not run yet."
     for (name, weights, size), sides in accuracies(kept).items():
         for side, own in sides.items():
             same = [
