@@ -188,7 +188,7 @@ def test_probe_features_are_cached(pretrained, monkeypatch, capsys):
     calls = []
     model.backbone.module.register_forward_hook(lambda *_: calls.append(1))
     again = model.finetune(DATA, strategy="probe", l2=first.recipe.l2)
-    assert calls == []
+    assert len(calls) == 3  # of the search for stages that can be pooled, on random inputs
     assert again.metrics == first.metrics
     assert "from the feature cache" in capsys.readouterr().out
     zoo.load(pretrained, "cpu").finetune(pictures.pairs(7), strategy="probe")

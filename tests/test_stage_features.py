@@ -193,9 +193,16 @@ def test_cross_validation_chooses_the_head_on_stages_where_they_help():
     assert fitted.loss < linear_probe.fit(task, data.last_stages(0), None, seed=0).loss
 
 
-def test_a_tie_goes_to_the_head_on_pooled_features():
+def test_a_tie_goes_to_the_first_depth():
     task, data = Classify((0, 1, 2)), separable(torch.zeros(24, 4))
-    assert stages_of(linear_probe.choose(task, data, None, seed=0).head) == ()
+    assert stages_of(linear_probe.choose(task, data, None, seed=0, depths=(0, 1)).head) == ()
+    assert stages_of(linear_probe.choose(task, data, None, seed=0, depths=(1, 0)).head) == data.stages
+
+
+def test_few_examples_take_the_first_depth():
+    data = separable(torch.zeros(24, 4))
+    few = ProbeData(data.features[:9], data.targets[:9], None, data.stages)
+    assert stages_of(linear_probe.choose(Classify((0, 1, 2)), few, None, seed=0).head) == data.stages
 
 
 def test_standardisation_is_folded_into_the_head():

@@ -41,8 +41,10 @@ ROUNDING = 1e-4
 FOLDS = 5
 MANY = 2_000
 """Rows from which one fold of five is held out, once."""
-DEPTHS = (0, 2, 5)
-"""Numbers of stages, counted from the output, that heads on stage outputs are tried with (docs/log.md)."""
+DEPTHS = (2, 0, 5)
+"""Numbers of stages, counted from the output, that heads are tried with; of equal ones the first (docs/log.md)."""
+FEWEST = 20
+"""Examples below which cross-validation cannot compare heads: the first depth is taken (docs/log.md)."""
 MAX_VALUES = 1 << 27
 """Largest N x D of features with stage outputs: 512 MiB of float32."""
 
@@ -98,10 +100,12 @@ def select(features: Tensor, dim: int, stages: Sequence[StageOutput]) -> Tensor:
 def choose(task: Task, data: ProbeData, l2: float | None, seed: int, depths: Sequence[int] = DEPTHS) -> Fitted:
     """Return the head with the lowest out-of-fold loss of those that read so many of the last stages.
 
-    A tie goes to the head that reads fewer stages.
+    A tie goes to the earlier one, and fewer than 20 examples to the first.
     """
+    examples = len(data) if data.groups is None else int(data.groups.max()) + 1
+    tried = depths if examples >= FEWEST else depths[:1]
     best: Fitted | None = None
-    for depth in sorted({min(depth, len(data.stages)) for depth in depths}):
+    for depth in dict.fromkeys(min(depth, len(data.stages)) for depth in tried):
         fitted = fit(task, data.last_stages(depth), l2, seed)
         if best is None or fitted.loss < (1 - ROUNDING) * best.loss - least_gain(task, best.constant):
             best = fitted
