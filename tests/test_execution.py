@@ -212,7 +212,7 @@ def test_plain_and_fused_attention_of_timm_nets_agree(monkeypatch):
     from safetensors.torch import save
 
     name = "test_vit.r160_in1k"
-    repos = {f"timm/{name}": {"zoo.safetensors": save(timm.create_model(name).state_dict())}}
+    repos = {f"timm/{name}": {"model.safetensors": save(timm.create_model(name).state_dict())}}
     backbone = attentive(f"timm/{name}", repos, monkeypatch)
     plain_and_fused(backbone, torch.rand(2, 3, 160, 160))
 

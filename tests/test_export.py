@@ -52,7 +52,7 @@ plugin = Fake()
 def fitted(serve, kind: str, data: list, pooled: dict[str, bytes] | None = None, **fields: object) -> Source:
     """Return a tiny transformers model after one step, as it is exported."""
     serve(net={**tiny.repository(kind), **(pooled or {})})
-    fields = {"strategy": "probe", "valid": 0, "steps": 1, "quiet": True} | fields
+    fields = {"strategy": "probe", "valid": 0, "steps": 1, "quiet": True, "head_stages": 0} | fields
     return exporting.source(zoo.load("hf/tiny/net", "cpu").finetune(data, **fields))
 
 
