@@ -193,6 +193,17 @@ def test_a_wrong_graph_is_not_kept(distribution, isolated):
     assert {path.name for path in isolated.iterdir()} == set()
 
 
+@pytest.mark.real
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+@pytest.mark.parametrize(("kind", "data"), [("bert", words.reviews(12)), ("vit", pictures.pairs(6))])
+def test_a_graph_contains_a_head_on_stages(serve, isolated, form, kind, data):
+    serve(net=tiny.repository(kind))
+    model = zoo.load("hf/tiny/net", "cpu").finetune(data, strategy="probe", valid=0, head_stages=2)
+    verified = model.export(form, "out", data)
+    assert verified.top1_equal == verified.items
+    assert verified.max_difference < 1e-5
+
+
 def test_tensors_are_compared_bit_by_bit(isolated, pretrained):
     model = zoo.load(pretrained, "cpu")
     verified = model.export("safetensors", "plain")
