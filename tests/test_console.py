@@ -166,3 +166,8 @@ def test_a_log_on_a_closed_pipe_ends_no_run():
     with os.fdopen(writer, "w") as stream, console.to(stream):
         console.say("data", "9 classes")
         os.dup2(os.open(os.devnull, os.O_WRONLY), writer)
+
+
+def test_without_a_stdout_nothing_is_said(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    console.say("data", "12 images")

@@ -83,10 +83,9 @@ def quiet() -> Iterator[None]:
 def say(topic: str, text: str) -> None:
     """Print one line: a topic of at most nine letters, then the text; a stream that is closed or full ends no run.
 
-    On a terminal a long text continues below itself, broken between words.
+    On a terminal a long text continues below itself, broken between words. Without a stdout (pythonw) nothing is printed.
     """
-    if not _quiet:
-        stream = _stream or sys.stdout
+    if not _quiet and (stream := _stream or sys.stdout):
         with suppress(OSError):
             print(f"{_clear(stream)}{_wrapped(stream, f'{topic:<9} {printable(text)}')}", file=stream, flush=True)
 
