@@ -83,7 +83,7 @@ def quiet() -> Iterator[None]:
 def say(topic: str, text: str) -> None:
     """Print one line: a topic of at most nine letters, then the text; a stream that is closed or full ends no run.
 
-    On a terminal a long text continues below itself, broken between words. Without a stdout (pythonw) nothing is printed.
+    On a terminal a long text continues below itself, broken between words. Without a stdout nothing is.
     """
     if not _quiet and (stream := _stream or sys.stdout):
         with suppress(OSError):

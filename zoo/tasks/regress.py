@@ -57,7 +57,11 @@ class Regress(Task):
     @classmethod
     def restore(cls, saved: Mapping[str, Any]) -> Self:
         """Create the task from the result of `to_dict`; ValueError for scales that are none."""
-        means, stds = (value if isinstance(value, list | tuple) else [value] for value in (saved["mean"], saved["std"]))
+        means, stds = saved["mean"], saved["std"]
+        if not isinstance(means, list) and not isinstance(stds, list):  # one number, in folders of format 1 and 2
+            means, stds = [means], [stds]
+        if not (isinstance(means, list) and isinstance(stds, list)):
+            raise ValueError("mean and std are no lists of numbers")
         names, scales = tuple(saved["labels"]), list(zip(means, stds, strict=True))
         if len(scales) != len(names) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"{len(names)} names and {len(scales)} scales do not fit together")
