@@ -49,7 +49,7 @@ bench: $(READY)
 	$(BIN)/python tools/bench/crowded.py
 	$(BIN)/python tools/bench/gpu.py --device cpu --small
 
-# A slice of docs/benchmark.md: transfer from few examples on four data sets, under ten minutes.
+# A slice of docs/benchmark.md: transfer from few examples on four data sets.
 bench-small: $(READY)
 	$(BIN)/python tools/bench/small_data.py --sets photos digits films glosses --weights lite0 letters MiniLM \
 		--sizes 2 10 --draws 3 --sides logistic probe --results .real/small/slice.jsonl

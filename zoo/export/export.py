@@ -14,7 +14,7 @@ from PIL import Image
 
 from zoo.console import say
 from zoo.data.images import MAX_ASPECT
-from zoo.errors import ArtefactError, ExportError
+from zoo.errors import ArtefactError
 from zoo.export import formats, graph, items, library, program, runner, state, verify
 from zoo.export import source as sources
 from zoo.export.source import Source
@@ -81,8 +81,6 @@ def _staged(out: Path) -> Iterator[Path]:
         except OSError as error:
             fix = "free some disk space or choose another folder with --out"
             raise ArtefactError(f"{out} cannot be written: {error}", fix=fix) from error
-        except ExportError:
-            raise
 
 
 def _report(out: Path, form: str, verified: Verified) -> None:
