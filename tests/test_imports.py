@@ -160,7 +160,7 @@ def test_no_import_from_a_higher_layer(module, path):
     assert not higher, f"{module} imports {', '.join(higher)} from a higher layer"
 
 
-PUBLIC = {"Model.finetune", "Model.generate", "compare", "finetune", "rank", "search"}
+PUBLIC = {"Model.finetune", "Model.generate", "compare", "finetune", "rank", "report", "search"}
 """Functions of users, with as many arguments as they need."""
 
 

@@ -48,7 +48,7 @@ def test_all_is_sorted_and_complete():
     assert zoo.__all__ == sorted(zoo.__all__)
     classes, functions = (
         {"Callback", "Model", "Prediction", "Recipe", "ZooError"},
-        {"compare", "info", "list", "load", "pull", "rank"},
+        {"compare", "info", "list", "load", "pull", "rank", "report"},
     )
     assert set(zoo.__all__) == classes | functions
     assert all(getattr(zoo, name) is not None for name in zoo.__all__)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from zoo.errors import ZooError
     from zoo.evidence.compare import compare
     from zoo.evidence.ranking import rank
+    from zoo.evidence.report.report import report
     from zoo.finetune.callbacks import Callback
     from zoo.finetune.recipe import Recipe
     from zoo.model.load import load
@@ -19,7 +20,20 @@ if TYPE_CHECKING:
     from zoo.tasks import Prediction
 
 __version__ = "0.1.0"
-__all__ = ["Callback", "Model", "Prediction", "Recipe", "ZooError", "compare", "info", "list", "load", "pull", "rank"]
+__all__ = [
+    "Callback",
+    "Model",
+    "Prediction",
+    "Recipe",
+    "ZooError",
+    "compare",
+    "info",
+    "list",
+    "load",
+    "pull",
+    "rank",
+    "report",
+]
 
 _HOMES = {
     "Callback": ("zoo.finetune.callbacks", "Callback"),
@@ -33,6 +47,7 @@ _HOMES = {
     "load": ("zoo.model.load", "load"),
     "pull": ("zoo.catalogue.registry", "pull"),
     "rank": ("zoo.evidence.ranking", "rank"),
+    "report": ("zoo.evidence.report.report", "report"),
 }
 
 

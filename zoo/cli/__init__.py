@@ -24,6 +24,7 @@ COMMANDS = {
     "rank": "zoo.cli.rank:rank",
     "finetune": "zoo.cli.train:finetune",
     "evaluate": "zoo.cli.evaluate:evaluate",
+    "report": "zoo.cli.report:report",
     "compare": "zoo.cli.compare:compare",
     "runs": "zoo.cli.runs:runs",
     "predict": "zoo.cli.predict:predict",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -87,11 +88,21 @@ def finetune(model: Trainable, request: Request, out: Path | None, *, resume: bo
                 )
             _run(model, request, data, checkpoints)
             model.weights_id = digest([model.weights_id, identity])
-            model.training |= {"seconds": round(time.monotonic() - start, 2), "request": identity} | scores
+            recorded = {"request": identity, "split": _split(request)}
+            model.training |= {"seconds": round(time.monotonic() - start, 2)} | recorded | scores
             if out is not None and distributed.rank() == 0:
                 model.save(out)
             checkpoints.remove()
             distributed.barrier()
+
+
+def _split(request: Request) -> dict[str, Any]:
+    """Return what reads the same data again, and divides it in the same way; None for data in memory."""
+    sources = {"data": request.data, "valid": request.valid, "test": request.test}
+    named = {name: str(each) if isinstance(each, os.PathLike) else each for name, each in sources.items()}
+    return {name: each if isinstance(each, str | int | float) else None for name, each in named.items()} | {
+        "task": request.task
+    }
 
 
 @contextmanager

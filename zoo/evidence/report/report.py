@@ -1,0 +1,85 @@
+"""Write the evidence report of a fine-tuned model: one HTML file."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.console import say
+from zoo.data.examples import Columns
+from zoo.errors import ArtefactError
+from zoo.evidence.report.facts import collect
+from zoo.evidence.report.findings import Finding
+from zoo.evidence.report.page.render import render
+from zoo.evidence.report.results.measure import measure
+from zoo.model.load import load
+from zoo.model.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A report that was written: its file (os.PathLike) and its findings, most important first."""
+
+    out: Path
+    findings: tuple[Finding, ...] = ()
+
+    def __fspath__(self) -> str:
+        """Return the path of the file."""
+        return str(self.out)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return path and findings as JSON values."""
+        return {"out": str(self.out), "findings": [finding.to_dict() for finding in self.findings]}
+
+
+def report(
+    model: Model | str | os.PathLike[str],
+    data: object = None,
+    out: str | os.PathLike[str] = "report.html",
+    *,
+    input: str | Sequence[str] | None = None,
+    label: str | Sequence[str] | None = None,
+) -> Written:
+    """Write a self-contained HTML page on a fine-tuned model: its results and mistakes, and what they rest on.
+
+    model  a fine-tuned Model, or the folder of a saved one
+    data   None: what the model was fine-tuned on, split again in the same way; else labelled data to test on
+    out    file to write; one that exists is replaced
+    input  column of a table that holds the inputs; label: that of the labels; as in the fine-tuning unless given
+
+    Makes no request. Raises DataError where the data of the fine-tuning is gone or has changed, RecipeError for a model
+    without a head, ArtefactError where `out` cannot be written.
+    """
+    path = Path(out)
+    check_writable(path)
+    loaded = model if isinstance(model, Model) else load(model)
+    columns = None if input is None and label is None else Columns.of(input, label)
+    facts = collect(loaded, data, columns)
+    findings: tuple[Finding, ...] = ()
+    text = render(facts, measure(facts), findings)
+    write(path, text)
+    say("report", f"{path}   {len(text.encode()) / 1e3:,.0f} kB")
+    return Written(path, findings)
+
+
+def check_writable(path: Path) -> None:
+    """Raise ArtefactError, before anything long is computed, where a report cannot be written."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        what = f"{path} is a folder" if path.is_dir() else f"{path.parent} does not exist"
+        named = path / "report.html" if path.is_dir() else Path("report.html")
+        raise ArtefactError(what, fix=f"--out {shlex.quote(str(named))}")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a page to a new file, which then takes the place of `path`. Raises ArtefactError."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ArtefactError(f"{path} cannot be written: {error}", fix="another place: --out ~/report.html") from error
