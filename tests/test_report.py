@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pictures
 import pytest
+import torch
 
 import zoo
+from zoo import tasks
 from zoo.errors import ArtefactError, DataError
 from zoo.evidence.report import facts
+from zoo.evidence.report.page import charts
+from zoo.evidence.report.page.render import render
+from zoo.evidence.report.results import confidence, mistakes
+from zoo.evidence.report.results.measure import measure
 from zoo.model.model import Model
+from zoo.tasks import Mistake
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +76,73 @@ def test_a_folder_cannot_be_written_to(model, tmp_path):
         zoo.report(model, out=tmp_path)
     with pytest.raises(ArtefactError, match="does not exist"):
         zoo.report(model, out=tmp_path / "no" / "report.html")
+
+
+def test_results_are_those_of_the_run(model):
+    found = measure(facts.collect(model))
+    assert (found.part, found.count, found.metric) == ("test", model.summary.test, "accuracy")
+    assert found.metrics == pytest.approx(model.tested, abs=1e-5)
+    assert [(score.name, score.part) for score in found.scores] == [
+        ("this model", "test"),
+        ("this model", "valid"),
+        ("this model", "train"),
+        ("majority class", "test"),
+    ]
+    assert sum(map(sum, found.confusion.counts)) == found.count
+    assert found.mistakes.count == found.count - sum(found.confusion.counts[i][i] for i in range(3))
+    assert found.curve.chosen == model.training["step"]
+
+
+def test_reliability_of_known_answers():
+    sure, right = torch.tensor([0.95] * 10 + [0.65] * 10), torch.tensor([1] * 9 + [0] + [1] * 4 + [0] * 6).bool()
+    found = confidence.reliability(sure.double(), right)
+    assert [(each.count, each.accuracy) for each in found.bins] == [(10, 0.4), (10, 0.9)]
+    assert found.error == pytest.approx(0.5 * 0.25 + 0.5 * 0.05)
+
+
+def test_coverage_sends_the_least_sure_to_a_person():
+    sure, right = torch.linspace(0.5, 1, 20), torch.tensor([0, 0, 1, 0] + [1] * 16).bool()
+    found = confidence.coverage(sure, right)
+    assert (found.referred, found.caught, found.wrong) == (2, 2, 3)
+    assert found.accuracy == pytest.approx(17 / 18)
+    assert found.points[-1] == (1.0, 17 / 20)
+    assert confidence.coverage(sure[:4], right[:4]) is None
+
+
+def test_calibration_before_is_of_the_unscaled_outputs():
+    values, targets = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]]), torch.tensor([0, 1, 1])
+    found = confidence.calibrated(
+        tasks.make("classify", ["a", "b"]),
+        values,
+        targets,
+        {"calibration": {"temperature": 2.0, "before": 0.3, "after": 0.2}},
+    )
+    sure = [float(scale.softmax(0)[0]) for scale in (torch.tensor([4.0, 0.0]), torch.tensor([2.0, 0.0]))]
+    assert [found.before.bins[0].probability, found.after.bins[0].probability] == pytest.approx(sure)
+
+
+def test_shown_mistakes_hold_one_of_each_pair(monkeypatch):
+    monkeypatch.setattr(mistakes, "MAX_MISTAKES", 3)
+    found = [Mistake(i, "x", truth, answer, 0.9, 9 - i) for i, (truth, answer) in enumerate(["ab"] * 5 + ["ac", "bc"])]
+    assert [one.index for one in mistakes._of_every_kind(found)] == [0, 5, 6]
+
+
+def test_axis_ticks_are_round_numbers():
+    assert charts.ticks(0.0, 1.0) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert charts.ticks(-3.0, 12.0) == [0, 5, 10]
+    assert charts.ticks(2.0, 2.0) == [2.0]
+
+
+def test_page_is_one_file_that_escapes_what_it_shows(home, monkeypatch):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("ZOO_HOME", str(home / "store"))
+    names = {"blue": "<script>alert(1)</script>", "green": "a&b", "red": 'c"d'}
+    data = [(pixels, names[label]) for pixels, label in pictures.pairs(8)]
+    model = zoo.load("tiny/net", "cpu").finetune(data, strategy="scratch", steps=1, valid=0.5, quiet=True)
+    found = facts.collect(model, data)
+    page = render(found, measure(found))
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert page.count("<script>") == 1
+    assert "data:image/png;base64" in page
+    assert not re.findall(r'(?:src|href|url\()\s*=?\s*["\']?(?:https?:|//|file:)', page)

@@ -44,7 +44,7 @@ class Outcome:
     """The trained head, the measurements, the metrics on the validation data ({} without any), and the settings.
 
     `outputs` (N, K) are those on the validation data; None without any, or where tokens are read. `intervals` are those
-    of the metrics.
+    of the metrics, `step` that of the weights that were kept; None without validation data.
 
     `hp` repeat the run, with what a time limit chose; `execution` is how the network ran.
     """
@@ -57,6 +57,7 @@ class Outcome:
     calibration: Calibration | None = None
     outputs: Tensor | None = None
     intervals: dict[str, Interval] = field(default_factory=dict)
+    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ def _measured(outcome: Outcome, job: Job, kept: Candidate | None) -> Outcome:
         return outcome
     outputs = kept.outputs
     intervals = kept.intervals if outputs is None else job.task.intervals(outputs, job.valid.targets)
-    return replace(outcome, outputs=outputs, intervals=intervals)
+    return replace(outcome, outputs=outputs, intervals=intervals, step=kept.step)
 
 
 def _cut(job: Job, step: int) -> Job:

@@ -255,6 +255,7 @@ def _adopt(model: Trainable, outcome: Outcome, job: Job) -> None:
     model.training = {
         "calibration": outcome.calibration and asdict(outcome.calibration),
         "execution": provenance(outcome.execution),
+        "step": outcome.step,
     }
     model.pretrained = True  # what the next fine-tuning starts from
 

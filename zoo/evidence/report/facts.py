@@ -39,7 +39,7 @@ CHUNK = 4_096
 """Rows of features that the head reads at a time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
     """Examples of one part of the data, and what the model says of those that it was run on.
 
@@ -64,15 +64,16 @@ class Part:
         return len(self.chosen)
 
     @property
+    def is_blocks(self) -> bool:
+        """Whether the inputs are blocks of several texts, as for language models."""
+        return len(self.whole.examples) != len(self.whole.inputs)
+
+    @cached_property
     def examples(self) -> Examples:
         """The examples that were run; of a language model the texts that its blocks are cut from."""
-        return (
-            self.whole.examples.at(self.chosen)
-            if len(self.whole.examples) == len(self.whole.inputs)
-            else (self.whole.examples)
-        )
+        return self.whole.examples if self.is_blocks else self.whole.examples.at(self.chosen)
 
-    @property
+    @cached_property
     def inputs(self) -> Inputs:
         """Prepared inputs of the examples that were run."""
         return self.whole.inputs.at(self.chosen)

@@ -59,11 +59,10 @@ def report(
     loaded = model if isinstance(model, Model) else load(model)
     columns = None if input is None and label is None else Columns.of(input, label)
     facts = collect(loaded, data, columns)
-    findings: tuple[Finding, ...] = ()
-    text = render(facts, measure(facts), findings)
+    text = render(facts, measure(facts))
     write(path, text)
     say("report", f"{path}   {len(text.encode()) / 1e3:,.0f} kB")
-    return Written(path, findings)
+    return Written(path)
 
 
 def check_writable(path: Path) -> None:
