@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 import zoo
 from zoo.finetune import setup
-from zoo.finetune.features import frozen_features, linear_probe
+from zoo.finetune.features import frozen_features, linear_probe, linear_solver
 from zoo.tasks.classify import Classify
 
 
@@ -110,3 +110,26 @@ def test_probe_is_deterministic():
     first = linear_probe.fit(Classify.of([0, 1, 2]), linear_probe.ProbeData(features, targets), None, seed=0).head
     again = linear_probe.fit(Classify.of([0, 1, 2]), linear_probe.ProbeData(features, targets), None, seed=0).head
     assert torch.equal(first.weight, again.weight)
+
+
+@pytest.mark.parametrize("balance", ["none", "weights", "logits"])
+def test_parts_that_are_solved_together_are_those_solved_alone(balance):
+    features, targets = blobs(12, spread=3.0)
+    targets[:9] = 2
+    task = Classify.of([0, 1, 2]).balanced(balance, targets)
+    problem = linear_solver.problem(features - features.mean(0), targets)
+    parts = [torch.arange(36) % 3 != held for held in range(3)]
+    together = linear_solver.solve_parts(task, problem, [part.nonzero()[:, 0] for part in parts], 0.01)
+    for part, weight, bias in zip(parts, together.weight, together.bias, strict=True):
+        alone = linear_solver.solve(task, problem.at(part), 0.01)
+        torch.testing.assert_close(weight, alone.weight, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(bias, alone.bias, atol=1e-5, rtol=1e-4)
+
+
+def test_class_without_examples_in_a_part_is_never_predicted():
+    features, targets = blobs(6)
+    problem = linear_solver.problem(features - features.mean(0), targets)
+    found = linear_solver.solve_parts(Classify.of([0, 1, 2]), problem, [torch.arange(12)], 1e-3)
+    outputs = problem.x @ found.weight[0].T + found.bias[0]
+    assert outputs.isfinite().all()
+    assert 2 not in outputs[:12].argmax(1)

@@ -26,8 +26,8 @@ LEAST_GAIN = 0.01
 Where the classes are separable their cross-entropy falls with the penalty without end, and near-duplicates in other
 folds hide that the answers get worse (docs/log.md). A squared error has a minimum.
 """
-TOLERANCE = 1e-5
-"""Largest gradient at which a solution of cross-validation ends."""
+TOLERANCE = 1e-6
+"""Expected fall of the objective at which a solution of cross-validation ends."""
 DEFAULT_PENALTY = 1e-2
 """Used where no class has enough examples for cross-validation."""
 FLOOR = 0.3
@@ -164,14 +164,14 @@ def _cross_validate(
     """
     if not folds:
         return (penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY), math.inf, math.inf
-    parts = [_without(problem, held) for held in folds]
-    constant = _mean_loss(task, parts, [linear_solver.solve(task, kept, CONSTANT) for kept, _ in parts])
+    kept = [_others(problem, held) for held in folds]
+    constant = _mean_loss(task, problem, folds, linear_solver.solve_parts(task, problem, kept, CONSTANT))
     best, lowest = CONSTANT, math.inf if len(penalties) == 1 else (1 - ROUNDING) * constant
-    starts: list[Weights | None] = [None] * len(folds)
+    solved: Weights | None = None
     last, largest, least = constant, 0.0, least_gain(task, constant)
     for penalty in penalties:
-        starts = [_solve(task, kept, penalty, start) for (kept, _), start in zip(parts, starts, strict=True)]
-        found = _mean_loss(task, parts, starts)
+        solved = linear_solver.solve_parts(task, problem, kept, penalty, solved, TOLERANCE)
+        found = _mean_loss(task, problem, folds, solved)
         gain, last = last - found, found
         is_flat = gain < least <= largest  # behind the steep part of the path
         if best != CONSTANT and (gain < 0 or is_flat):
@@ -182,28 +182,23 @@ def _cross_validate(
     return (best, lowest, constant) if best != CONSTANT else (CONSTANT, constant, constant)
 
 
-def _solve(task: Task, data: Problem, penalty: float, start: Weights | None) -> Weights:
-    return linear_solver.solve(task, data, penalty, start, TOLERANCE)
-
-
 def least_gain(task: Task, constant: float) -> float:
     """Return by how much a loss has to fall to count; `constant` is the loss without features."""
     return 0.0 if task.name == "regress" else LEAST_GAIN * constant
 
 
-def _without(problem: Problem, held: Tensor) -> tuple[Problem, Problem]:
-    """Return the examples that are not held out, and those that are."""
+def _others(problem: Problem, held: Tensor) -> Tensor:
+    """Return the indices of the examples that are not held out."""
     kept = torch.ones(len(problem), dtype=torch.bool)
     kept[held] = False
-    return problem.at(kept), problem.at(held)
+    return kept.nonzero()[:, 0]
 
 
-def _mean_loss(task: Task, parts: Sequence[tuple[Problem, Problem]], solved: Sequence[Weights | None]) -> float:
-    """Return the mean loss on the held-out examples."""
-    pairs = [(held, one) for (_, held), one in zip(parts, solved, strict=True) if one is not None]
-    return sum(linear_solver.loss(task, held, one) * len(held) for held, one in pairs) / sum(
-        len(held) for held, _ in pairs
-    )
+def _mean_loss(task: Task, problem: Problem, folds: Sequence[Tensor], solved: Weights) -> float:
+    """Return the mean loss on the held-out examples, those of each fold by its own weights."""
+    heads = zip(folds, solved.weight, solved.bias, strict=True)
+    losses = [linear_solver.loss(task, problem.at(held), Weights(*own)) * len(held) for held, *own in heads]
+    return sum(losses) / sum(map(len, folds))
 
 
 def _folds(data: ProbeData, seed: int) -> list[Tensor]:
