@@ -112,6 +112,25 @@ def tokenise(
     return _flat(found, tokenizer, too_long)
 
 
+def token_spans(
+    text: Any, tokenizer: Tokenizer, *, length: int, truncation: str
+) -> list[tuple[int, tuple[int, int]] | None]:
+    """Return where each token of `tokenise` comes from: (0, characters) of a text, None for a special token.
+
+    The number is 1 in the second text of a pair, and that of the word in a list of words.
+    """
+    fast = tokenizer.fast
+    fast.no_padding()
+    fast.no_truncation()
+    if isinstance(text, tuple):
+        fast.enable_truncation(length, strategy="longest_first", direction="left" if truncation == "tail" else "right")
+    split = isinstance(text, list)
+    (encoding,) = _encode(fast, [text], 0, is_pretokenized=split, add_special_tokens=True)
+    sources = encoding.word_ids if split else encoding.sequence_ids
+    kept = _kept(encoding, length, truncation)
+    return [None if (source := sources[i]) is None else (source, encoding.offsets[i]) for i in kept]
+
+
 def _encode(fast: Any, texts: list[Any], start: int, **options: bool) -> Any:
     """Tokenise a chunk. Raises DataError where the library fails, as with a regular expression that takes too long."""
     try:

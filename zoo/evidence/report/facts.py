@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo import store
 from zoo.console import quiet
 from zoo.data import prepare
-from zoo.data.datasets import Dataset, Inputs
+from zoo.data.datasets import Dataset, Inputs, LabelledDataset
 from zoo.data.examples import Columns, Examples
 from zoo.data.prepare import Prepared
 from zoo.data.reading import read_one
@@ -279,7 +279,7 @@ def _run(model: Model, name: str, whole: Prepared) -> Part:
         rows = found.values
         return Part(name, whole, chosen, data, _outputs(model, rows), found.targets, rows[:, : model.backbone.dim])
     measured = inference.measure(network, task, data, precision=precision).outputs
-    pooled = inference.extract_features(module, data, reads="pooled", precision=precision)
+    pooled = inference.extract_features(module, LabelledDataset(inputs), reads="pooled", precision=precision)
     return Part(name, whole, chosen, data, measured.values, measured.targets, pooled.values)
 
 

@@ -28,20 +28,36 @@ SAME = 1e-4
 
 
 def find(backbone: Backbone, limit: int = STAGES) -> tuple[StageOutput, ...]:
-    """Return the outputs of the last `limit` stages, input to output; () where none can be pooled.
+    """Return the outputs of the last `limit` stages, input to output, without the backbone's own pooled features.
 
-    Of a stage its largest module counts. An output is left out if its layout is not certain, if an example's mean
-    depends on the rest of the batch or on padding, or if it is the backbone's own pooled features.
+    () where none can be pooled.
+    """
+    kept = [output for output, is_pooled in _find(backbone, by_parameters=False) if not is_pooled]
+    return tuple(kept[-limit:]) if limit else ()
+
+
+def find_all(backbone: Backbone) -> tuple[StageOutput, ...]:
+    """Return the outputs of all stages that can be pooled, input to output.
+
+    Of a stage that names parameters, not modules, it is the output of the largest module that has no others.
+    """
+    return tuple(output for output, _ in _find(backbone, by_parameters=True))
+
+
+def _find(backbone: Backbone, *, by_parameters: bool) -> list[tuple[StageOutput, bool]]:
+    """Return the outputs of stages, input to output, each with whether its mean is the pooled features.
+
+    Of a stage its largest module counts. An output is left out if its layout is not certain, or if an example's mean
+    depends on the rest of the batch or on padding.
     """
     module = backbone.module
     batches = [_to(inputs, next(module.parameters()).device) for inputs in random_batches(backbone)]
     with eval_mode(module):
-        names = list(_candidates(backbone, batches[1]))
+        names = list(_candidates(backbone, batches[1], by_parameters=by_parameters))
         first, second = (_measure(module, names, inputs) for inputs in batches)
     found = [name for name in names if name in first and name in second and _is_stable(first[name], second[name])]
     own = first[""][1]
-    kept = [StageOutput(name, *_shape(first[name])) for name in found if not _is_close(first[name][1], own, SAME)]
-    return tuple(kept[-limit:]) if limit else ()
+    return [(StageOutput(name, *_shape(first[name])), _is_close(first[name][1], own, SAME)) for name in found]
 
 
 Measured = tuple[str, Tensor]
@@ -98,7 +114,7 @@ def layout_of(output: Tensor, module: nn.Module, inputs: Prepared) -> str | None
     return "NTC" if len(shape) == 3 and shape[2] in widths and shape[1] not in widths else None
 
 
-def _candidates(backbone: Backbone, inputs: Prepared) -> Iterator[str]:
+def _candidates(backbone: Backbone, inputs: Prepared, *, by_parameters: bool) -> Iterator[str]:
     """Yield the largest module of each stage that is called once in a pass; of a container its last part."""
     calls: list[str] = []
     modules = dict(backbone.module.named_modules())
@@ -111,11 +127,24 @@ def _candidates(backbone: Backbone, inputs: Prepared) -> Iterator[str]:
             hooks.callback(part.register_forward_hook(note(name)).remove)
         backbone.module(inputs)
     for stage in backbone.stages:
-        largest = max((name for name in stage if name in modules), key=lambda name: _size(modules[name]), default=None)
+        named = [name for name in stage if name in modules]
+        if by_parameters and not named:
+            named = _owners(backbone.module, stage)
+        largest = max(named, key=lambda name: _size(modules[name]), default=None)
         parts = called_parts(largest, modules[largest], calls) if largest is not None else []
         parts = [part for part in parts if calls.count(part) == 1]
         if parts:
             yield max(parts, key=calls.index)
+
+
+def _owners(module: nn.Module, stage: Sequence[str]) -> list[str]:
+    """Return the modules below the root, outer ones first, all of whose parameters are of the stage."""
+
+    def owns(prefix: str, part: nn.Module) -> bool:
+        names = [f"{prefix}.{name}" for name, _ in part.named_parameters()]
+        return bool(names) and all(any(f"{name}.".startswith(f"{one}.") for one in stage) for name in names)
+
+    return [name for name, part in module.named_modules() if name and owns(name, part)]
 
 
 def _size(module: nn.Module) -> int:
