@@ -47,7 +47,7 @@ def test_readme_commands(isolated):
     pictures.folder(isolated / "pictures", 6)
     pictures.folder(isolated / "more-pictures", 3, seed=1)
     run = [line for line in commands(README) if line[0] == "zoo"]
-    assert len(run) == 6
+    assert len(run) == 7
     for line in run:
         result = CliRunner().invoke(main, line[1:])
         assert result.exit_code == 0, (line, result.output)
@@ -128,6 +128,19 @@ def test_evidence_page(isolated, pretrained):
     exec(compile(code.replace("steps=20", "steps=2, workers=1"), "docs/evidence.md", "exec"), {})
 
 
+def test_report_page(isolated):
+    pictures.folder(isolated / "pictures", 6)
+    pictures.folder(isolated / "more-pictures", 3, seed=1)
+    page = (ROOT / "docs" / "report.md").read_text()
+    for line in commands(page):
+        result = CliRunner().invoke(main, line[1:])
+        assert result.exit_code == 0, (line, result.output)
+    (code,) = blocks(page, "python")
+    names: dict[str, object] = {}
+    exec(compile(code, "docs/report.md", "exec"), names)
+    assert (isolated / "more.html").stat().st_size < 1_500_000
+
+
 def test_prediction_page(isolated, pretrained):
     page = (ROOT / "docs" / "prediction.md").read_text()
     shutil.copytree(pretrained, "runs/pictures")
@@ -196,13 +209,15 @@ def test_keys_of_json_documents(isolated, pretrained):
     named = {command.strip("| `"): set(re.findall(r"`(\w+)`", text)) for command, text in rows}
     pictures.folder(isolated / "pictures", 4)
     fields = ("--strategy", "probe", "--set", "l2=0.1", "--out", "runs/a")
-    tuned = document("finetune", pretrained, "pictures", *fields, "--folds", "2", "--test", "0.3")
+    tuned = document("finetune", pretrained, "pictures", *fields, "--folds", "2", "--test", "0.3", "--report")
     assert set(tuned) == named["zoo finetune"]
     assert set(document("finetune", pretrained, "pictures", "--dry-run")) == named["zoo finetune --dry-run"]
     (saved,) = document("runs")
     assert set(saved) == set(document("info", "runs/a")) == named["zoo info FOLDER"]
     measured = document("evaluate", "runs/a", "pictures", "--confusion", "--errors", "e.csv")
     assert set(measured) == named["zoo evaluate"]
+    found = document("report", "runs/a")
+    assert set(found).union(*found["findings"]) <= named["zoo report"]
     ranked = document("rank", "pictures", "native/resnet14", "--workers", "1")
     assert set(ranked) | set(ranked["rows"][0]) == named["zoo rank"]
     (answer,) = document("predict", "runs/a", next(Path("pictures/red").iterdir()))

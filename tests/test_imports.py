@@ -50,7 +50,7 @@ TIERS = {
     "zoo.finetune.recipe": 0,
     "zoo.model": 4,
     "zoo.model.artefact": 2,
-    "zoo.model.model_card": 1,
+    "zoo.model.model_card": 2,
     "zoo.jobs": 2,
     "zoo.evidence": 4,
     "zoo.export": 3,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pictures
 import pytest
 import torch
+from click.testing import CliRunner
 
 import zoo
 from zoo import tasks
+from zoo.cli import main
 from zoo.errors import ArtefactError, DataError
-from zoo.evidence.report import facts
+from zoo.evidence.report import cost, facts
 from zoo.evidence.report.page import charts
 from zoo.evidence.report.page.render import render
 from zoo.evidence.report.results import confidence, mistakes
@@ -145,3 +150,33 @@ def test_page_is_one_file_that_escapes_what_it_shows(home, monkeypatch):
     assert page.count("<script>") == 1
     assert "data:image/png;base64" in page
     assert not re.findall(r'(?:src|href|url\()\s*=?\s*["\']?(?:https?:|//|file:)', page)
+
+
+def test_the_command_writes_one_document(home, monkeypatch, tmp_path):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("ZOO_HOME", str(home / "store"))
+    out = tmp_path / "page.html"
+    ran = CliRunner().invoke(main, ["report", "model", "--out", str(out), "--json"])
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.stdout)["out"] == str(out)
+    assert out.read_text().startswith("<!doctype html>")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_finetune_writes_a_report_where_it_is_asked_for(home, monkeypatch, tmp_path):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("ZOO_HOME", str(home / "store"))
+    run = ["finetune", "tiny/net", "photos", "--strategy", "scratch", "--set", "steps=1", "--json"]
+    ran = CliRunner().invoke(main, [*run, "--report", "--out", str(tmp_path / "a")])
+    assert ran.exit_code == 0, ran.output
+    assert Path(json.loads(ran.stdout)["report"]) == tmp_path / "a" / "report.html"
+    ran = CliRunner().invoke(main, [*run, "--out", str(tmp_path / "b")])
+    assert "report" not in json.loads(ran.stdout)
+
+
+def test_a_report_is_cheap_after_many_steps(model):
+    assert not cost.is_cheap(model)
+    model.recipe = replace(model.recipe, steps=1_000, stop_after=None)
+    assert cost.is_cheap(model)
+    model.recipe = replace(model.recipe, strategy="probe")
+    assert not cost.is_cheap(model)

@@ -9,15 +9,18 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo import console
 from zoo.cli import columns, complete_name
 from zoo.cli.startup import load
-from zoo.errors import RecipeError
+from zoo.errors import RecipeError, ZooError
 from zoo.store import out_folder
+
+if TYPE_CHECKING:
+    from zoo.model.model import Model
 
 LONGEST_WORD = 100
 """Bytes of the names of data and backbone in the name of a run's folder."""
@@ -97,6 +100,12 @@ def _described_fields() -> Iterator[tuple[str, str]]:
 @click.option("--device", default="auto", help="auto, cpu, cuda, mps, …", show_default=True)
 @click.option("--seed", default=0, help="Same seed, same machine: same model.", show_default=True)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any field of the recipe, see below.")
+@click.option(
+    "--report/--no-report",
+    "wants_report",
+    default=None,
+    help="Write OUT/report.html.  [default: if it costs less than a tenth of the run]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 def finetune(
     name: str,
@@ -118,6 +127,7 @@ def finetune(
     device: str,
     seed: int,
     pairs: tuple[str, ...],
+    wants_report: bool | None,
     as_json: bool,
 ) -> None:
     """Fine-tune a backbone on your data and save the model.
@@ -146,6 +156,7 @@ def finetune(
             plan = model.plan(data, recipe, **chosen)
         else:
             model.finetune(data, recipe, out=target, resume=resume, **chosen)
+            page = _report(model, data, target, wants_report)
     if dry_run:
         if as_json:
             console.document({"plan": plan.to_dict()})
@@ -153,10 +164,29 @@ def finetune(
     if as_json and os.environ.get("RANK", "0") == "0":  # one document for all processes
         assert model.recipe is not None
         seconds = round(time.monotonic() - start, 2)
-        tested = {"test": model.tested} if model.tested else {}
+        tested: dict[str, Any] = {"test": model.tested} if model.tested else {}
         tested |= {"folds": model.training["folds"]} if folds else {}
+        tested |= {"report": str(page)} if page else {}
         document = {"metrics": model.metrics, **tested, "strategy": model.recipe.strategy}
         console.document(document | {"seconds": seconds, "out": str(target)})
+
+
+def _report(model: Model, data: str, out: Path, wanted: bool | None) -> Path | None:
+    """Write the report beside the saved model, if it is wanted or cheap; one that nobody asked for fails no run."""
+    if wanted is False or os.environ.get("RANK", "0") != "0":
+        return None
+    from zoo.evidence.report import cost
+    from zoo.evidence.report.report import report
+
+    if wanted is None and not cost.is_cheap(model):
+        return None
+    try:
+        return report(model, data, out / "report.html").out
+    except ZooError as error:
+        if wanted:
+            raise
+        console.say("report", f"not written: {error.what}")
+        return None
 
 
 def share_or_data(text: str) -> float | str:
