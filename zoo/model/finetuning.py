@@ -100,9 +100,8 @@ def _split(request: Request) -> dict[str, Any]:
     """Return what reads the same data again, and divides it in the same way; None for data in memory."""
     sources = {"data": request.data, "valid": request.valid, "test": request.test}
     named = {name: str(each) if isinstance(each, os.PathLike) else each for name, each in sources.items()}
-    return {name: each if isinstance(each, str | int | float) else None for name, each in named.items()} | {
-        "task": request.task
-    }
+    known = {name: each if isinstance(each, str | int | float) else None for name, each in named.items()}
+    return known | {"task": request.task, "folds": request.folds}
 
 
 @contextmanager

@@ -248,7 +248,8 @@ def _request(model: Model, data: object, columns: Columns | None) -> Request:
         valid = recorded["valid"]
     own = columns or model.summary.columns
     chosen = Columns(own.input or model.summary.columns.input, own.label, recorded.get("groups"), task)
-    return Request(data, Recipe(seed=int(recorded.get("seed", 0))), task, valid, test, chosen)
+    recipe = Recipe(seed=int(recorded.get("seed", 0)))
+    return Request(data, recipe, task, valid, test, chosen, folds=known.get("folds", 0))
 
 
 def _evaluation(model: Model, data: object, columns: Columns | None) -> Prepared:
