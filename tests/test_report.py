@@ -10,6 +10,7 @@ from pathlib import Path
 import pictures
 import pytest
 import torch
+import words
 from click.testing import CliRunner
 
 import zoo
@@ -180,3 +181,43 @@ def test_a_report_is_cheap_after_many_steps(model):
     assert cost.is_cheap(model)
     model.recipe = replace(model.recipe, strategy="probe")
     assert not cost.is_cheap(model)
+
+
+TASKS = {
+    "multilabel": (
+        [(text, (label, "short") if len(text) < 40 else (label,)) for text, label in words.reviews(40)],
+        "Labels",
+    ),
+    "regress": ([(text, float(len(text))) for text, _ in words.reviews(40)], "answer minus truth"),
+    "tag": (
+        [
+            (text.split(), tuple("B-GOOD" if word in words.GOOD else "O" for word in text.split()))
+            for text, _ in words.reviews(40)
+        ],
+        "Kinds of entities",
+    ),
+    "causal-lm": ([text for text, _ in words.reviews(120)], "Which tokens surprise it"),
+    "masked-lm": ([text for text, _ in words.reviews(120)], "Which tokens surprise it"),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_has_its_pictures(task, distribution, isolated):
+    data, heading = TASKS[task]
+    strategy = (
+        {"strategy": "full", "steps": 2, "evals": 2} if task.endswith("-lm") else {"strategy": "probe", "l2": 1.0}
+    )
+    model = zoo.load(words.pretrained(distribution, isolated / "weights"), "cpu")
+    model.finetune(data, task=task, valid=0.3, quiet=True, **strategy)
+    found = facts.collect(model, data)
+    results = measure(found)
+    assert results.metrics == pytest.approx(model.metrics, abs=1e-5)
+    assert found.parts["valid"].features.shape[1] == 16
+    page = render(found, results)
+    assert heading in page
+    assert "nan" not in re.findall(r'points="[^"]*"', page)
+    if task == "tag":
+        assert len(results.mistakes.shown) == 0 or results.mistakes.shown[0].words
+    if task.endswith("-lm"):
+        assert sum(count for _, _, count in results.surprise.bins) == results.surprise.tokens
+        assert any(token.loss is not None for _, tokens in results.surprise.texts for token in tokens)
