@@ -183,6 +183,12 @@ def wheel(package: str) -> Path:
     return once(f"wheel/{package}", fetch)
 
 
+def library(package: str) -> Path:
+    """Return a folder with an installed package and what it needs, for the end of sys.path of a process of its own."""
+    install = [sys.executable, "-m", "pip", "install", "-q", "--target", ".", package]
+    return once(f"library/{package}", partial(_run, install))
+
+
 def _sort_photos(folder: Path) -> None:
     stamps = debian(["tuxpaint-stamps-default"])[0] / "usr/share/tuxpaint/stamps"
     for label, sources in PHOTO_CLASSES.items():

@@ -108,5 +108,7 @@ def test_a_callback_ends_the_training(pretrained, strategy):
 
 
 def test_callbacks_of_other_libraries_are_refused(pretrained):
-    with pytest.raises(RecipeError, match="callbacks: object has no method on_step or on_evaluation\nfix: def on_eval"):
+    with pytest.raises(
+        RecipeError, match="callbacks: object has no method on_step, on_evaluation or on_end\nfix: def on_eval"
+    ):
         zoo.load(pretrained, "cpu").finetune(DATA, callbacks=[object()])

@@ -94,6 +94,7 @@ def _described_fields() -> Iterator[tuple[str, str]]:
 @click.option("--dry-run", is_flag=True, help="Print the recipe with the predicted time and memory; train nothing.")
 @click.option("--folds", type=int, default=0, metavar="K", help="Cross-validate, then train on everything (2 to 10).")
 @click.option("--test", help="Share kept apart, or test data: measured once, at the end.")
+@click.option("--track", multiple=True, help="tensorboard, wandb, mlflow or trackio: log losses and scores there.")
 @click.option("--lr", type=float, help="Peak learning rate of the head.  [default: by strategy]")
 @click.option("--epochs", type=float, help="Passes over the training data.  [default: by strategy]")
 @click.option("--batch-size", type=int, help="Examples of an optimizer step.  [default: 32]")
@@ -121,6 +122,7 @@ def finetune(
     dry_run: bool,
     folds: int,
     test: str | None,
+    track: tuple[str, ...],
     lr: float | None,
     epochs: float | None,
     batch_size: int | None,
@@ -151,6 +153,7 @@ def finetune(
             out_folder.check_free(target)
         model = load(name, device)
         chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "groups": groups, "folds": folds}
+        chosen |= {"track": track}
         chosen |= {"test": test and share_or_data(test), "valid": 0.2 if valid is None else share_or_data(valid)}
         if dry_run:
             plan = model.plan(data, recipe, **chosen)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zoo.data.datasets import Dataset
 from zoo.data.examples import Label
 from zoo.data.summary import DataSummary
-from zoo.finetune.callbacks import Callback
+from zoo.finetune.callbacks import Isolated
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.recipe import Recipe
 from zoo.tasks import Task
@@ -42,7 +42,7 @@ class Job:
     sampling_weights: Tensor | None = None
     describe: Callable[[int], str] = "example {}".format
     valid_labels: Sequence[Label] = ()
-    callbacks: Sequence[Callback] = ()
+    callbacks: Sequence[Isolated] = ()
     groups: Tensor | None = None
 
     def names(self, indices: Sequence[int]) -> str:

@@ -23,12 +23,13 @@ from zoo.data.summary import DataSummary
 from zoo.errors import DataError, RecipeError
 from zoo.finetune import messages
 from zoo.finetune import recipe as recipes
-from zoo.finetune.callbacks import Callback
-from zoo.finetune.callbacks import check as callback_objects
+from zoo.finetune.callbacks import Isolated
+from zoo.finetune.callbacks import check as isolated
 from zoo.finetune.defaults import MAX_LENGTH, Hyperparameters, Setting, resolve
 from zoo.finetune.freezing import has_batchnorm
 from zoo.finetune.job import Job, balance_classes
 from zoo.finetune.recipe import Recipe, RecipeFields
+from zoo.finetune.training import recording
 from zoo.plugin import Backbone, Entry, ImageInput, TextInput
 from zoo.tasks import Task
 from zoo.tasks.intervals import MAX_FOLDS
@@ -43,7 +44,7 @@ DEFAULT_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a user asks for: data, task, recipe, where validation and test data come from, and who is told of steps."""
+    """What a user asks for: data, task, recipe, where validation and test data come from, who is told of the run."""
 
     data: object
     recipe: Recipe
@@ -51,8 +52,9 @@ class Request:
     valid: object = DEFAULT_SHARE
     test: object = None
     columns: Columns = ANY_COLUMNS
-    callbacks: Sequence[Callback] = ()
+    callbacks: Sequence[Isolated] = ()
     folds: int = 0
+    track: Sequence[str] = ()
 
 
 class RequestOptions(RecipeFields, total=False):
@@ -65,6 +67,7 @@ class RequestOptions(RecipeFields, total=False):
     label: str | Sequence[str] | None
     groups: str | None
     folds: int
+    track: str | Sequence[str]
 
 
 def request(
@@ -76,14 +79,14 @@ def request(
     given = dict(options)
     input, label, groups = (given.pop(name, None) for name in ("input", "label", "groups"))
     task, valid, test = given.pop("task", None), given.pop("valid", DEFAULT_SHARE), given.pop("test", None)
-    folds = given.pop("folds", 0)
+    folds, track = given.pop("folds", 0), recording.check(given.pop("track", ()))
     if folds and (not isinstance(folds, int) or not 2 <= folds <= MAX_FOLDS):
         raise RecipeError(f"folds={folds!r} is not a whole number from 2 to {MAX_FOLDS}", fix="folds=5 (--folds 5)")
     wanted = recipes.make(given, recipe)
     if labels is not None:
         data = in_memory.paired(data, labels, task=task)
     columns = Columns.of(input, label, groups)
-    return Request(data, wanted, task, valid, test, columns, callback_objects(callbacks), folds)
+    return Request(data, wanted, task, valid, test, columns, isolated(callbacks), folds, track)
 
 
 @dataclass(frozen=True, slots=True)

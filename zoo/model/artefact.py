@@ -4,6 +4,7 @@ zoo.safetensors     keys `backbone.…` and `head.…`
 zoo.json            format, entry, task, stages that the head reads, recipe, metrics, history, data, provenance, files
                     with their SHA-256
 README.md           the model card
+metrics.jsonl       the losses and scores of the run, a JSON object in each line
 …                   files the plugin needs to build the network or preprocess inputs (configuration, tokenizer)
 """
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ArtefactError, WeightsError
 from zoo.store import out_folder
+from zoo.store.out_folder import METRICS
 from zoo.store.paths import is_inside
 from zoo.weights.safetensors_header import without_twins
 
@@ -75,6 +77,8 @@ def write(
         try:
             copy_files(working, files)
             _fill(working / "saved", state, manifest, card)
+            if (working / METRICS).is_file():
+                (working / METRICS).replace(working / "saved" / METRICS)
             out_folder.publish(working / "saved", folder, MANIFEST)
         except (OSError, WeightsError) as error:
             raise ArtefactError(

@@ -20,7 +20,7 @@ from zoo.catalogue import plugins, rows
 from zoo.console import say
 from zoo.data.summary import DataSummary
 from zoo.errors import ArtefactError, PluginError, RecipeError
-from zoo.finetune import messages, setup, strategies
+from zoo.finetune import callbacks, messages, setup, strategies
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.heads import pretrained_head, stages_of
 from zoo.finetune.job import Job
@@ -28,7 +28,7 @@ from zoo.finetune.runtime import distributed
 from zoo.finetune.runtime.workers import one_thread_each
 from zoo.finetune.setup import Request
 from zoo.finetune.strategies import Outcome
-from zoo.finetune.training import dry_run
+from zoo.finetune.training import dry_run, recording
 from zoo.finetune.training.checkpoint import Checkpointer, check_same_request, checkpointer
 from zoo.finetune.training.execution import provenance
 from zoo.finetune.training.lr_finder import LearningRates
@@ -130,8 +130,22 @@ def _run(model: Trainable, request: Request, data: setup.Data, checkpoints: Chec
     _say_strategy(request, job)
     if job.hp.strategy == "scratch":
         _reinitialise(model, job.hp.seed)
-    outcome = strategies.run(model.backbone, job, checkpoints)
-    _adopt(model, outcome, job)
+    facts = {"backbone": model.entry.name, "data": job.summary.origin, "examples": len(job.train), "hp": asdict(job.hp)}
+    recorders = callbacks.check(recording.recorders(request.track, checkpoints.folder, facts))
+    job = replace(job, callbacks=(*job.callbacks, *recorders))
+    with callbacks.told_of_end(job.callbacks, lambda: _all_metrics(model)):
+        outcome = strategies.run(model.backbone, job, checkpoints)
+        _adopt(model, outcome, job)
+        _report(model, data, job, outcome)
+
+
+def _all_metrics(model: Trainable) -> dict[str, float]:
+    valid = {f"valid_{name}": value for name, value in model.metrics.items()}
+    return valid | {f"test_{name}": value for name, value in model.tested.items()}
+
+
+def _report(model: Trainable, data: setup.Data, job: Job, outcome: Outcome) -> None:
+    """Print the results on the validation data; measure and print those on the test data."""
     intervals = model.training["intervals"] = {"valid": outcome.intervals, "test": {}}
     if job.valid is not None:
         shown, tested = messages.metrics(model.metrics, intervals["valid"]), data.test is not None

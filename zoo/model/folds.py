@@ -30,7 +30,7 @@ def cross_validate(model: Any, request: Request, data: Data, run: Callable[[Requ
         part = replace(data, train=data.train.at(kept), test=data.train.at(held))
         with _unchanged(model):
             with quiet():
-                run(replace(request, callbacks=()), part)
+                run(replace(request, callbacks=(), track=()), part)
             scores.append(model.tested)
         shown = f"{messages.metrics(scores[-1], {})}   ({counted(len(held), 'example')})"
         say("fold", f"{number}/{request.folds}  {shown}")

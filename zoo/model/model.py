@@ -115,6 +115,7 @@ class Model:
         resume: bool = False,
         folds: int = 0,
         callbacks: Sequence[Callback] = (),
+        track: str | Sequence[str] = (),
         quiet: bool = False,
         **fields: Unpack[RecipeFields],
     ) -> Model:
@@ -134,12 +135,13 @@ class Model:
         resume    continue the run to `out` that was stopped or killed, if there is one; it ends with the same bits
         folds     measure by cross-validation as well: the mean over so many folds, each held out once, is printed and
                   kept in training["folds"]; then no share is held out, and the model trains on everything
-        callbacks objects with on_step or on_evaluation (zoo.Callback); quiet: print nothing
+        callbacks objects with on_step, on_evaluation or on_end (zoo.Callback); quiet: print nothing
+        track     "tensorboard", "wandb", "mlflow" or "trackio", or several: log losses, scores and recipe there
 
         Raises DataError, RecipeError or ArtefactError before any training where an argument is at fault.
         """
         options = {"task": task, "valid": valid, "test": test, "input": input, "label": label, "groups": groups}
-        options |= {"folds": folds}
+        options |= {"folds": folds, "track": track}
         with console.quiet() if quiet else nullcontext():
             request = setup.request(data, labels, recipe, {**fields, **options}, callbacks)
             folder = out if out is None else Path(out)

@@ -3,6 +3,7 @@
 <out>.unfinished/
     lock                  locked by the process that trains or saves to `out`
     state.safetensors, …  the checkpoint of the run (zoo/finetune/training/checkpoint.py)
+    metrics.jsonl         what the run has measured so far (zoo/finetune/training/recording.py)
     saved/                the model while it is written
 """
 
@@ -23,6 +24,8 @@ SUFFIX = ".unfinished"
 """Of the working folder's name."""
 STATE = "state.safetensors"
 """The checkpoint of an unfinished run."""
+METRICS = "metrics.jsonl"
+"""What a run has measured, in its working folder and then in the saved model's."""
 ELSEWHERE = "--out ~/runs/model (or out=…)"
 _claimed: ContextVar[frozenset[Path]] = ContextVar("_claimed", default=frozenset())
 """Working folders that this thread has locked."""
@@ -103,6 +106,7 @@ def claim(out: Path, *, free: bool = True) -> Iterator[Path]:
         _remove_rest(folder)
         if not os.path.lexists(folder / STATE):
             with suppress(OSError):  # of a folder with other files in it, such as the model
+                (folder / METRICS).unlink(missing_ok=True)
                 (folder / "lock").unlink()
                 for each in (folder, *new):
                     each.rmdir()
