@@ -47,6 +47,7 @@ bench: $(READY)
 	$(BIN)/python tools/bench/images.py
 	$(BIN)/python tools/bench/pull.py
 	$(BIN)/python tools/bench/crowded.py
+	$(BIN)/python tools/bench/tracking.py
 	$(BIN)/python tools/bench/gpu.py --device cpu --small
 
 # A slice of docs/benchmark.md: transfer from few examples on four data sets.

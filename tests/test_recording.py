@@ -97,7 +97,9 @@ def test_a_damaged_file_of_metrics_ends_where_the_damage_begins(tmp_path, damage
     from zoo.finetune.training.recording import MetricsFile
 
     (tmp_path / "metrics.jsonl").write_bytes(damaged)
-    MetricsFile(tmp_path).on_step(3, torch.tensor(0.5))
+    log = MetricsFile(tmp_path)
+    log.on_step(3, torch.tensor(0.5))
+    log.on_end(None)
     kept = [{"step": 1}] if damaged.startswith(b'{"step"') else []
     assert lines(tmp_path) == [*kept, {"event": "step", "step": 3, "loss": 0.5}]
 

@@ -8,17 +8,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 
-def alternate(
-    sides: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, float]:
+def alternate(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Call all sides alternately, `rounds` times after a warm-up; return the median seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
         for name, call in sides.items():
-            start = clock()
+            start = time.perf_counter()
             call()
             if turn:
-                seconds[name].append(clock() - start)
+                seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(found) for name, found in seconds.items()}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class MetricsFile:
     def __init__(self, folder: Path) -> None:
         self._path = folder / METRICS
         self._losses = Losses()
-        self._is_new = True
+        self._file: TextIO | None = None
 
     def on_step(self, step: int, loss: Tensor) -> None:
         """Write a step's loss, of the first process's examples."""
@@ -74,6 +74,8 @@ class MetricsFile:
     def on_end(self, metrics: Mapping[str, float] | None) -> None:
         """Write the metrics of the finished model."""
         self._write([*self._steps(), *([] if metrics is None else [{"event": "end", **metrics}])])
+        if self._file is not None:
+            self._file.close()
 
     def _steps(self) -> list[Row]:
         return [{"event": "step", "step": step, "loss": loss} for step, loss in self._losses.take()]
@@ -81,11 +83,11 @@ class MetricsFile:
     def _write(self, rows: Sequence[Row]) -> None:
         if not rows:
             return
-        if self._is_new:
+        if self._file is None:
             _keep_before(self._path, rows[0].get("step", 0))
-            self._is_new = False
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+            self._file = self._path.open("a", encoding="utf-8")
+        self._file.writelines(json.dumps(row) + "\n" for row in rows)
+        self._file.flush()
 
 
 def _keep_before(path: Path, step: int) -> None:
