@@ -66,6 +66,15 @@ def test_data_in_memory_has_to_be_given_again(home, monkeypatch):
     assert set(facts.collect(model, data).parts) == {"train", "valid"}
 
 
+def test_training_data_is_never_the_test_part(home, monkeypatch):
+    monkeypatch.chdir(home)
+    data = pictures.pairs(4)
+    model = zoo.load("tiny/net", "cpu").finetune(data, strategy="scratch", steps=1, quiet=True)
+    model.training = {"request": {}}  # as in a folder that records no split
+    with pytest.raises(DataError, match="cannot be divided as it was then"):
+        facts.collect(model, data)
+
+
 def test_changed_data_is_refused_and_other_data_is_the_test_part(model, home, tmp_path):
     other = pictures.folder(tmp_path / "other", 4, seed=5)
     found = facts.collect(model, other)
@@ -74,6 +83,19 @@ def test_changed_data_is_refused_and_other_data_is_the_test_part(model, home, tm
     model.training["split"]["data"] = str(other)
     with pytest.raises(DataError, match="is not, or no longer, the data"):
         facts.collect(model)
+
+
+def test_the_test_part_of_a_folder_is_the_test_part(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("ZOO_HOME", str(home / "store"))
+    for seed, (name, count) in enumerate((("train", 6), ("valid", 3), ("test", 4))):
+        pictures.folder(tmp_path / "parts" / name, count, seed=seed)
+    model = zoo.load("tiny/net", "cpu").finetune(tmp_path / "parts", strategy="scratch", steps=1, quiet=True)
+    assert {name: len(part) for name, part in facts.collect(model).parts.items()} == {
+        "train": 18,
+        "valid": 9,
+        "test": 12,
+    }
 
 
 def test_a_folder_cannot_be_written_to(model, tmp_path):

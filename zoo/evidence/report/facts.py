@@ -17,6 +17,7 @@ from zoo.console import quiet
 from zoo.data import prepare
 from zoo.data.datasets import Dataset, Inputs, LabelledDataset
 from zoo.data.examples import Columns, Examples
+from zoo.data.fingerprint import fingerprint
 from zoo.data.prepare import Prepared
 from zoo.data.reading import read_one
 from zoo.data.seeding import generator
@@ -232,9 +233,20 @@ def _same_split(model: Model, data: object, columns: Columns | None) -> tuple[di
     seed = model.recipe.seed if model.recipe else 0
     split = prepare.train_and_valid(read.train, read.validation, how, classes=kind.single_label, seed=seed)
     found = {"train": split.train} | ({"valid": split.valid} if split.valid else {})
-    if read.test is not None:
-        found["test"] = prepare.prepare_for_evaluation(read.test, how)
-    return found, split.skipped
+    test = _own_test(model, request, read) if read.test is None else prepare.prepare_for_evaluation(read.test, how)
+    return found | ({} if test is None else {"test": test}), split.skipped
+
+
+def _own_test(model: Model, request: Request, read: setup.Data) -> Prepared | None:
+    """Return the labelled test part that the data comes with, None without one."""
+    try:
+        found = read_one(request.data, modality=model.entry.modality, columns=request.columns)
+        valid = read.validation.examples
+        if fingerprint(found) in (read.fingerprint, None if valid is None else fingerprint(valid)):
+            return None
+        return _prepare(model, found)
+    except DataError:  # without labels, or with others
+        return None
 
 
 def _request(model: Model, data: object, columns: Columns | None) -> Request:
@@ -253,14 +265,23 @@ def _request(model: Model, data: object, columns: Columns | None) -> Request:
 
 
 def _evaluation(model: Model, data: object, columns: Columns | None) -> Prepared:
-    """Return prepared labelled data of any form. Raises DataError for labels that the model does not know."""
+    """Return prepared labelled data that the model was not trained on. Raises DataError for other data."""
     _, task = answers.network(model)
     known = columns or (model.summary.columns if model.summary else Columns())
     chosen = Columns(known.input, known.label, task=task.name)
     examples = read_one(data, modality=model.entry.modality, columns=chosen)
+    if model.summary and fingerprint(examples) == model.summary.fingerprint:
+        what = f"{examples.origin} is what this model was fine-tuned on, and it cannot be divided as it was then"
+        raise DataError(what, fix="give data that it has not seen: zoo report MODEL DATA, or fine-tune again")
+    return _prepare(model, examples)
+
+
+def _prepare(model: Model, examples: Examples) -> Prepared:
+    """Prepare labelled examples. Raises DataError for labels that the model does not know."""
+    _, task = answers.network(model)
     if task.labelled:
         task.check(examples.inputs, examples.labels)
-        task.targets(examples.labels)
+        task.targets(examples.labels)  # raise for an unknown label before decoding, which takes long
     how = setup.preprocessing(model.backbone, model.recipe or Recipe(), blocks=not task.labelled)
     return prepare.prepare_for_evaluation(examples, how)
 

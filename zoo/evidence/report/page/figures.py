@@ -53,13 +53,14 @@ def metric_name(metric: str) -> str:
 def reliability(found: Calibrated) -> list[Chart]:
     """Return the reliability diagram, that before temperature scaling first if there was any."""
     if found.before is None:
-        return [_reliability(found.after, "reliability of the saved model")]
+        return [_reliability(found.after, "")]
     return [_reliability(found.before, "before temperature scaling"), _reliability(found.after, "after it")]
 
 
 def _reliability(found: Reliability, when: str) -> Chart:
-    says = f"Share of right answers by probability, {when}; expected calibration error {found.error:.3f}"
-    chart = Chart(says, UNIT, UNIT, f"probability ({when})", "right answers", percent=True)
+    says = f"Share of right answers by probability {when}; expected calibration error {found.error:.3f}"
+    name = f"probability, {when}" if when else "probability"
+    chart = Chart(says, UNIT, UNIT, name, "right answers", percent=True)
     chart.line([(0, 0), (1, 1)], "rule", "calibrated")
     most = max((each.count for each in found.bins), default=1)
     for each in found.bins:
