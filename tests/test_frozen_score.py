@@ -23,7 +23,7 @@ def scored(
     task = tasks.make(name, labels)
     found = Outputs(values, task.targets(labels) if targets is None else targets)
     job = SimpleNamespace(task=task, groups=None if groups is None else torch.tensor(groups))
-    return frozen_score._cross_validate(job, (found, stages), examples, Plan(name, [len(labels)], 2, 0))
+    return frozen_score._cross_validate(job, (found, stages), examples, Plan(name, len(labels), 2, 0))
 
 
 def features(count: int = 40) -> torch.Tensor:

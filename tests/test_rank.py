@@ -18,6 +18,7 @@ from zoo.errors import DataError, NameNotFound, RecipeError, ZooError
 from zoo.evidence import candidates, subsets, verdict
 from zoo.evidence.candidates import Limits
 from zoo.evidence.verdict import Row
+from zoo.finetune.features import feature_cache
 
 COLOURS = ("blue", "green", "red", "grey")
 
@@ -68,6 +69,23 @@ def test_same_scores_again_from_kept_results(catalogue, capsys):
     assert "from an earlier run" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("first", ["rank", "finetune"])
+def test_ranking_and_probe_share_the_pass_through_the_backbone(catalogue, monkeypatch, first):
+    monkeypatch.setattr(feature_cache, "WORTH", 0)
+
+    def rank() -> None:
+        zoo.rank(noisy(), "tiny/colours", workers=1)
+
+    def finetune() -> None:
+        zoo.load("tiny/colours", "cpu").finetune(noisy(), strategy="probe", quiet=True)
+
+    steps = [rank, finetune] if first == "rank" else [finetune, rank]
+    steps[0]()
+    monkeypatch.setattr(feature_cache, "extract_features", None)  # no further pass
+    steps[1]()
+    zoo.load("tiny/colours", "cpu").finetune(noisy(), strategy="probe", seed=1, quiet=True)  # another split
+
+
 @pytest.mark.real
 def test_same_scores_in_worker_processes(catalogue, monkeypatch):
     first = zoo.rank(noisy(12), catalogue[:3], workers=1)
@@ -87,8 +105,9 @@ def test_rounds_halve_the_candidates_but_keep_ties_and_the_static_choice():
     assert verdict.better_half(alike, keep="net0") == [f"net{number}" for number in range(8)]
 
 
-def test_funnel_doubles_the_examples(catalogue, monkeypatch, capsys):
+def test_funnel_takes_more_examples_each_round(catalogue, monkeypatch, capsys):
     monkeypatch.setattr(subsets, "FEWEST", 8)
+    monkeypatch.setattr(subsets, "STEP", 2)
     monkeypatch.setattr(subsets, "PER_CLASS", 2)
     monkeypatch.setattr("zoo.evidence.ranking.FINALISTS", 1)
     found = zoo.rank(noisy(), catalogue[:2], workers=1)
@@ -179,20 +198,21 @@ def test_refusals(catalogue):
 
 def test_nested_examples_are_a_sample_of_all_at_every_size():
     labels = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
-    ordered = subsets.nested(Examples(list(range(100)), labels, "letters"), classes=True, seed=0)
-    assert sorted(ordered.inputs) == list(range(100))
-    first = ordered.labels[:20]
+    data = Examples(list(range(100)), labels, "letters")
+    order = subsets.nested_order(data, classes=True, seed=0)
+    assert sorted(order) == list(range(100))
+    first = [labels[index] for index in order[:20]]
     assert {name: first.count(name) for name in "abc"} == {"a": 12, "b": 6, "c": 2}
-    assert ordered.inputs != subsets.nested(Examples(list(range(100)), labels, "x"), classes=True, seed=1).inputs
+    assert order != subsets.nested_order(data, classes=True, seed=1)
 
 
 def test_nested_examples_keep_groups_together():
     data = Examples(list(range(60)), ["a", "b"] * 30, "letters", groups=[number // 6 for number in range(60)])
-    ordered = subsets.nested(data, classes=True, seed=0)
-    assert all(len(set(ordered.groups[start : start + 6])) == 1 for start in range(0, 60, 6))
+    order = subsets.nested_order(data, classes=True, seed=0)
+    assert all(len({index // 6 for index in order[start : start + 6]}) == 1 for start in range(0, 60, 6))
 
 
-@pytest.mark.parametrize(("count", "classes", "sizes"), [(100, 2, [100]), (300, 3, [75, 150, 300]), (300, 40, [300])])
+@pytest.mark.parametrize(("count", "classes", "sizes"), [(100, 2, [100]), (300, 3, [75, 300]), (300, 40, [300])])
 def test_sizes_of_the_rounds(count, classes, sizes):
     data = Examples(list(range(count)), [f"class {number % classes}" for number in range(count)], "numbers")
     assert subsets.sizes(data) == sizes
@@ -200,9 +220,9 @@ def test_sizes_of_the_rounds(count, classes, sizes):
 
 def test_large_data_are_ranked_on_a_sample():
     data = Examples(list(range(5_000)), ["a", "b"] * 2_500, "numbers")
-    ordered = subsets.nested(data, classes=True, seed=0)
-    assert len(ordered) == subsets.MOST
-    assert subsets.sizes(ordered) == [250, 500, 1000, 2000]
+    order = subsets.nested_order(data, classes=True, seed=0)
+    assert len(order) == subsets.MOST
+    assert subsets.sizes(data.at(order)) == [125, 500, 2000]
 
 
 def test_modality_of_the_data(isolated):

@@ -121,6 +121,10 @@ class LabelledDataset:
     inputs: Inputs
     targets: Tensor | None = None
 
+    def pool(self) -> LabelledDataset:
+        """Return all inputs that were prepared together, of which `inputs.rows` are these; without targets."""
+        return LabelledDataset(self.inputs.pool())
+
     @property
     def lengths(self) -> Tensor | None:
         """Tokens of each example, (N,); None for images."""
@@ -143,13 +147,14 @@ class LabelledDataset:
 class AugmentedViews:
     """`count` views of each image: the image itself, then augmented versions fixed by `seed`.
 
-    View v of example i has index v * N + i.
+    View v of example i has index (v - first) * N + i, for `first` <= v < count.
     """
 
     data: LabelledDataset
     count: int
     augment: str | Callable[[Tensor], Any]
     seed: int
+    first: int = 0
 
     @property
     def lengths(self) -> None:
@@ -158,17 +163,17 @@ class AugmentedViews:
 
     @property
     def targets(self) -> Tensor | None:
-        """Targets of all views, (count * N,)."""
-        return None if self.data.targets is None else torch.cat([self.data.targets] * self.count)
+        """Targets of all views, one view after the other."""
+        return None if self.data.targets is None else torch.cat([self.data.targets] * (self.count - self.first))
 
     def __len__(self) -> int:
-        return self.count * len(self.data)
+        return (self.count - self.first) * len(self.data)
 
     def batch(self, indices: Tensor, options: BatchOptions = EVALUATION) -> Batch:
         """Return some views; each is drawn by a generator of its own."""
         kept = options.of(indices)
         images = []
-        for index in kept.tolist():
+        for index in (kept + self.first * len(self.data)).tolist():
             view, example = divmod(index, len(self.data))
             how = BatchOptions(self.augment, generator(self.seed, "view", index)) if view else EVALUATION
             images.append(self.data.batch(torch.tensor([example]), how).inputs)

@@ -35,6 +35,10 @@ class Images:
         """Return a view of some of the images, in that order."""
         return Images(self.pixels, self.spec, self.rows[torch.tensor(indices, dtype=torch.long)])
 
+    def pool(self) -> Images:
+        """Return all images, of which these are a selection."""
+        return Images(self.pixels, self.spec, torch.arange(len(self.pixels)))
+
     def batch(self, indices: Tensor, options: BatchOptions = EVALUATION) -> Tensor:
         """Return images (N, C, S, S), uint8: centre crops, or augmented where a generator is given."""
         rows, shard, draws = self.rows[indices], options.rows, options.generator

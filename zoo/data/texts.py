@@ -48,6 +48,10 @@ class Texts:
         """Return a view of some of the texts, in that order."""
         return replace(self, rows=self.rows[torch.tensor(indices, dtype=torch.long)])
 
+    def pool(self) -> Texts:
+        """Return all texts, of which these are a selection."""
+        return replace(self, rows=torch.arange(len(self.begins) - 1))
+
     @property
     def lengths(self) -> Tensor:
         """Tokens of each text, (N,)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,13 +12,11 @@ from torch import Tensor
 
 from zoo.catalogue.rows import entry_from_row
 from zoo.data import split
-from zoo.data.datasets import Dataset, LabelledDataset, TaggedTexts
 from zoo.data.examples import Examples
 from zoo.data.prepare import Validation
 from zoo.data.seeding import derive_seed
 from zoo.finetune import setup
 from zoo.finetune.features import frozen_features, linear_probe
-from zoo.finetune.features.feature_cache import cached_features
 from zoo.finetune.features.linear_probe import ProbeData
 from zoo.finetune.features.stage_outputs import StageOutput
 from zoo.finetune.freezing import eval_mode
@@ -35,7 +33,7 @@ from zoo.plugin import Backbone
 from zoo.tasks import Task
 
 Stages = tuple[StageOutput, ...]
-TIMED = 8
+TIMED = 4
 """Items of the batch whose computation is timed."""
 TIMINGS = 3
 """Times that it is computed; the shortest counts."""
@@ -47,21 +45,29 @@ class Plan:
     """How a backbone is scored.
 
     task     name of the task
-    sizes    examples of this and each earlier round: features are computed and cached in these parts
+    size     number of examples, the first ones of the order
     repeats  cross-validations, each with other folds
     seed     of folds and heads
+    timed    whether to measure what an item costs
     """
 
     task: str
-    sizes: Sequence[int]
+    size: int
     repeats: int
     seed: int
+    timed: bool = True
 
 
 def score(
-    examples: Examples, entry: Mapping[str, Any], plan: Mapping[str, Any], device: str = "cpu", **identity: str
+    examples: Examples,
+    order: Sequence[int],
+    *,
+    entry: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    device: str = "cpu",
+    **identity: str,
 ) -> dict[str, Any]:
-    """Return the cross-validated scores of a backbone's frozen features on the first examples.
+    """Return the cross-validated scores of a backbone's frozen features on the first examples of an order.
 
     `entry` is its catalogue row; `identity` names data and weights for the job's hash. Returns
 
@@ -74,19 +80,20 @@ def score(
 
     The heads have the penalty and the stages that the probe chooses on these examples. To choose the penalty anew
     within each fold (nested) costs eight times as much and changes the scores by less than chance (docs/log.md).
-    Random weights are scored as well.
+    Random weights are scored as well. The features are those of a probe on the same examples, and shared with it.
     """
     how = Plan(**plan)
+    part = examples if how.size == len(examples) else examples.at(sorted(order[: how.size]))
     model = load_entry(entry_from_row(entry["name"], entry, catalogue=""), device)
     with one_thread_each():
-        job = _job(model.backbone, examples.at(range(how.sizes[-1])), how)
+        job = _job(model.backbone, part, how)
         settings = execution.choose(model.backbone, job, Checkpointer())
         job = replace(job, hp=replace(job.hp, precision=settings.precision))
         with execution.applied(model.backbone, settings):
-            cost = _cost(model.backbone, job)
+            cost = _cost(model.backbone, job) if how.timed else {}
             stages, _ = frozen_features.readable_stages(model.backbone, job.task, job.train, job.hp)
-            features = _features(model.backbone, job, how.sizes, stages)
-        return cost | _cross_validate(job, (features, stages), examples.at(range(how.sizes[-1])), how)
+            features, _ = frozen_features.features(model.backbone, job.task, job.train, job.hp.precision, stages)
+        return cost | _cross_validate(job, (features, stages), part, how)
 
 
 def _job(backbone: Backbone, examples: Examples, how: Plan) -> Job:
@@ -97,22 +104,6 @@ def _job(backbone: Backbone, examples: Examples, how: Plan) -> Job:
     return setup.make_job(request, data, backbone, lambda _: None, pretrained=True)
 
 
-def _features(backbone: Backbone, job: Job, sizes: Sequence[int], stages: Stages) -> Outputs:
-    """Return the features of all examples, computed part by part: those of earlier rounds are in the feature cache."""
-    how = {"reads": job.task.reads, "precision": job.hp.precision, "stages": stages}
-    bounds = [pair for pair in zip((0, *sizes[:-1]), sizes, strict=True) if pair[0] < pair[1]]
-    parts = [cached_features(backbone.module, _part(job.train, *pair), **how)[0] for pair in bounds]  # type: ignore[arg-type]
-    if isinstance(parts[0].values, Tensor):
-        return Outputs(*(torch.cat([getattr(part, name) for part in parts]) for name in ("values", "targets")))
-    return Outputs(*([one for part in parts for one in getattr(part, name)] for name in ("values", "targets")))
-
-
-def _part(data: Dataset, start: int, end: int) -> Dataset:
-    assert isinstance(data, LabelledDataset | TaggedTexts)
-    assert data.targets is not None
-    return replace(data, inputs=data.inputs.at(range(start, end)), targets=data.targets[start:end])  # type: ignore[arg-type]
-
-
 def _cross_validate(job: Job, read: tuple[Outputs, Stages], examples: Examples, how: Plan) -> dict[str, Any]:
     """Return item scores (R, N), mean metrics, and the mean ends of the interval of the main metric.
 
@@ -121,39 +112,24 @@ def _cross_validate(job: Job, read: tuple[Outputs, Stages], examples: Examples, 
     task, (features, stages) = job.task, read
     rows = _rows(features, stages, job.groups)
     fitted = linear_probe.choose(task, rows, None, how.seed)
-    kept = stages_of(fitted.head)
-    features = _map(features, lambda values: linear_probe.select(values, rows.dim, kept))
-    items, metrics, ends = [], [], []
-    for repeat in range(how.repeats):
-        seed = derive_seed(how.seed, "rank folds", repeat)
-        folds = split.folds(examples, FOLDS, stratify=task.single_label, seed=seed)
-        found = _out_of_fold(task, (features, kept), folds, fitted.l2)
-        items.append(_item_scores(task, found))
-        metrics.append(task.measure(found.values, found.targets))
-        ends.append(task.intervals(found.values, found.targets).get(task.main_metric))
+    seeds = [derive_seed(how.seed, "rank folds", repeat) for repeat in range(how.repeats)]
+    splits = [split.folds(examples, FOLDS, stratify=task.single_label, seed=seed) for seed in seeds]
+    scored = sorted(index for fold in splits[0] for index in fold)  # not the only example of a class
+    rows_of = _rows_of(features)
+    held = [[torch.cat([rows_of[index] for index in fold]) for fold in folds] for folds in splits]
+    outputs = linear_probe.out_of_fold(task, rows.last_stages(len(stages_of(fitted.head))), held, fitted.l2)
+    found = [_statistics(task, each, features, (scored, rows_of)) for each in outputs]
+    metrics = [task.measure(each.values, each.targets) for each in found]
+    ends = [task.intervals(each.values, each.targets).get(task.main_metric) for each in found]
     known = [each for each in ends if each is not None]
     low, high = (sum(pair[i] for pair in known) / len(known) if known else None for i in (0, 1))
     names = sorted(set.intersection(*map(set, metrics)))
     mean = {name: sum(each[name] for each in metrics) / len(metrics) for name in names}
+    items = [_item_scores(task, each) for each in found]
     return {"items": items, "metrics": mean, "main": task.main_metric, "low": low, "high": high}
 
 
-def _out_of_fold(task: Task, read: tuple[Outputs, Stages], folds: Sequence[Sequence[int]], penalty: float) -> Outputs:
-    """Return the statistics of all examples in a fold, in their order, each by the head that did not see it."""
-    features, stages = read
-    found: dict[int, Tensor] = {}
-    for held in folds:
-        kept = sorted(set(range(len(features.values))) - set(held))
-        head = linear_probe.fit(task, _rows(_at(features, kept), stages), penalty, 0).head
-        found |= zip(held, linear_probe.predict(task, head, _at(features, held)), strict=True)
-    order = sorted(found)
-    values: Any = [found[index] for index in order]
-    if isinstance(features.values, Tensor):
-        values = torch.stack(values)
-    return Outputs(values, _at(features, order).targets)
-
-
-def _rows(features: Outputs, stages: Stages, groups: Tensor | None = None) -> ProbeData:
+def _rows(features: Outputs, stages: Stages, groups: Tensor | None) -> ProbeData:
     """Return features as rows (M, D), of texts token by token; tokens of a text, or a group, share a fold."""
     if isinstance(features.values, Tensor):
         return ProbeData(features.values, features.targets, groups, stages)
@@ -163,18 +139,23 @@ def _rows(features: Outputs, stages: Stages, groups: Tensor | None = None) -> Pr
     return ProbeData(values, targets, groups.repeat_interleave(counts), stages)
 
 
-def _map(features: Outputs, function: Callable[[Tensor], Tensor]) -> Outputs:
-    """Apply a function to the values of all examples."""
-    if isinstance(features.values, Tensor):
-        return Outputs(function(features.values), features.targets)
-    return Outputs([function(values) for values in features.values], features.targets)
+def _rows_of(features: Outputs) -> Sequence[Tensor]:
+    """Return the indices of the rows of each example."""
+    counts = [1] * len(features.values) if isinstance(features.values, Tensor) else [*map(len, features.values)]
+    return list(torch.arange(sum(counts)).split(counts))
 
 
-def _at(features: Outputs, indices: Sequence[int]) -> Outputs:
-    """Return some of the examples."""
+def _statistics(
+    task: Task, outputs: Tensor, features: Outputs, places: tuple[Sequence[int], Sequence[Tensor]]
+) -> Outputs:
+    """Return the statistics and targets of the examples that were scored, given the outputs of all rows (M, K)."""
+    scored, rows_of = places
     if isinstance(features.values, Tensor):
-        return Outputs(features.values[list(indices)], features.targets[list(indices)])
-    return Outputs([features.values[i] for i in indices], [features.targets[i] for i in indices])
+        kept = torch.tensor(scored)
+        return Outputs(task.statistics(outputs[kept], features.targets[kept]), features.targets[kept])
+    targets = [features.targets[index] for index in scored]
+    rows = [outputs[rows_of[index]] for index in scored]
+    return Outputs([task.statistics(*pair) for pair in zip(rows, targets, strict=True)], targets)
 
 
 def _item_scores(task: Task, found: Outputs) -> list[float]:

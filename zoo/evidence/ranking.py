@@ -38,9 +38,10 @@ LONGER = "a longer budget: --budget 1h (budget=3600); what was measured is kept"
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """What all rounds share."""
+    """What all rounds share; `order` are indices of the examples, of which each round takes the first ones."""
 
     examples: Examples
+    order: Sequence[int]
     task: str
     fingerprint: str
     limits: Limits
@@ -75,9 +76,10 @@ def rank(
     budget   seconds after which nothing new is started; what was measured is ranked
     workers  processes, "ray" for a cluster; None: as many as fit
 
-    The first round measures all candidates on a part of the examples; each further one doubles the examples, and drops
-    the lower half but for those not shown to differ from the best. Results are kept: the same call goes on where it was
-    stopped. Raises DataError for the data, NameNotFound for a name, and the error of the first backbone if all fail.
+    The first round measures all candidates on a part of the examples; each further one takes four times as many, and
+    the better half of the candidates with those not shown to differ from the best. Results are kept: the same call goes
+    on where it was stopped. Raises DataError for the data, NameNotFound for a name, and the error of the first backbone
+    if all fail.
     """
     start = time.monotonic()
     columns = Columns.of(input, label, groups)
@@ -86,10 +88,12 @@ def rank(
     examples, kind = _read(data, found[0], columns, task)
     limits = Limits(max_params, license, max_bytes, max_ms)
     deadline = math.inf if budget is None else start + budget
-    setting = _Setting(
-        subsets.nested(examples, classes=tasks.KINDS[kind].single_label, seed=seed),
-        *(kind, fingerprint(examples), limits, workers, str(resolve_device(device)), seed, deadline),
-    )
+    classes = tasks.KINDS[kind].single_label
+    if len(examples) > subsets.MOST:
+        examples = examples.at(sorted(subsets.nested_order(examples, classes=classes, seed=seed)))
+    order = subsets.nested_order(examples, classes=classes, seed=seed)
+    data_id, where = fingerprint(examples), str(resolve_device(device))
+    setting = _Setting(examples, order, kind, data_id, limits, workers, where, seed, deadline)
     entries, out = _filter(found, setting)
     say(
         "rank", f"{counted(len(entries), 'backbone')} on {examples.origin}: {counted(len(examples), 'example')}, {kind}"
@@ -150,7 +154,8 @@ def _rounds(entries: Sequence[Entry], setting: _Setting) -> list[Row]:
         if len(left) <= FINALISTS and number < len(sizes):
             continue  # so few go to the last round at once
         repeats = REPEATS if number == len(sizes) else 1
-        plan = {"task": setting.task, "sizes": sizes[:number], "repeats": repeats, "seed": setting.seed}
+        timed = not any(row.round for row in rows.values())
+        plan = {"task": setting.task, "size": size, "repeats": repeats, "seed": setting.seed, "timed": timed}
         if size < len(setting.examples) or left != list(by_name):
             what = f"{counted(len(left), 'backbone')} on {size:,} of {len(setting.examples):,} examples"
             say("round", f"{number}/{len(sizes)}  {what}")
@@ -174,12 +179,12 @@ def _measure(entries: Sequence[Entry], plan: Mapping[str, Any], setting: _Settin
                 **{"entry": row_from_entry(entry), "plan": dict(plan), "device": setting.device},
                 **{"weights": _weights(entry), "data": setting.fingerprint},
             },
-            memory=8 * (entry.params or UNKNOWN) + 32 * plan["sizes"][-1] * (entry.dim or 1024),
+            memory=8 * (entry.params or UNKNOWN) + 32 * plan["size"] * (entry.dim or 1024),
         )
         for entry in entries
     ]
     workers = setting.workers or (None if setting.device == "cpu" else 1)
-    results = run(jobs, workers=workers, shared={"examples": setting.examples})
+    results = run(jobs, workers=workers, shared={"examples": setting.examples, "order": setting.order})
     if time.monotonic() > setting.deadline:
         return
     for result in results:
@@ -201,8 +206,9 @@ def _row(row: Row, result: Result, number: int, limits: Limits) -> Row:
     if result.answer.error:
         return replace(row, seconds=seconds, error=result.answer.error, fix=result.answer.fix)
     error = ""
-    if limits.ms is not None and found["ms"] > limits.ms:
-        error = f"{found['ms']:.1f} ms for an item here, more than {limits.ms:g}"
+    ms = found.get("ms", row.ms)
+    if limits.ms is not None and ms > limits.ms:
+        error = f"{ms:.1f} ms for an item here, more than {limits.ms:g}"
     return replace(
         row,
         score=found["metrics"][found["main"]],
@@ -210,9 +216,9 @@ def _row(row: Row, result: Result, number: int, limits: Limits) -> Row:
         high=found["high"],
         examples=len(found["items"][0]),
         round=number,
-        params=found["params"],
-        ms=found["ms"],
-        gmacs=found["gmacs"],
+        params=found.get("params", row.params),
+        ms=ms,
+        gmacs=found.get("gmacs", row.gmacs),
         seconds=seconds,
         error=error,
         items=found["items"],

@@ -15,7 +15,8 @@ MOST = 2_000
 """Examples that the last round takes: more of them narrow the intervals little and cost as many forward passes."""
 FEWEST, PER_CLASS = 64, 5
 """Examples that the first round takes at least, in all and for each class."""
-MOST_ROUNDS = 4
+STEP = 4
+"""How many times the examples of a round the next one takes."""
 
 
 def modality(data: object, columns: Columns) -> str:
@@ -28,8 +29,8 @@ def modality(data: object, columns: Columns) -> str:
     return "text" if isinstance(first, str) or (isinstance(first, Path) and not first.is_file()) else "image"
 
 
-def nested(examples: Examples, *, classes: bool, seed: int) -> Examples:
-    """Return at most 2,000 of the examples in an order in which the first n are a sample of all.
+def nested_order(examples: Examples, *, classes: bool, seed: int) -> list[int]:
+    """Return an order of at most 2,000 of the examples in which the first n are a sample of all.
 
     With `classes`, each class is spread evenly over the order; examples of one group follow each other.
     """
@@ -48,13 +49,18 @@ def nested(examples: Examples, *, classes: bool, seed: int) -> Examples:
             for number, index in enumerate(members)
         }
         order.sort(key=places.__getitem__)
-    return examples.at([index for unit in order for index in units[unit]][:MOST])
+    return [index for unit in order for index in units[unit]][:MOST]
 
 
 def sizes(examples: Examples) -> list[int]:
-    """Return how many examples each round takes: the last one all, each before it half as many."""
+    """Return how many examples each round takes: the last one all, each before it a quarter.
+
+    Each round computes the features of its examples anew, the last one those of all of them together, which a later
+    `finetune` on the same data finds in the feature cache: with quarters that is a third more, with halves it would be
+    as much again.
+    """
     classes = len({str(label) for label in examples.labels}) if isinstance(examples.labels[0], str | int) else 0
     found = [len(examples)]
-    while len(found) < MOST_ROUNDS and found[0] // 2 >= max(FEWEST, PER_CLASS * classes):
-        found.insert(0, found[0] // 2)
+    while found[0] // STEP >= max(FEWEST, PER_CLASS * classes):
+        found.insert(0, found[0] // STEP)
     return found

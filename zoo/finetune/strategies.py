@@ -124,7 +124,7 @@ def _probe(backbone: Backbone, job: Job, checkpoints: Checkpointer) -> Probe:
     checkpoints.decisions["stages"] = [asdict(stage) for stage in heads.stages_of(head)]
     row: Metrics = {"step": 0, "loss": linear_probe.loss(task, head, data.for_head(head))}
     if job.valid is not None:
-        held = frozen_features.outputs(backbone, head, task, job.valid, hp.precision)
+        held = frozen_features.outputs(backbone, head, task, job.valid, hp.precision, stages)
         found = Measurement(task.measure(held.values, held.targets), held)
         best.start = Candidate.of("probe", 0, task, found)
         best.kept = [replace(best.start)]

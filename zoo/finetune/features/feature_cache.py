@@ -71,7 +71,7 @@ def _content(data: Dataset) -> Iterator[bytes]:
     """Yield the content of a dataset, example by example."""
     if isinstance(data, AugmentedViews):
         known = data.augment if isinstance(data.augment, str) else os.urandom(16)  # a function may have changed
-        yield repr((data.count, known, data.seed)).encode()
+        yield repr((data.count, data.first, known, data.seed)).encode()
         yield from _content(data.data)
         return
     assert isinstance(data, LabelledDataset | TaggedTexts)

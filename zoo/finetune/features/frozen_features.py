@@ -48,20 +48,55 @@ def rows(
     group, and those of the examples of a group, if `groups` (N,) are given.
     """
     views = hp.views if isinstance(data, LabelledDataset) else 1
-    if isinstance(data, LabelledDataset) and views > 1:
-        data = AugmentedViews(data, views, hp.augment, hp.seed)
-    found, cached = cached_features(backbone.module, data, reads=task.reads, precision=hp.precision, stages=stages)
+    found, cached = features(backbone, task, data, hp.precision, stages)
     if isinstance(found.values, Tensor):
-        if groups is None and views > 1:
-            groups = torch.arange(len(data) // views)
-        return ProbeData(found.values, data.targets, None if groups is None else groups.repeat(views), stages), cached
+        values = found.values
+        if views > 1:
+            assert isinstance(data, LabelledDataset)
+            others = AugmentedViews(data, views, hp.augment, hp.seed, first=1)
+            augmented, also = cached_features(
+                backbone.module, others, reads=task.reads, precision=hp.precision, stages=stages
+            )
+            values, cached = torch.cat([values, augmented.values]), cached and also
+            groups = torch.arange(len(data)) if groups is None else groups
+        targets = torch.cat([data.targets] * views)
+        return ProbeData(values, targets, None if groups is None else groups.repeat(views), stages), cached
     counts = torch.tensor([len(part) for part in found.values])
     groups = (torch.arange(len(counts)) if groups is None else groups).repeat_interleave(counts)
     return ProbeData(torch.cat(found.values), torch.cat(found.targets), groups, stages), cached
 
 
-def outputs(backbone: Backbone, head: nn.Linear, task: Task, data: Dataset, precision: str) -> Outputs:
-    """Return the statistics of a head on the features of a dataset, with its targets."""
-    stages = stages_of(head)
-    found, _ = cached_features(backbone.module, data, reads=task.reads, precision=precision, stages=stages)
-    return Outputs(linear_probe.predict(task, head, found), found.targets)
+def outputs(
+    backbone: Backbone,
+    head: nn.Linear,
+    task: Task,
+    data: Dataset,
+    precision: str,
+    stages: tuple[StageOutput, ...] | None = None,
+) -> Outputs:
+    """Return the statistics of a head on the features of a dataset, with its targets.
+
+    The head reads the last ones of `stages`, of which features are computed; None: of its own.
+    """
+    kept = stages_of(head)
+    found, _ = features(backbone, task, data, precision, kept if stages is None else stages)
+    values = found.values
+    if isinstance(values, Tensor):
+        values = linear_probe.select(values, backbone.dim, kept)
+    else:
+        values = [linear_probe.select(part, backbone.dim, kept) for part in values]
+    return Outputs(linear_probe.predict(task, head, Outputs(values, found.targets)), found.targets)
+
+
+def features(
+    backbone: Backbone, task: Task, data: Dataset, precision: str, stages: tuple[StageOutput, ...]
+) -> tuple[Outputs, bool]:
+    """Return features of a dataset, computed with all examples that were read with it, and whether they were cached.
+
+    Training and validation data are mostly parts of one whole: one pass serves both, and every other split of it.
+    """
+    whole = data.pool() if isinstance(data, LabelledDataset) else data
+    found, cached = cached_features(backbone.module, whole, reads=task.reads, precision=precision, stages=stages)
+    if not isinstance(data, LabelledDataset):
+        return found, cached
+    return Outputs(found.values[data.inputs.rows], data.targets), cached

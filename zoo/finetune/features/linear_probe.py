@@ -132,6 +132,25 @@ def fit(task: Task, data: ProbeData, l2: float | None, seed: int) -> Fitted:
     return Fitted(head, penalty, loss, constant)
 
 
+def out_of_fold(task: Task, data: ProbeData, splits: Sequence[Sequence[Tensor]], l2: float) -> list[Tensor]:
+    """Return the outputs (M, K) of all rows for each split into folds, by the head that is trained on the other folds.
+
+    A fold holds indices of rows; outputs of rows in no fold are NaN. The features are standardised over all rows, as
+    their means and deviations know nothing of the targets.
+    """
+    mean, scale = _standardisation(data)
+    problem = linear_solver.problem((data.features - mean) * scale, data.targets)
+    found, solved = [], None
+    for folds in splits:
+        parts = [_others(problem, held) for held in folds]
+        solved = linear_solver.solve_parts(task, problem, parts, l2, solved, TOLERANCE)
+        outputs = data.features.new_full((len(data), len(task.labels)), math.nan)
+        for held, weight, bias in zip(folds, solved.weight, solved.bias, strict=True):
+            outputs[held] = (problem.x[held] @ weight.T + bias).float()
+        found.append(outputs)
+    return found
+
+
 def _standardisation(data: ProbeData) -> tuple[Tensor, Tensor]:
     """Return the mean and the inverse deviation (D,) of each feature; FLOOR holds stage by stage."""
     mean, std = data.features.mean(0), data.features.std(0, correction=0)
