@@ -15,10 +15,11 @@ import zoo
 from zoo.cli import main
 from zoo.data.examples import Columns, Examples
 from zoo.errors import DataError, NameNotFound, RecipeError, ZooError
-from zoo.evidence import candidates, subsets, verdict
+from zoo.evidence import candidates, finals, subsets, verdict
 from zoo.evidence.candidates import Limits
 from zoo.evidence.verdict import Row
 from zoo.finetune.features import feature_cache
+from zoo.jobs.job import Answer, Job, Result
 
 COLOURS = ("blue", "green", "red", "grey")
 
@@ -144,6 +145,77 @@ def test_expected_score_of_the_best_corrects_for_having_chosen():
     assert best > 0.62
     assert abs(expected - 0.5) < 0.03
     assert verdict.expected_of_best(coins[0, :1].tolist()) == pytest.approx(coins[0, 0].mean(), abs=0.01)
+
+
+def final_results(hits: dict[str, list[float]], seconds: float = 1.0) -> dict[str, list[Result]]:
+    """Return results of five folds for the hits of each backbone."""
+    found = {}
+    for name, values in hits.items():
+        folds = [list(range(len(values)))[fold::5] for fold in range(5)]
+        answers = [Answer({"held": held, "hits": [values[i] for i in held]}, seconds=seconds) for held in folds]
+        found[name] = [Result(Job("a:b"), answer) for answer in answers]
+    return found
+
+
+def shares(*hits: int) -> list[list[float]]:
+    """Return the scores of 100 items, of which so many are right, for each."""
+    return [[1.0] * count + [0.0] * (100 - count) for count in hits]
+
+
+def test_finals_choose_among_tuned_backbones_and_their_probes():
+    probes = dict(zip(("big", "small", "random"), shares(80, 78, 40), strict=True))
+    rows = [
+        Row(name, sum(hits) / 100, examples=100, round=1, gmacs=cost, bytes=size, items=[hits, hits, hits])
+        for (name, hits), cost, size in zip(probes.items(), (5.0, 1.0, 1.0), (9, 9, 0), strict=True)
+    ]
+    ranking = verdict.conclude(rows, "big", "accuracy", is_share=True)
+    assert [row.name for row in finals.finalists(ranking, 2)] == ["big", "small"]
+    tuned = dict(zip(probes, shares(96, 81, 50), strict=True))
+    found = finals.decide(ranking, rows, final_results(tuned))
+    assert (found.recommended, found.strategy) == ("big", "lp-ft")
+    assert [(each.name, each.strategy) for each in found.finals[:3]] == [
+        *(("big", "lp-ft"), ("small", "lp-ft"), ("big", "probe"))
+    ]
+    assert {each.strategy for each in found.finals if each.name == "random"} == {"scratch"}
+    assert 0.9 < found.expected < 0.97
+    assert found.finals[0].low < 0.96 < found.finals[0].high
+    assert found.to_dict()["finals"][0]["seconds"] == 5.0
+    same = finals.decide(ranking, rows[:2], final_results({"big": shares(79)[0], "small": probes["small"]}))
+    assert (same.recommended, same.strategy) == ("big", "probe")  # no better than chance: not tuned
+
+
+def test_finals_that_did_not_end_change_nothing():
+    row = Row("net", 0.8, examples=100, round=1, gmacs=1.0, bytes=9, items=shares(80))
+    ranking = verdict.conclude([row], "net", "accuracy", is_share=True)
+    results = final_results({"net": shares(90)[0]})
+    part = finals.decide(ranking, [row], {"net": results["net"][:3]})
+    assert (part.recommended, part.strategy) == ("net", None)
+    assert part.finals[0].error == "not finished: the budget of time was spent"
+    lost = [*results["net"][:4], Result(Job("a:b"), Answer(error="no memory"))]
+    assert finals.decide(ranking, [row], {"net": lost}).finals[0].error == "no memory"
+
+
+def test_finals_of_a_command(catalogue, isolated, monkeypatch):
+    monkeypatch.setattr("zoo.finetune.defaults._steps", lambda *_: 2)
+    pictures.folder(isolated / "pictures", 5)
+    command = ["rank", "pictures", "tiny/colours", "--finals", "2", "--workers", "1"]
+    run = CliRunner().invoke(main, command)
+    assert run.exit_code == 0, run.output
+    assert "final     tiny/colours  fold 5/5" in run.output
+    header = next(line for line in run.output.splitlines() if line.startswith("finals  "))
+    assert header.split() == ["finals", "strategy", "accuracy", "95", "%", "seconds"]
+    assert run.output.splitlines()[-1].startswith("zoo finetune tiny/colours pictures --strategy ")
+    found = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+    assert {each["strategy"] for each in found["finals"]} == {"probe", "lp-ft"}
+    assert found["strategy"] in ("probe", "lp-ft")
+
+
+def test_finals_are_of_classes(catalogue):
+    numbers = [(image, float(index)) for index, (image, _) in enumerate(noisy())]
+    with pytest.raises(RecipeError, match="finals compare right and wrong answers, and this is regress"):
+        zoo.rank(numbers, "tiny/a", finals=2)
+    with pytest.raises(RecipeError, match="finals=-1 is not a number of backbones"):
+        zoo.rank(noisy(), "tiny/a", finals=-1)
 
 
 def test_static_order_is_by_accuracy_then_size_and_random_weights_last():

@@ -1,14 +1,15 @@
 """Rank against exhaustive tuning: regret of the recommended backbone, cost, and whether the tie group holds the best.
 
-    python tools/bench/rank.py [FOLDER]
+    python tools/bench/rank.py [FOLDER] [--steps 40] [--tasks photos emoji]
 
 Twelve image backbones: EfficientNet-Lite0 (ImageNet) at two sizes, the letters net, small nets pre-trained here by zoo
-on Fashion-MNIST, digits and photos, and random ones; seven tasks of few examples. All are tuned on each task, which is
-the truth; `zoo rank` sees the training examples alone. FOLDER keeps what was computed: a stopped run goes on.
+on Fashion-MNIST, digits and photos, and random ones; tasks of few examples. All are tuned on each task, which is the
+truth; `zoo rank` sees the training examples alone. FOLDER keeps what was computed: a stopped run goes on.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import resource
@@ -19,22 +20,25 @@ from pathlib import Path
 from typing import Any
 
 TOOLS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TOOLS))
+sys.path[:0] = [str(TOOLS), str(TOOLS / "bench")]
 
 SOURCES = {
-    "fashion14": ("native/resnet14", "fashion", 400),
-    "fashion20": ("native/resnet20", "fashion", 400),
-    "fashion-short": ("native/resnet14", "fashion", 60),
-    "fashion-plain": ("native/plain20", "fashion", 200),
-    "digits14": ("native/resnet14", "digits", 150),
-    "photos14": ("native/resnet14", "photos", 150),
+    "fashion14": ("native/resnet14", "fashion", 150),
+    "fashion20": ("native/resnet20", "fashion", 100),
+    "fashion-short": ("native/resnet14", "fashion", 30),
+    "fashion-plain": ("native/plain20", "fashion", 80),
+    "digits14": ("native/resnet14", "digits", 80),
+    "photos14": ("native/resnet14", "photos", 60),
 }
 """Backbones pre-trained here: architecture, data, optimizer steps."""
 RANDOM = ("native/resnet14", "native/resnet20", "native/plain14")
 LITE0 = {"bench/lite0-64": 64, "bench/lite0-48": 48}
 """Names and image sizes of EfficientNet-Lite0."""
-STEPS = 40
-"""Optimizer steps of exhaustive tuning (lp-ft)."""
+STEPS = 300
+"""Optimizer steps of exhaustive tuning: those of `strategy="lp-ft"` on so few images."""
+TEST = 300
+"""Test examples, at most."""
+TASKS = ("photos", "emoji", "digits", "shirts", "clipart", "fashion", "digits-few", "animals")
 Pairs = list[tuple[Any, Any]]
 
 
@@ -66,32 +70,37 @@ def pool(name: str, *, pretraining: bool) -> Pairs:
     return [(np.asarray(Image.fromarray(image).convert("L")), label) for image, label in shuffled[:100]]
 
 
-def tasks() -> dict[str, tuple[Pairs, Pairs]]:
-    """Return training and test examples of each task."""
-    digits, fashion, photos = (pool(name, pretraining=False) for name in ("digits", "fashion", "photos"))
-    animals = {"bird", "insect", "mammal", "sea"}
-    shirts = {0, 2, 4, 6}
-    found = {
-        "digits": (digits, 120),
-        "digits-odd": ([(image, label % 2) for image, label in digits], 120),
-        "digits-few": (digits[::-1], 50),
-        "fashion": (fashion, 150),
-        "shirts": ([pair for pair in fashion if pair[1] in shirts], 120),
-        "photos": (photos, 95),
-        "animals": ([(image, label in animals) for image, label in photos], 95),
-    }
-    return {name: (pairs[:count], pairs[count : count + 500]) for name, (pairs, count) in found.items()}
+def examples(task: str) -> tuple[Pairs, Pairs]:
+    """Return training and test examples of a task."""
+    import small_sets
+
+    if task in ("clipart", "emoji"):
+        split = small_sets.split(task)
+        test = random.Random(task).sample(list(split.test), len(split.test))
+        return split.draw(12, seed=0), test[:TEST]
+    kind, count = {
+        **{"digits": ("digits", 120), "digits-few": ("digits", 50), "fashion": ("fashion", 150)},
+        **{"shirts": ("fashion", 120), "photos": ("photos", 95), "animals": ("photos", 95)},
+    }[task]
+    pairs = pool(kind, pretraining=False)
+    if task == "digits-few":
+        pairs = pairs[::-1]
+    if task == "shirts":
+        pairs = [pair for pair in pairs if pair[1] in {0, 2, 4, 6}]
+    if task == "animals":
+        pairs = [(image, label in {"bird", "insect", "mammal", "sea"}) for image, label in pairs]
+    return pairs[:count], pairs[count : count + TEST]
 
 
-def tune(task: str, backbone: str) -> dict[str, float]:
+def tune(task: str, backbone: str, steps: int) -> dict[str, float]:
     """Fine-tune a backbone on a task; returns the accuracy on the test examples and the CPU seconds."""
     import zoo
 
-    train, test = tasks()[task]
+    train, test = examples(task)
     start = cpu()
     scratch = backbone in RANDOM
     model = zoo.load(backbone, "cpu")
-    model.finetune(train, valid=0, strategy="scratch" if scratch else "lp-ft", steps=STEPS, quiet=True)
+    model.finetune(train, valid=0, strategy="scratch" if scratch else "lp-ft", steps=steps, quiet=True)
     spent = cpu() - start
     return {"accuracy": model.evaluate(test)["accuracy"], "seconds": spent}
 
@@ -139,19 +148,19 @@ def prepare(folder: Path) -> list[str]:
     return ["native/resnet14.letters", *(f"bench/{name}" for name in SOURCES), *LITE0, *RANDOM]
 
 
-def truth(names: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return accuracy and seconds of each backbone tuned on each task."""
+def truth(task: str, names: Sequence[str], steps: int) -> dict[str, dict[str, float]]:
+    """Return accuracy and seconds of each backbone tuned on a task."""
     from zoo.jobs.job import Job
     from zoo.jobs.run import run
 
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    jobs = [Job("rank:tune", {"task": task, "backbone": name}) for task in tasks() for name in names]
+    found: dict[str, dict[str, float]] = {}
+    jobs = [Job("rank:tune", {"task": task, "backbone": name, "steps": steps}) for name in names]
     for result in run(jobs, workers=1):
         if result.answer.error:
             sys.exit(f"{result.job.arguments}: {result.answer.error}")
-        task, name = result.job.arguments["task"], result.job.arguments["backbone"]
-        found.setdefault(task, {})[name] = result.answer.value
-        print(f"tuned {task:<11} {name:<24} {result.answer.value['accuracy']:.3f}", file=sys.stderr, flush=True)
+        name = result.job.arguments["backbone"]
+        found[name] = result.answer.value
+        print(f"tuned {task:<11} {name:<24} {found[name]['accuracy']:.3f}", file=sys.stderr, flush=True)
     return found
 
 
@@ -162,7 +171,7 @@ def compare(task: str, tuned: Mapping[str, Mapping[str, float]], seed: int = 0) 
 
     start = cpu()
     with quiet():
-        found = rank(tasks()[task][0], list(tuned), workers=1, device="cpu", seed=seed)
+        found = rank(examples(task)[0], list(tuned), workers=1, device="cpu", seed=seed)
     spent = cpu() - start
     best = max(tuned, key=lambda name: tuned[name]["accuracy"])
     top = tuned[best]["accuracy"]
@@ -184,28 +193,36 @@ def compare(task: str, tuned: Mapping[str, Mapping[str, float]], seed: int = 0) 
 
 def main() -> None:
     """Print a row for each task, and the means."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp()).absolute()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    given = parser.parse_args()
+    folder = (given.folder or Path(tempfile.mkdtemp())).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["ZOO_HOME"] = str(folder / "store")
+    os.environ.setdefault("ZOO_REAL", str(TOOLS.parent / ".real"))
     os.chdir(folder)
     names = prepare(folder)
-    rows = [compare(task, tuned) for task, tuned in truth(names).items()]
     print(
-        f"{len(names)} backbones, all tuned {STEPS} steps; regret in points of test accuracy against the best of them"
+        f"{len(names)} backbones tuned {given.steps} steps; regret in points of test accuracy against the best of them"
     )
-    print(
-        "task        recommended  best score  by ImageNet or size  mean of all  best in group 1 (its size)  cost ratio"
-    )
-    for row in rows:
-        regrets = (f"{100 * row[key]:>10.1f}" for key in ("regret", "first", "static", "random"))
-        ratio = row["rank_seconds"] / row["tune_seconds"]
-        held = f"{'yes' if row['holds'] else 'no':>8} ({row['group']})"
-        print(f"{row['task']:<11}", *regrets, held, f"{ratio:>8.3f}")
-        print(f"            recommended {row['recommended']}, best {row['best']}")
+    print("task        recommended  best score  by ImageNet or size  mean of all  best in group 1 (its size)  cost")
+    rows = [_reported(compare(task, truth(task, names, given.steps))) for task in given.tasks]
     means = {key: 100 * sum(row[key] for row in rows) / len(rows) for key in ("regret", "first", "static", "random")}
-    ratio = sum(row["rank_seconds"] for row in rows) / sum(row["tune_seconds"] for row in rows)
+    cost = sum(row["rank_seconds"] for row in rows) / sum(row["tune_seconds"] for row in rows)
     print("mean regret:", ", ".join(f"{key} {value:.1f}" for key, value in means.items()))
-    print(f"best in group 1: {sum(row['holds'] for row in rows)} of {len(rows)}; cost: {ratio:.3f} of tuning all")
+    print(f"best in group 1: {sum(row['holds'] for row in rows)} of {len(rows)}; cost: {cost:.3f} of tuning all")
+
+
+def _reported(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Print a row and return it."""
+    regrets = (f"{100 * row[key]:>10.1f}" for key in ("regret", "first", "static", "random"))
+    held = f"{'yes' if row['holds'] else 'no':>8} ({row['group']})"
+    cost = f"{row['rank_seconds']:.0f} of {row['tune_seconds']:.0f} s CPU"
+    print(f"{row['task']:<11}", *regrets, held, f"  {cost}", flush=True)
+    print(f"            recommended {row['recommended']}, best {row['best']}", flush=True)
+    return row
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ class Rows:
     @property
     def targets(self) -> Any:
         """Targets of each example."""
-        return self.data.targets[self.rows]
+        return None if self.data.targets is None else self.data.targets[self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)

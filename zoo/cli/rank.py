@@ -56,13 +56,16 @@ def _workers(ctx: click.Context, param: click.Parameter, value: str | None) -> i
 @click.option("--license", help="Only backbones with this licence, such as apache-2.0.")
 @click.option("--max-bytes", callback=_bytes, metavar="SIZE", help="Maximum size of the files, such as 100MB.")
 @click.option("--max-ms", type=float, metavar="MS", help="Maximum milliseconds for an item on this machine.")
+@click.option(
+    "--finals", type=click.IntRange(0), default=0, metavar="N", help="Fine-tune the best N too, by cross-validation."
+)
 @click.option("--budget", callback=_seconds, metavar="TIME", help="Start nothing new after this time, such as 10m.")
 @click.option("--workers", callback=_workers, metavar="N", help="Processes, or ray.  [default: as many as fit]")
 @click.option("--device", default="auto", help="auto, cpu, cuda, mps, …", show_default=True)
 @click.option("--seed", default=0, help="Same seed, same machine: same scores.", show_default=True)
 @JSON
 def rank(data: str, names: tuple[str, ...], recommended: bool, as_json: bool, **options: Any) -> None:
-    """Rank backbones by how well they fit your data, without training them.
+    """Rank backbones by how well they fit your data, without training them (but for --finals).
 
     NAMES are names, globs such as 'timm/resnet*', or lists such as @small-image; without any, the recommended
     backbones for the kind of data. The score is that of a linear probe on frozen features, cross-validated. Backbones
@@ -82,6 +85,10 @@ def rank(data: str, names: tuple[str, ...], recommended: bool, as_json: bool, **
         return
     console.line()
     print_table([("backbone", "group", found.metric, "95 %", "MB", "ms", "GMACs", "seconds"), *_rows(found)])
+    if found.finals:
+        console.line()
+        print_table([("finals", "strategy", found.metric, "95 %", "seconds"), *_finals(found)])
+    console.lines(console.printable(f"not finished: {each.name}: {each.error}") for each in found.finals if each.error)
     console.lines(console.printable(f"not ranked: {row.name}: {row.error}") for row in found.rows if row.error)
     console.line()
     for line in _conclusions(found, data):
@@ -98,6 +105,13 @@ def _rows(found: Ranking) -> Iterator[tuple[str, ...]]:
             yield row.name, str(row.group), score, between, *costs
 
 
+def _finals(found: Ranking) -> Iterator[tuple[str, ...]]:
+    for each in found.finals:
+        if not each.error:
+            spent = f"{each.seconds:.1f}" if each.seconds else ""
+            yield each.name, each.strategy, f"{each.score:.3f}", f"{each.low:.3f}-{each.high:.3f}", spent
+
+
 def _megabytes(row: Row) -> str:
     return "?" if row.bytes is None else f"{row.bytes / 1e6:.1f}"
 
@@ -107,18 +121,24 @@ def _conclusions(found: Ranking, data: str) -> Iterator[str]:
     best, count = found.rows[0], sum(row.group == 1 for row in found.rows)
     by_name = {row.name: row for row in found.rows}
     chosen, static = by_name[found.recommended], by_name[found.static_choice]
-    if found.expected is not None and best.score is not None and len(found.rows) > 1:
+    is_best, of = chosen == best, best.name
+    if found.strategy:
+        first = found.finals[0]
+        of = f"{first.name} ({first.strategy}), of the finals"
+        is_best = (first.name, first.strategy) == (chosen.name, found.strategy)
+    if found.expected is not None and (len(found.rows) > 1 or found.strategy):
         yield (
-            f"The best score is that of {best.name}; corrected for having been chosen, "
+            f"The best score is that of {of}; corrected for having been chosen, "
             f"{found.expected:.3f} is expected on new data."
         )
     if count > 1:
         yield f"On {found.examples:,} examples, the {count} backbones of group 1 are not shown to differ."
-    which = "the best" if chosen == best else "the cheapest that is as good as the best within a standard error"
-    yield f"Recommended: {chosen.name}, {which} ({_megabytes(chosen)} MB, {chosen.gmacs:.3g} GMACs)."
+    which = "the best" if is_best else "the cheapest that is as good as the best within a standard error"
+    how = f" with strategy {found.strategy}" if found.strategy else ""
+    yield f"Recommended: {chosen.name}{how}, {which} ({_megabytes(chosen)} MB, {chosen.gmacs:.3g} GMACs)."
     if chosen.bytes == 0:
         yield "Its weights are random: on these data no pre-training is shown to help."
     if static.name != chosen.name:
         score = f"{static.score:.3f} here" if static.score is not None else f"not measured: {static.error}"
         yield f"By ImageNet accuracy or size alone it would be {static.name}: {score}."
-    yield f"zoo finetune {chosen.name} {data}"
+    yield f"zoo finetune {chosen.name} {data}" + (f" --strategy {found.strategy}" if found.strategy else "")

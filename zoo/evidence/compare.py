@@ -26,11 +26,6 @@ from zoo.tasks import KINDS
 from zoo.tasks.intervals import Z
 from zoo.tasks.task import LOWER_IS_BETTER
 
-BYTES_A_PARAMETER = 20
-"""Memory of training, as a rule of thumb: weights, gradients, two moments and a copy of the best weights in fp32."""
-ACTIVATIONS = 1_500_000_000
-"""Bytes that a batch of 32 takes beside that, as a rule of thumb."""
-
 
 def compare(
     names: str | Sequence[str],
@@ -76,7 +71,7 @@ def compare(
     leaked = _leaked(planned, loaded[backbones[0]], recipes.make(fields))
     del loaded
     models = list(itertools.product(backbones, strategies))
-    memory = max(entry.params or 0 for entry in entries) * BYTES_A_PARAMETER + ACTIVATIONS
+    memory = learning_curve.training_memory(max(entry.params or 0 for entry in entries))
     results = _run(planned, models, settings, memory, workers)
     higher = kind.item_metric not in LOWER_IS_BETTER
     rows = tuple(_row(results[model, size], model, size, higher) for model in models for size in planned.sizes)

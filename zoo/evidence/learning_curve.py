@@ -32,6 +32,10 @@ SIZES = (1 / 8, 1 / 4, 1 / 2, 1)
 DRAWS = 5
 SEVERAL_LABELS = ("multilabel", "tag")
 """Tasks whose examples have several labels each."""
+BYTES_A_PARAMETER = 20
+"""Memory of training, as a rule of thumb: weights, gradients, two moments and a copy of the best weights in fp32."""
+ACTIVATIONS = 1_500_000_000
+"""Bytes that a batch of 32 takes beside that, as a rule of thumb."""
 FEWEST = 2
 """Training examples."""
 Size = float | int
@@ -164,6 +168,11 @@ def _covering(pool: Examples, order: Sequence[int]) -> list[int]:
             seen.update(pool.labels[index])
             first.append(index)
     return first
+
+
+def training_memory(params: int) -> int:
+    """Return about how many bytes the training of so many parameters takes."""
+    return params * BYTES_A_PARAMETER + ACTIVATIONS
 
 
 @dataclass(frozen=True, slots=True)

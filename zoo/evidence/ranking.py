@@ -17,6 +17,8 @@ from zoo.data.fingerprint import fingerprint
 from zoo.errors import RecipeError, ZooError
 from zoo.evidence import candidates, subsets, verdict
 from zoo.evidence.candidates import Limits
+from zoo.evidence.finals import decide, finalists, tuning_jobs
+from zoo.evidence.frozen_score import FOLDS
 from zoo.evidence.verdict import Ranking, Row
 from zoo.finetune.recipe import Recipe
 from zoo.finetune.setup import Request, read_data
@@ -60,6 +62,7 @@ def rank(
     license: str | None = None,
     max_bytes: int | None = None,
     max_ms: float | None = None,
+    finals: int = 0,
     budget: float | None = None,
     workers: int | str | None = None,
     device: str = "auto",
@@ -73,6 +76,7 @@ def rank(
     names    names, globs ("timm/resnet*") and lists ("@small-image"); none: those recommended for the kind of data
     max_…    what a backbone may have at most: parameters, bytes of files, milliseconds for an item on this machine
     license  only backbones with this licence
+    finals   how many of the best to fine-tune by cross-validation (classes only); they and their probes compete
     budget   seconds after which nothing new is started; what was measured is ranked
     workers  processes, "ray" for a cluster; None: as many as fit
 
@@ -84,8 +88,12 @@ def rank(
     start = time.monotonic()
     columns = Columns.of(input, label, groups)
     named = [names] if isinstance(names, str) else list(names)
+    _check_finals(finals)
     found = candidates.find(named, subsets.modality(data, columns) if not named else None)
     examples, kind = _read(data, found[0], columns, task)
+    if finals and not tasks.KINDS[kind].single_label:
+        what = f"finals compare right and wrong answers, and this is {kind}"
+        raise RecipeError(what, fix="leave out --finals (finals=)")
     limits = Limits(max_params, license, max_bytes, max_ms)
     deadline = math.inf if budget is None else start + budget
     classes = tasks.KINDS[kind].single_label
@@ -101,7 +109,8 @@ def rank(
     entries, failed = _pull(entries)
     rows = _rounds(entries, setting)
     made = tasks.make(kind, examples.labels)
-    return verdict.conclude([*rows, *out, *failed], entries[0].name, made.main_metric, is_share=made.single_label)
+    ranking = verdict.conclude([*rows, *out, *failed], entries[0].name, made.main_metric, is_share=made.single_label)
+    return _finals(ranking, entries, finals, setting) if finals else ranking
 
 
 def _read(data: object, entry: Entry, columns: Columns, task: str | None) -> tuple[Examples, str]:
@@ -183,8 +192,14 @@ def _measure(entries: Sequence[Entry], plan: Mapping[str, Any], setting: _Settin
         )
         for entry in entries
     ]
+    yield from _results(jobs, setting)
+
+
+def _results(jobs: Sequence[Job], setting: _Setting) -> Iterator[Result]:
+    """Yield the results of jobs until the time is over."""
     workers = setting.workers or (None if setting.device == "cpu" else 1)
-    results = run(jobs, workers=workers, shared={"examples": setting.examples, "order": setting.order})
+    shared = {"examples": setting.examples, "order": setting.order}
+    results = run(jobs, workers=workers, shared=shared)
     if time.monotonic() > setting.deadline:
         return
     for result in results:
@@ -192,6 +207,28 @@ def _measure(entries: Sequence[Entry], plan: Mapping[str, Any], setting: _Settin
         if time.monotonic() > setting.deadline:
             results.close()
             return
+
+
+def _check_finals(count: object) -> None:
+    if type(count) is not int or count < 0:
+        raise RecipeError(f"finals={count!r} is not a number of backbones", fix="finals=2 (--finals 2)")
+
+
+def _finals(found: Ranking, entries: Sequence[Entry], count: int, setting: _Setting) -> Ranking:
+    """Fine-tune the best backbones by cross-validation, and choose among them."""
+    rows, by_name = finalists(found, count), {entry.name: entry for entry in entries}
+    say("finals", f"{counted(len(rows), 'backbone')} fine-tuned on each of {FOLDS} folds")
+    jobs: list[Job] = []
+    for entry in (by_name[row.name] for row in rows):
+        identity = {"weights": _weights(entry), "data": setting.fingerprint}
+        jobs += tuning_jobs(entry, identity, setting.seed, setting.device)
+    results: dict[str, list[Result]] = {row.name: [] for row in rows}
+    for result in _results(jobs, setting):
+        name = result.job.arguments["entry"]["name"]
+        results[name].append(result)
+        spent = "from an earlier run" if result.is_kept else duration(result.answer.seconds)
+        say("final", f"{name}  fold {result.job.arguments['fold'] + 1}/{FOLDS}  {result.answer.error or spent}")
+    return decide(found, rows, results)
 
 
 def _weights(entry: Entry) -> Any:

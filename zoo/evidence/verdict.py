@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from zoo.errors import ZooError
 from zoo.evidence import statistics
@@ -52,6 +53,19 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Final:
+    """A backbone in the finals, tuned or as a probe: its cross-validated score with the 95 % interval, or an error."""
+
+    name: str
+    strategy: str
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    seconds: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ranking:
     """Backbones, best first.
 
@@ -59,6 +73,8 @@ class Ranking:
     static_choice    the first by accuracy on ImageNet, or size, without looking at the data
     expected         score of the best one on new data, corrected for having been chosen; None for other metrics
     metric, examples what was measured, and on how many examples
+    finals           those that were fine-tuned, beside their probes, best first
+    strategy         the recommended one, if there were finals
     """
 
     rows: tuple[Row, ...]
@@ -67,12 +83,15 @@ class Ranking:
     metric: str
     examples: int
     expected: float | None = None
+    finals: tuple[Final, ...] = ()
+    strategy: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document of `zoo rank --json`."""
         hidden = {"items", "fix"}
         rows = [{key: value for key, value in asdict(row).items() if key not in hidden} for row in self.rows]
-        return {**asdict(self), "rows": [{**row, "error": row["error"] or None} for row in rows]}
+        finals = [{**asdict(final), "error": final.error or None} for final in self.finals]
+        return {**asdict(self), "rows": [{**row, "error": row["error"] or None} for row in rows], "finals": finals}
 
 
 def better_half(rows: Sequence[Row], keep: str) -> list[str]:
@@ -111,16 +130,16 @@ def conclude(rows: Sequence[Row], static_choice: str, metric: str, *, is_share: 
         above += max(groups)
     best = ordered[0]
     finalists = [row for row in ordered if row.round == best.round]
-    tied = [row for row in finalists if row.group == 1 and _as_good(row, best, is_share=is_share)]
+    tied = [row for row in finalists if row.group == 1 and as_good(row.items, best.items, is_share=is_share)]
     cheapest = min(tied, key=lambda row: (row.gmacs or 0.0, row.bytes or 0, row.name))
     expected = expected_of_best([row.items for row in finalists]) if is_share else None
     failed = sorted((row for row in rows if row.error), key=lambda row: row.name)
     return Ranking((*ordered, *failed), cheapest.name, static_choice, metric, best.examples, expected)
 
 
-def _as_good(row: Row, best: Row, *, is_share: bool) -> bool:
-    """Return whether a row is at most one standard error of the paired difference below the best."""
-    difference = statistics.mean_difference(best.items, row.items, is_share=is_share)
+def as_good(items: ArrayLike, best: ArrayLike, *, is_share: bool) -> bool:
+    """Return whether scores (R, N) are at most one standard error of the paired difference below the best ones."""
+    difference = statistics.mean_difference(best, items, is_share=is_share)
     return difference.mean <= difference.error
 
 
