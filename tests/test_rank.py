@@ -202,7 +202,7 @@ def test_finals_of_a_command(catalogue, isolated, monkeypatch):
     run = CliRunner().invoke(main, command)
     assert run.exit_code == 0, run.output
     assert "final     tiny/colours  fold 5/5" in run.output
-    header = next(line for line in run.output.splitlines() if line.startswith("finals  "))
+    header = next(line for line in run.output.splitlines() if line.startswith("finals ") and "strategy" in line)
     assert header.split() == ["finals", "strategy", "accuracy", "95", "%", "seconds"]
     assert run.output.splitlines()[-1].startswith("zoo finetune tiny/colours pictures --strategy ")
     found = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
