@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pictures
 import pytest
 import tiny
@@ -15,14 +16,18 @@ import torch
 import transformers
 import words
 from click.testing import CliRunner
+from PIL import Image, ImageOps
 
 import zoo
 from zoo.cli import main
+from zoo.data import prepare
 from zoo.errors import ExportError
 from zoo.export import items, library, verify
 from zoo.export import source as sources
+from zoo.export.runner import TEMPLATES
 from zoo.export.source import Source
 from zoo.model import exporting
+from zoo.plugin import ImageInput
 
 CLS = {"1_Pooling/config.json": b'{"pooling_mode_cls_token": true}'}
 TEXTS = ["a great film", "the plot was dull and the cast poor", "lovely"]
@@ -53,7 +58,14 @@ def fitted(serve, kind: str, data: list, pooled: dict[str, bytes] | None = None,
     """Return a tiny transformers model after one step, as it is exported."""
     serve(net={**tiny.repository(kind), **(pooled or {})})
     fields = {"strategy": "probe", "valid": 0, "steps": 1, "quiet": True, "head_stages": 0} | fields
-    return exporting.source(zoo.load("hf/tiny/net", "cpu").finetune(data, **fields))
+    return with_random_head(exporting.source(zoo.load("hf/tiny/net", "cpu").finetune(data, **fields)))
+
+
+def with_random_head(source: Source) -> Source:
+    """Return a model whose answers depend on all features: a head after one step is nearly zero."""
+    if source.task.labelled:
+        source.network.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    return source
 
 
 def opened(source: Source, folder: Path, form: str = "transformers"):
@@ -166,7 +178,7 @@ def test_timm_opens_its_own_models(isolated, tmp_path, arch):
     assert net.pretrained_cfg["input_size"] == (3, 160, 160)
 
 
-def test_export_command_runs_without_zoo(isolated, pretrained):
+def test_export_command_runs_without_zoo(isolated, pretrained, monkeypatch, capsys):
     pictures.folder(isolated / "photos", 3)
     out = isolated / "exported"
     arguments = ["export", str(pretrained), "--to", "torch-export", "--out", str(out), "--data", "photos", "--json"]
@@ -180,10 +192,12 @@ def test_export_command_runs_without_zoo(isolated, pretrained):
     assert kept["libraries"].keys() == {"torch"}
     assert {path.name for path in out.iterdir()} == {"model.json", "model.pt2", "run.py", "verified.json"}
     photo = "photos/red/012.png" if Path("photos/red/012.png").exists() else str(next(Path("photos/red").iterdir()))
-    run = subprocess.run([sys.executable, "-I", out / "run.py", photo], capture_output=True, text=True, check=True)
-    assert run.stdout.split("\t")[1] == zoo.load(pretrained, "cpu").predict(photo).label
+    monkeypatch.setattr(sys, "argv", ["run.py", photo])
+    runpy.run_path(str(out / "run.py"), run_name="__main__")
+    assert capsys.readouterr().out.split("\t")[1] == zoo.load(pretrained, "cpu").predict(photo).label
 
 
+@pytest.mark.real
 def test_a_wrong_graph_is_not_kept(distribution, isolated):
     row = '["fake/net"]\nmodality = "image"\ninput = { size = 8, mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }\n'
     distribution("fake", WRONG_GRAPH, row)
@@ -202,6 +216,29 @@ def test_a_graph_contains_a_head_on_stages(serve, isolated, form, kind, data):
     verified = model.export(form, "out", data)
     assert verified.top1_equal == verified.items
     assert verified.max_difference < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [("multilabel", lambda i: ["x", "y"][: i % 3]), ("regress", lambda i: float(i % 5)), ("tag", lambda i: None)],
+)
+def test_a_wrong_answer_is_named_for_every_task(serve, task, labels):
+    data = [(text, labels(i)) for i, (text, _) in enumerate(words.reviews(12))]
+    if task == "tag":
+        data = [(text.split(), ["A", *["O"] * (len(text.split()) - 1)]) for text, _ in data]
+    source = fitted(serve, "bert", data, task=task)
+    given = TEXTS[1].split() if task == "tag" else TEXTS[1]
+    expected = sources.answers(source, [given])
+    report = {"ms": {"run": 1.0}, "libraries": {}}
+    right = verify.verify(source, "onnx", expected, ({"run.0": expected[0]}, report), [given])
+    assert (right.top1_equal, right.max_difference) == (1, 0)
+    wrong = {"run.0": expected[0], "app.0": expected[0] + 2 * source.unit[1]}
+    with pytest.raises(
+        ExportError, match=r"is not kept: app\.py answers .*the.* with a difference of 2\.0e\+00 \(limit"
+    ):
+        verify.verify(source, "onnx", expected, (wrong, report), [given])
+    with pytest.raises(ExportError, match=r"onnx, .*the.*: an answer of shape .*\nfix: choose another format"):
+        verify.verify(source, "onnx", expected, ({"run.0": expected[0][:0]}, report), [given])
 
 
 def test_tensors_are_compared_bit_by_bit(isolated, pretrained):
@@ -251,22 +288,28 @@ def test_random_items_are_seeded_and_readable(serve, pretrained, tmp_path):
     assert all(len(pair) == 2 for pair in pairs)
 
 
-@pytest.mark.parametrize("size", [(30, 125), (400, 31), (33, 47), (97, 64), (64, 64)])
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
-def test_run_py_reads_images_as_zoo_does(tmp_path, size, mode):
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    from zoo.data import prepare
-    from zoo.export.runner import TEMPLATES
-    from zoo.plugin import ImageInput
-
+def compare_pixels(path: Path) -> None:
+    """Compare what run.py reads of an image file with what zoo reads."""
     spec = ImageInput(48, (0.0,) * 3, (1.0,) * 3, "bicubic", 0.875)
-    noise = np.random.default_rng(size[0]).integers(0, 256, (size[1], size[0], 4), np.uint8)
-    Image.fromarray(noise).convert(mode).save(tmp_path / "image.png")
     values = {"size": spec.size, "crop": spec.crop, "interpolation": spec.interpolation, "channels": 3}
     names = {"MODEL": values, "Image": Image, "ImageOps": ImageOps, "np": np}
     exec((TEMPLATES / "images.py.txt").read_text(), names)
-    examples = prepare.unlabelled([tmp_path / "image.png"])
-    found = prepare.prepare(examples, prepare.Preprocessing(spec, cache=False)).inputs.batch(torch.tensor([0]))[0]
-    assert np.array_equal(names["pixels"](tmp_path / "image.png"), found.numpy())
+    how = prepare.Preprocessing(spec, cache=False)
+    found = prepare.prepare(prepare.unlabelled([path]), how).inputs.batch(torch.tensor([0]))[0]
+    assert np.array_equal(names["pixels"](path), found.numpy())
+
+
+@pytest.mark.parametrize("size", [(30, 125), (400, 31), (33, 47), (97, 64), (64, 64)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+def test_run_py_reads_images_as_zoo_does(tmp_path, size, mode):
+    noise = np.random.default_rng(size[0]).integers(0, 256, (size[1], size[0], 4), np.uint8)
+    Image.fromarray(noise).convert(mode).save(tmp_path / "image.png")
+    compare_pixels(tmp_path / "image.png")
+
+
+@pytest.mark.parametrize(("mode", "top"), [("I;16", 40_000), ("I;16", 200), ("I", 90_000), ("F", 1.0), ("F", 255.0)])
+def test_run_py_scales_deep_grey_as_zoo_does(tmp_path, mode, top):
+    kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    Image.fromarray(np.random.default_rng(0).uniform(0, top, (64, 48)).astype(kind)).save(tmp_path / "image.tiff")
+    assert Image.open(tmp_path / "image.tiff").mode == mode
+    compare_pixels(tmp_path / "image.tiff")

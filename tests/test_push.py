@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pictures
@@ -14,6 +15,7 @@ import zoo
 from zoo.cli import main
 from zoo.errors import StoreError
 from zoo.model import artefact, pushed_model
+from zoo.store import home, maintenance, model_folders
 
 PIXELS = [pictures.array("red", 3), pictures.array("blue", 4)]
 
@@ -47,6 +49,27 @@ def test_a_pushed_model_comes_back_the_same(hub, pretrained):
         assert model.logits(PIXELS).equal(expected.logits(PIXELS))
     pulled = CliRunner().invoke(main, ["pull", "hf/me/colours"])
     assert pulled.exit_code == 0, pulled.output
+
+
+def test_gc_and_rm_remove_the_folders_of_pulled_models(hub, pretrained, tmp_path):
+    pushed_model.push(pretrained, "me/colours")
+    zoo.load("hf/me/colours", "cpu")
+    (linked,) = model_folders.parent().iterdir()
+    size = sum(path.stat().st_size for path in linked.rglob("*") if path.is_file())
+    assert maintenance.collect() == 0
+    assert linked.is_dir()
+    stale = model_folders.parent() / ".part-killed"
+    stale.mkdir()
+    (stale / "half").write_bytes(b"12345")
+    assert maintenance.collect() == 0  # may be in the making
+    os.utime(stale, (0, 0))
+    assert maintenance.collect() == 5
+    assert maintenance.remove(["hf/me/colours"]) == size
+    assert list(model_folders.parent().iterdir()) == []
+    zoo.load("hf/me/colours", "cpu")
+    (home() / "lock.toml").unlink()
+    assert maintenance.collect() == size
+    assert list(model_folders.parent().iterdir()) == []
 
 
 def test_an_interrupted_push_changes_nothing_and_is_repeated(hub, pretrained):

@@ -7,9 +7,8 @@ from dataclasses import replace
 from zoo.catalogue.rows import entry_from_row, read_json
 from zoo.errors import CatalogueError
 from zoo.plugin import Entry, Repository
+from zoo.store.model_folders import PUSHED
 
-PUSHED = "zoo/"
-"""Folder of the saved model in a repository."""
 MANIFEST = f"{PUSHED}zoo.json"
 
 

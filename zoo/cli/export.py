@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import click
 
@@ -13,23 +14,36 @@ from zoo.export import formats
 from zoo.store import out_folder
 
 
+class Quantized(TypedDict):
+    """Options of a quantised export."""
+
+    quantize: str | None
+    max_loss: float | None
+
+
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--to", "form", required=True, metavar="FORMAT", help=f"{', '.join(formats.FORMATS)}.")
 @click.option("--out", type=click.Path(path_type=Path), help="New folder.  [default: MODEL-FORMAT]")
 @click.option("--data", help="Check on these inputs.  [default: 64 seeded random ones]")
+@click.option("--quantize", metavar="int8", help="Write int8 weights (--to onnx); --data has labels to measure on.")
+@click.option("--max-loss", type=float, help="Refuse int8 if its score falls by more.  [default: 0.02]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
-def export(model: Path, form: str, out: Path | None, data: str | None, as_json: bool) -> None:
+def export(
+    model: Path, form: str, out: Path | None, data: str | None, as_json: bool, **options: Unpack[Quantized]
+) -> None:
     """Write a saved model to a folder that opens without zoo, in the format of another library.
 
     Every export answers the same items in a process without zoo before it is kept: each probability has to agree to
-    1e-4, else nothing is left behind. run.py in the folder shows how to use it.
+    1e-4, else nothing is left behind. run.py in the folder shows how to use it. gradio and litserve write a web page or
+    an HTTP API in one file, app.py, beside the model in ONNX.
     """
     formats.check(form)
-    target = out or model.with_name(f"{model.resolve().name}-{form}")
+    kind = f"-{options['quantize']}" if options["quantize"] in formats.QUANTIZED else ""
+    target = out or model.with_name(f"{model.resolve().name}-{form}{kind}")
     with console.to(sys.stderr if as_json else sys.stdout):
         out_folder.check_free(target)
-        verified = load(model, "cpu").export(form, target, data)
+        verified = load(model, "cpu").export(form, target, data, **options)
     if as_json:
         console.document({"format": form, "out": str(target), "verified": verified.to_dict()})
 

@@ -10,8 +10,17 @@ LIBRARIES = ("timm", "transformers", "sentence-transformers")
 """Folders that another library opens; a plugin writes them."""
 GRAPHS = ("onnx", "torch-export")
 """The whole computation as a graph, normalisation and probabilities included."""
-FORMATS = (*LIBRARIES, *GRAPHS, "safetensors")
-NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "sentence-transformers": ("sentence_transformers",)}
+SERVED = ("gradio", "litserve")
+"""The graph in ONNX, with a program that serves it."""
+FORMATS = (*LIBRARIES, *GRAPHS, *SERVED, "safetensors")
+QUANTIZED = ("int8",)
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+NEEDS = {
+    "onnx": ONNX,
+    "gradio": ("gradio", *ONNX),
+    "litserve": ("litserve", *ONNX),
+    "sentence-transformers": ("sentence_transformers",),
+}
 """Modules of extras that writing or checking a format takes."""
 
 
@@ -23,3 +32,8 @@ def check(name: str) -> None:
     if missing:
         what = f"exporting to {name} takes {', '.join(missing)}, not installed here"
         raise ExportError(what, fix=f"pip install 'backbone-zoo[{name}]'")
+
+
+def inner(name: str) -> str:
+    """Return the format that run.py of a folder reads: served folders hold ONNX."""
+    return "onnx" if name in SERVED else name

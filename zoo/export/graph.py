@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from zoo.export.source import Source
 from zoo.plugin import ImageInput
 
+IMAGES = "images"
 TOKENS = ("input_ids", "attention_mask", "token_type_ids")
+"""Names of the inputs."""
 
 
 class Graph(nn.Module):
@@ -49,7 +53,7 @@ class Graph(nn.Module):
         return outputs * self.std + self.mean if self.is_regression else outputs  # type: ignore[no-any-return]
 
 
-def example(source: Source, items: list[object]) -> tuple[Tensor, ...]:
+def example(source: Source, items: Sequence[object]) -> tuple[Tensor, ...]:
     """Return two inputs of a graph, of at least two tokens: sizes of 1 would be taken for constants."""
     from zoo.export.source import prepared
 

@@ -29,10 +29,14 @@ def chosen(source: Source, inputs: Sequence[Any] | None, folder: Path) -> list[A
     if inputs is None:
         return _random_images(source, count, folder) if _spec(source) else _random_texts(source, count)
     sample = sorted(random.Random(SEED).sample(range(len(inputs)), min(count, len(inputs))))
-    picked = [inputs[i] for i in sample]
+    return as_values(source, [inputs[i] for i in sample], folder)
+
+
+def as_values(source: Source, inputs: Sequence[Any], folder: Path) -> list[Any]:
+    """Return items as JSON values: paths of image files, which are written to `folder` if they are none, or texts."""
     if _spec(source):
-        return [_as_file(item, index, folder) for index, item in zip(sample, picked, strict=True)]
-    return [list(item) if isinstance(item, tuple) else item for item in source.task.parse(picked)]
+        return [_as_file(item, index, folder) for index, item in enumerate(inputs)]
+    return [list(item) if isinstance(item, tuple) else item for item in source.task.parse(inputs)]
 
 
 def as_inputs(source: Source, items: Sequence[Any]) -> list[Any]:

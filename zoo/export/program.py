@@ -17,11 +17,12 @@ from torch.export import Dim
 
 from zoo.console import printable
 from zoo.errors import ExportError
-from zoo.export.graph import TOKENS, Graph
+from zoo.export.graph import IMAGES, TOKENS, Graph
 from zoo.export.runner import MODEL
 from zoo.export.source import Source
 from zoo.plugin import ImageInput
 
+ONNX = "model.onnx"
 OPSET = 20
 OUTPUT = "answers"
 
@@ -32,7 +33,7 @@ def write(folder: Path, source: Source, form: str, inputs: tuple[Tensor, ...]) -
     Raises ExportError if the network cannot be traced.
     """
     graph, described = Graph(source).eval(), (folder / MODEL).read_text(encoding="utf-8")
-    names = ["images"] if isinstance(source.how.input, ImageInput) else list(TOKENS[: len(inputs)])
+    names = [IMAGES] if isinstance(source.how.input, ImageInput) else list(TOKENS[: len(inputs)])
     batch, length = Dim("batch"), Dim("length", max=max(2, source.how.length)) if len(inputs) > 1 else None
     shapes = tuple({0: batch} if length is None else {0: batch, 1: length} for _ in inputs)
     with _failures_named(form, source), _no_noise(), torch.no_grad():
@@ -50,12 +51,12 @@ def _to_onnx(program: torch.export.ExportedProgram, folder: Path, names: list[st
         program, (), input_names=names, output_names=[OUTPUT], opset_version=OPSET, dynamo=True, verbose=False
     )
     assert made is not None
-    made.save(str(folder / "model.onnx"))
-    model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+    made.save(str(folder / ONNX))
+    model = onnx.load(str(folder / ONNX), load_external_data=False)
     entry = model.metadata_props.add()
     entry.key, entry.value = "model.json", json.dumps(json.loads(described))
-    onnx.save(model, str(folder / "model.onnx"))
-    onnx.checker.check_model(str(folder / "model.onnx"))
+    onnx.save(model, str(folder / ONNX))
+    onnx.checker.check_model(str(folder / ONNX))
 
 
 @contextmanager

@@ -122,6 +122,15 @@ def answers(source: Source, items: Sequence[Any]) -> list[Tensor]:
     return found
 
 
+def same_answer(source: Source, truth: Tensor, answer: Tensor) -> bool:
+    """Return whether the decoded answer is the same: top label, labels above 1/2, tags of all words."""
+    if source.activation == "sigmoid":
+        return bool(((truth >= 0.5) == (answer >= 0.5)).all())
+    if source.task.name == "regress":
+        return True
+    return bool((truth.argmax(-1) == answer.argmax(-1)).all())
+
+
 def _place(source: Source, ids: Tensor) -> int:
     """Return the token whose distribution is compared: the last one, or the masked one."""
     if source.task.autoregressive:

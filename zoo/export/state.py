@@ -20,11 +20,9 @@ from zoo.weights import safetensors_file
 READ = """
 import hashlib, json, sys
 sys.modules["zoo"] = None
-import safetensors, torch
-from safetensors.torch import load_file
-found = {}
-for name, tensor in load_file(sys.argv[1]).items():
-    found[name] = hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+import safetensors
+content = open(sys.argv[1], "rb").read()
+found = {name: hashlib.sha256(tensor["data"]).hexdigest() for name, tensor in safetensors.deserialize(content)}
 print(json.dumps([safetensors.__version__, found]))
 """
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from zoo import store
 from zoo.catalogue import plugins, pushed, registry
-from zoo.model import artefact, pushed_model
+from zoo.model import artefact
 from zoo.model.device import resolve_device
 from zoo.model.model import Model
 from zoo.model.restore import restore
 from zoo.plugin import Entry
+from zoo.store import model_folders
 from zoo.weights import loader
 
 
@@ -53,7 +54,7 @@ def _of_entry(entry: Entry) -> Model:
     plugin = plugins.load(entry.plugin)
     files = store.load(entry)
     if pushed.MANIFEST in files:
-        return Model.restored(restore(pushed_model.folder(files)))
+        return Model.restored(restore(model_folders.folder(files)))
     if entry.source is None:
         return Model(entry, loader.initialise(plugin, entry, files, seed=0), files, {"backbone": entry.name})
     provenance = {"backbone": entry.name, **(store.receipt(entry.name) or {})}

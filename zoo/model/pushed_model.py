@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
-from zoo.catalogue.pushed import PUSHED
 from zoo.console import say
 from zoo.errors import ExportError
 from zoo.model import artefact
 from zoo.model.model import Model
 from zoo.model.restore import restore
-from zoo.store import home, upload
+from zoo.store import upload
+from zoo.store.model_folders import PUSHED
 
 LIBRARIES = ("transformers", "sentence-transformers")
 """Formats that are tried for the files beside the saved model, which the Hub's own tools open."""
-
-
-def folder(files: Mapping[str, Path]) -> Path:
-    """Return a saved folder made of pulled files: hard links to the store, or copies on another file system."""
-    names = {path.removeprefix(PUSHED): local for path, local in files.items() if path.startswith(PUSHED)}
-    identity = "\n".join(f"{name} {local.name}" for name, local in sorted(names.items()))
-    target = home() / "models" / hashlib.sha256(identity.encode()).hexdigest()
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
-        for name, local in names.items():
-            (part / name).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(local, part / name)
-            except OSError:
-                shutil.copyfile(local, part / name)
-        try:
-            part.rename(target)
-        except OSError:  # another process was faster
-            shutil.rmtree(part, ignore_errors=True)
-    return target
 
 
 def push(saved: Path, repo: str, *, private: bool = False, dry_run: bool = False) -> list[str]:

@@ -4,6 +4,7 @@
 <home>/tmp/             partial downloads, <sha256>.part; never read except to resume
 <home>/lock.toml        pulled names -> source, commit, files with sizes and hashes, time
 <home>/shared.txt       paths of the shared locks that were used: their files are kept
+<home>/models/          folders of pulled saved models: hard links to blobs
 <home>/verified-<user>/ blobs whose hash was verified, and what their files looked like then
 """
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from zoo.console import say
 from zoo.errors import StoreError
 from zoo.plugin import File
-from zoo.store import caches, file_locks, lock, verified
+from zoo.store import caches, file_locks, lock, model_folders, verified
 from zoo.store import receipts as known
 from zoo.store.paths import blob, home, is_here, pulling
 
@@ -83,17 +83,25 @@ def collect() -> int:
     for record in _files_in(verified.folder(home()).name):
         if not (home() / "blobs" / record.name).exists():
             _remove(record)
+    with _writing():
+        freed += sum(model_folders.remove(part) for part in model_folders.parts() if _is_stale(part))
     return freed + sum(_remove(part) for part in beside if _is_stale(part)) + caches.clear_parts()
 
 
 def _remove_unreferenced(blobs: Iterable[Path]) -> int:
-    """Remove blobs that no lock references; none during a pull, which may be about to. Returns the bytes freed."""
+    """Remove blobs and folders of saved models that no lock references; returns the bytes freed.
+
+    None are removed during a pull, which may be about to reference them.
+    """
     with file_locks.exclusive(pulling()) as alone:
         if not alone:
             say("kept", "a pull is running: files that no backbone uses are removed by the next zoo gc")
             return 0
-        referenced = {file.sha256 for receipt in known.everywhere() for file in receipt.files}
-        return sum(_remove(path) for path in dict.fromkeys(blobs) if path.name not in referenced)
+        receipts = list(known.everywhere())
+        referenced = {file.sha256 for receipt in receipts for file in receipt.files}
+        with _writing():
+            freed = sum(map(model_folders.remove, model_folders.unreferenced(receipts)))
+        return freed + sum(_remove(path) for path in dict.fromkeys(blobs) if path.name not in referenced)
 
 
 @contextmanager

@@ -46,6 +46,24 @@ def corrected_t(scores: Sequence[float]) -> Interval:
     return mean - margin, mean + margin
 
 
+def paired_difference(differences: Tensor, *, is_share: bool) -> tuple[float, float, float]:
+    """Return the mean of differences (N,) of scores on the same items, and its Student's t interval.
+
+    To differences of scores from 0 to 1 (`is_share`) are added 1 and -1, for the interval alone, as Bonett and Price
+    (2012, doi 10.3102/1076998611411915) do for paired proportions: else it is too narrow where few items differ.
+    """
+    from scipy import stats
+
+    values = differences.double()
+    padded = torch.cat([values, values.new_tensor([1.0, -1.0])]) if is_share else values
+    if len(padded) < 2:
+        return float(values.mean()), -math.inf, math.inf
+    middle, count = float(padded.mean()), len(padded)
+    margin = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * float(padded.std()) / math.sqrt(count)
+    low, high = middle - margin, middle + margin
+    return float(values.mean()), *((max(-1.0, low), min(1.0, high)) if is_share else (low, high))
+
+
 def bootstrap(metric: Callable[[Tensor], dict[str, Tensor]], count: int, width: int) -> dict[str, Interval]:
     """Return percentile bootstrap intervals of metrics over `count` examples (Efron and Tibshirani 1993, chapter 13).
 
