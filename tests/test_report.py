@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import zoo
 from zoo import tasks
 from zoo.cli import main
-from zoo.errors import ArtefactError, DataError
+from zoo.errors import ArtefactError, DataError, RecipeError
 from zoo.evidence.report import cost, facts
 from zoo.evidence.report.page import charts
 from zoo.evidence.report.page.render import render
@@ -96,6 +96,12 @@ def test_the_test_part_of_a_folder_is_the_test_part(home, tmp_path, monkeypatch)
         "valid": 9,
         "test": 12,
     }
+
+
+def test_a_model_that_diverged_is_refused(model):
+    model.head.weight.data.fill_(float("nan"))
+    with pytest.raises(RecipeError, match="NaN or infinity"):
+        facts.collect(model)
 
 
 def test_a_folder_cannot_be_written_to(model, tmp_path):

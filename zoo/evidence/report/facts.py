@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from zoo.data.prepare import Prepared
 from zoo.data.reading import read_one
 from zoo.data.seeding import generator
 from zoo.data.summary import DataSummary
-from zoo.errors import DataError, ZooError
+from zoo.errors import DataError, RecipeError, ZooError
 from zoo.finetune import inference, setup
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.heads import stages_of
@@ -164,8 +164,8 @@ def collect(model: Model, data: object = None, columns: Columns | None = None) -
     """Run a fine-tuned model over its data.
 
     Without `data`, or with that of the fine-tuning, the parts are those of the fine-tuning, split again in the same
-    way; other labelled data is the test part. Raises RecipeError for a model without a head, DataError where the data
-    of the fine-tuning cannot be found or has changed.
+    way; other labelled data is the test part. Raises RecipeError for a model without a head, or one that answers NaN,
+    DataError where the data of the fine-tuning cannot be found or has changed.
     """
     _, task = answers.network(model)
     assert model.summary is not None
@@ -174,7 +174,17 @@ def collect(model: Model, data: object = None, columns: Columns | None = None) -
     with quiet():
         parts, skipped = _prepared(model, data, columns, notes)
         ran = {name: _run(model, name, part) for name, part in parts.items()}
+    _check_finite(ran.values())
     return Facts(model, task, model.recipe, model.summary, ran, skipped, tuple(notes))
+
+
+def _check_finite(parts: Iterable[Part]) -> None:
+    """Raise RecipeError where the model answers with NaN or infinity."""
+    for part in parts:
+        values = part.values if isinstance(part.values, Tensor) else torch.cat(list(part.values))
+        if not values.isfinite().all():
+            what = f"the model answers some {part.name} examples with NaN or infinity: its training diverged"
+            raise RecipeError(what, fix="fine-tune again with a lower learning rate: --lr 1e-4, or --strategy probe")
 
 
 def _prepared(

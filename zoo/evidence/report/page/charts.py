@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 440, 260
-LEFT, RIGHT, TOP, BOTTOM = 52, 22, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 64, 22, 12, 40
 """Margins of the plot in pixels: room for the numbers and names of the axes."""
 TICKS = 5
 Point = tuple[float, float]
