@@ -13,10 +13,12 @@ import jinja2
 from markupsafe import Markup
 
 from zoo.console import printable
+from zoo.evidence.report.explain.explanation import Explanation
 from zoo.evidence.report.facts import Facts
 from zoo.evidence.report.findings import Finding
 from zoo.evidence.report.page import figures
 from zoo.evidence.report.page.thumbnails import Shown, show
+from zoo.evidence.report.page.why import why
 from zoo.evidence.report.results.measure import Results
 from zoo.evidence.report.results.mistakes import Word
 from zoo.tasks import metrics
@@ -55,7 +57,10 @@ class Item:
 
 
 def render(
-    facts: Facts, results: Results | None, findings: Sequence[Finding] | None = None, explanation: Any = None
+    facts: Facts,
+    results: Results | None,
+    findings: Sequence[Finding] | None = None,
+    explanation: Explanation | None = None,
 ) -> str:
     """Return the text of the page; every label, text and path in it is escaped.
 
@@ -76,7 +81,7 @@ def render(
         "facts": facts,
         "results": results,
         "findings": findings,
-        "explanation": explanation,
+        "why": None if explanation is None else why(facts, explanation),
         "title": f"{facts.entry.name} on {Path(facts.summary.origin).name or facts.summary.origin}",
         "script": script,
         "script_hash": f"sha256-{digest}",
