@@ -12,6 +12,7 @@ from typing import Any
 from zoo.console import say
 from zoo.data.examples import Columns
 from zoo.errors import ArtefactError
+from zoo.evidence.report.explain.explain import explain
 from zoo.evidence.report.facts import collect
 from zoo.evidence.report.findings import Finding
 from zoo.evidence.report.page.render import render
@@ -59,7 +60,7 @@ def report(
     loaded = model if isinstance(model, Model) else load(model)
     columns = None if input is None and label is None else Columns.of(input, label)
     facts = collect(loaded, data, columns)
-    text = render(facts, measure(facts))
+    text = render(facts, measure(facts), explanation=explain(facts))
     write(path, text)
     say("report", f"{path}   {len(text.encode()) / 1e3:,.0f} kB")
     return Written(path)

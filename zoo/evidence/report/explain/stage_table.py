@@ -17,7 +17,7 @@ from zoo.evidence.report.explain.stages import Readings
 from zoo.evidence.report.facts import Facts, Part
 from zoo.plugin import Backbone
 
-PROBED, TAGGED = 500, 200
+PROBED, TAGGED = 400, 200
 """Examples that a probe is fitted on, and measured on, at most; the second where each word is a row."""
 STAGES = 8
 """Stages whose outputs are compared and probed, at most; evenly spaced."""

@@ -94,8 +94,11 @@ def by_word(text: Any, spans: Spans, shares: Tensor) -> tuple[tuple[str, float],
         source, (begin, end) = span
         whole = texts[source]
         begin += len(whole[begin:end]) - len(whole[begin:end].lstrip())
-        joins = last is not None and last[0] == source and not any(map(str.isspace, whole[last[2] : begin]))
-        if joins and last is not None and begin >= last[1] and end - last[1] <= LONGEST:
+        between = whole[last[2] : begin] if last is not None and last[0] == source else " "
+        if between.strip():  # truncation left out the middle of a text
+            found.append(("…", 0.0))
+        joins = not between
+        if joins and last is not None and end - last[1] <= LONGEST:
             start = last[1]
             found[-1] = (whole[start : max(end, last[2])], found[-1][1] + share)
             last = (source, start, max(end, last[2]))

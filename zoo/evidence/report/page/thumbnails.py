@@ -59,20 +59,20 @@ def excerpt(item: Any) -> str:
     return printable(text if len(text) <= EXCERPT else f"{text[:EXCERPT]}…")
 
 
-def data_uri(pixels: Tensor, size: int = SIZE) -> str:
+def data_uri(pixels: Tensor, size: int = SIZE, *, lossless: bool = False) -> str:
     """Return pixels (C, H, W) uint8, as the net sees them, as the data URI of an image of at most `size` pixels.
 
-    JPEG, of a small image PNG; of two channels the first, of more than three the first three.
+    JPEG, of a small image, or with `lossless`, PNG; of two channels the first, of more than three the first three.
     """
     grey = len(pixels) < 3
     array = pixels[: 1 if grey else 3].permute(1, 2, 0).contiguous().numpy()
     image = Image.fromarray(array[:, :, 0] if grey else array)
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
-    is_small = max(image.size) <= SMALL
+    is_png = lossless or max(image.size) <= SMALL
     buffer = io.BytesIO()
-    if is_small:
+    if is_png:
         image.save(buffer, "PNG")
     else:
         image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
     encoded = base64.b64encode(buffer.getvalue()).decode()
-    return f"data:image/{'png' if is_small else 'jpeg'};base64,{encoded}"
+    return f"data:image/{'png' if is_png else 'jpeg'};base64,{encoded}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,6 +22,8 @@ PATCH, TILE, SHEET = 44, 24, 16
 """Pixels of a patch's side; of a filter's; filters in a row."""
 WORDS = 90
 """Words of a text that are shown: those around the ones with the largest shares."""
+SMALL: dict[str, Any] = {"width": 350, "height": 230}
+"""Size of a chart: three of them in a row."""
 MISSING = {
     "stages": "stages",
     "similarity": "similarity and distance",
@@ -43,14 +46,13 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """A cell of a heat map in percent of the picture, as Word."""
+class Mark:
+    """The share of a cell of a picture: its middle and a radius, in percent of the picture, and the sign."""
 
     x: float
     y: float
-    side: float
+    radius: float
     towards: bool
-    size: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Answer:
     truth: str
     answer: str
     saliency: Saliency | None
-    cells: tuple[Cell, ...] = ()
+    marks: tuple[Mark, ...] = ()
     words: tuple[Word, ...] = ()
     cut: tuple[bool, bool] = (False, False)
     nearest: tuple[tuple[Shown, str, float], ...] = ()
@@ -69,11 +71,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """A channel of a stage with its patches: data URI and label."""
+    """A channel of a stage with its patches, data URI and label, and their commonest label ("" where all differ)."""
 
     number: int
     field: float
     patches: tuple[tuple[str, str], ...]
+    commonest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ def why(facts: Facts, found: Explanation) -> Why:
         found,
         _depth(found),
         tuple(_moved(found)),
-        "" if found.filters is None else data_uri(_sheet(found.filters.pictures), SHEET * (TILE + 1)),
+        "" if found.filters is None else data_uri(_sheet(found.filters.pictures), SHEET * (TILE + 1), lossless=True),
         tuple(_channels(found)),
         tuple(wrong),
         tuple(_answer(facts, each.item, each, None) for each in found.saliency if not each.wrong),
@@ -122,7 +125,9 @@ def _depth(found: Explanation) -> Chart | None:
     ends = (math.floor(min(values) * 10) / 10, math.ceil(max(values) * 10) / 10)
     if found.metric in LOWER_IS_BETTER:
         ends = (0.0, 1.05 * max(values))
-    chart = Chart(says, (0.5, len(found.stages) + 0.5), ends, "stage (last: pooled features)", f"probe {named}")
+    chart = Chart(
+        says, (0.5, len(found.stages) + 0.5), ends, "stage (last: pooled features)", f"probe {named}", **SMALL
+    )
     for place, stage in places:
         probe = stage.probe
         assert probe is not None
@@ -145,7 +150,7 @@ def _moved(found: Explanation) -> list[Chart]:
     if moved and not found.is_frozen:
         most = max(100 * value for _, value in moved)
         says = f"Weights moved by up to {most:.2g} % of their norm"
-        chart = Chart(says, (0.5, count + 0.5), (0.0, most * 1.08 or 1.0), "stage", "weights moved, % of their norm")
+        chart = Chart(says, (0.5, count + 0.5), (0.0, most * 1.08 or 1.0), "stage", "weights moved, % of norm", **SMALL)
         for place, value in moved:
             title = f"{found.stages[place - 1].name}: {100 * value:.2g} %"
             chart.bar((place - 0.35, place + 0.35), 100 * value, "a", title)
@@ -161,7 +166,7 @@ def _moved(found: Explanation) -> list[Chart]:
         chart.line([(place, similarity.cka) for place, similarity in similar], "b", "before against after")
         for place, similarity in similar:
             chart.dot(place, similarity.cka, "b", f"{found.stages[place - 1].name}: {similarity.cka:.3f}")
-        chart.line([(place, similarity.floor) for place, similarity in similar], "rule", "unrelated (95 % of shuffles)")
+        chart.line([(place, similarity.floor) for place, similarity in similar], "rule", "unrelated")
         charts.append(chart)
     return charts
 
@@ -190,6 +195,7 @@ def _channels(found: Explanation) -> list[tuple[Stage, tuple[Channel, ...]]]:
                     each.channel,
                     each.field,
                     tuple((data_uri(_pixels(patch.picture), PATCH), patch.item.truth) for patch in each.patches),
+                    _commonest([patch.item.truth for patch in each.patches]),
                 )
                 for each in channels
             ),
@@ -198,20 +204,25 @@ def _channels(found: Explanation) -> list[tuple[Stage, tuple[Channel, ...]]]:
     ]
 
 
+def _commonest(labels: Sequence[str]) -> str:
+    label, count = Counter(labels).most_common(1)[0]
+    return f"{label} {count} of {len(labels)}" if count > 1 else ""
+
+
 def _pixels(picture: Picture) -> torch.Tensor:
     return torch.from_numpy(picture).permute(2, 0, 1)
 
 
 def _answer(facts: Facts, item: Item, saliency: Saliency | None, near: Neighbours | None) -> Answer:
-    cells: tuple[Cell, ...] = ()
+    marks: tuple[Mark, ...] = ()
     words: tuple[Word, ...] = ()
     cut = (False, False)
     if saliency is not None and saliency.heat is not None:
-        cells = tuple(_cells(saliency.heat))
+        marks = tuple(_marks(saliency.heat))
     if saliency is not None and saliency.words:
         words, cut = _words(saliency.words)
     nearest = () if near is None else tuple((_shown(facts, each), each.truth, cosine) for each, cosine in near.nearest)
-    return Answer(_shown(facts, item), item.truth, item.answer, saliency, cells, words, cut, nearest)
+    return Answer(_shown(facts, item), item.truth, item.answer, saliency, marks, words, cut, nearest)
 
 
 def _shown(facts: Facts, item: Item) -> Shown:
@@ -219,12 +230,16 @@ def _shown(facts: Facts, item: Item) -> Shown:
     return show(whole.examples, whole.inputs, item.index)
 
 
-def _cells(heat: Any) -> list[Cell]:
-    """Return the cells of a heat map (G, G) that are at least a tenth of its largest value."""
+def _marks(heat: Any) -> list[Mark]:
+    """Return a mark for each cell of a heat map (G, G), its area as the share; none for less than a tenth."""
     most, count = float(abs(heat).max()) or 1.0, len(heat)
-    side = round(100 / count, 3)
     return [
-        Cell(round(100 * x / count, 3), round(100 * y / count, 3), side, bool(heat[y, x] > 0), abs(heat[y, x]) / most)
+        Mark(
+            round(100 * (x + 0.5) / count, 1),
+            round(100 * (y + 0.5) / count, 1),
+            round(50 / count * math.sqrt(abs(heat[y, x]) / most), 1),
+            bool(heat[y, x] > 0),
+        )
         for y in range(count)
         for x in range(count)
         if abs(heat[y, x]) >= most / 10
