@@ -197,3 +197,15 @@ def test_results_are_deterministic():
     assert near(train, valid) == near(train, valid) == Duplicates(tuple(range(10)), tuple(range(10, 20)), 0)
     train, valid = texts([words(i) for i in range(20)]), texts([words(i)[3:] for i in range(10, 30)])
     assert near(train, valid) == near(train, valid) == Duplicates(tuple(range(10)), tuple(range(10, 20)), 0)
+
+
+def test_copies_inside_one_set_are_pairs_with_the_earlier_one():
+    pictures = [photo(seed) for seed in range(20)]
+    pictures += [photo(3), CHANGES["jpeg"](photo(7)), photo(3), ImageOps.mirror(photo(11))]
+    assert duplicates.within(images(pictures)) == [(20, 3), (21, 7), (22, 3), (23, 11)]
+    assert duplicates.within(images(pictures[:1])) == []
+
+
+def test_blank_images_are_found():
+    pictures = [photo(0), Image.new("RGB", (50, 40), "white"), photo(1)]
+    assert duplicates.blank(images(pictures)) == [1]

@@ -19,11 +19,17 @@ from zoo.cli.startup import load, without_gc
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("report.html"), help="File to write.", show_default=True
 )
+@click.option(
+    "--fixes",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the examples in doubt to a .csv, .jsonl or .parquet file, to be edited for zoo finetune --fixes.",
+)
 @columns
 @click.option("--device", default="auto", help="auto, cpu, cuda, mps, …", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 def report(
-    model: Path, data: str | None, out: Path, column: str | None, label: str | None, device: str, as_json: bool
+    model: Path, data: str | None, out: Path, fixes: Path | None, device: str, as_json: bool, **names: str | None
 ) -> None:
     """Write a page on a saved model: its results, its mistakes, and what they rest on.
 
@@ -39,7 +45,7 @@ def report(
         loaded = load(model, device)
         with without_gc():
             from zoo.evidence.report import report as reports
-        found = reports.report(loaded, data, out, input=column, label=label)
+        found = reports.report(loaded, data, out, fixes, input=names["column"], label=names["label"])
     if as_json:
         console.document(found.to_dict())
         return

@@ -84,7 +84,8 @@ def _described_fields() -> Iterator[tuple[str, str]]:
 @click.argument("data")
 @click.option("--task", help="classify, multilabel, regress, tag, causal-lm or masked-lm.  [default: as labelled]")
 @columns
-@click.option("--groups", help="Column of what a split must not divide, such as the patient.")
+@click.option("--groups", help="Column of what a split must not divide; or @file-name, @camera, @thread.")
+@click.option("--fixes", type=click.Path(path_type=Path), help="Table of labels to change, examples to drop.")
 @click.option("--valid", help="Share held out for validation (0: none), or validation data.  [default: 0.2]")
 @click.option(
     "--strategy", default="auto", help="auto, scratch, probe, full, lp-ft, gradual or lora.", show_default=True
@@ -115,6 +116,7 @@ def finetune(
     column: str | None,
     label: str | None,
     groups: str | None,
+    fixes: Path | None,
     valid: str | None,
     strategy: str,
     out: Path | None,
@@ -153,7 +155,7 @@ def finetune(
             out_folder.check_free(target)
         model = load(name, device)
         chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "groups": groups, "folds": folds}
-        chosen |= {"track": track}
+        chosen |= {"track": track, "fixes": fixes}
         chosen |= {"test": test and share_or_data(test), "valid": 0.2 if valid is None else share_or_data(valid)}
         if dry_run:
             plan = model.plan(data, recipe, **chosen)

@@ -87,6 +87,43 @@ def near(train: Inputs, valid: Inputs) -> Duplicates:
     return Duplicates(tuple(places), tuple(found[i] for i in places), len(same))
 
 
+def within(inputs: Inputs) -> list[tuple[int, int]]:
+    """Return pairs (i, j), j < i, of near-duplicates inside one set of examples: each later one with its best earlier.
+
+    Exact copies are pairs of the first with each of the others.
+    """
+    count = len(inputs)
+    if count < 2:
+        return []
+    if isinstance(inputs, Images):
+        thumbs = _thumbnails(inputs)
+        same = _copies_of_earlier(inputs, [thumb.numpy().tobytes() for thumb in thumbs])
+        others = _near_images(thumbs, thumbs, earlier=True)
+    else:
+        same = _copies_of_earlier(inputs, inputs.lengths.tolist())
+        others = _near_texts(inputs, inputs, earlier=True)
+    return sorted((others | same).items())
+
+
+def blank(images: Images) -> list[int]:
+    """Return the indices of images of one colour: the standard deviation of their thumbnail is below CONTRAST."""
+    if not len(images):
+        return []
+    return (_thumbnails(images).float().flatten(1).std(1) < CONTRAST).nonzero()[:, 0].tolist()
+
+
+def _copies_of_earlier(inputs: Inputs, keys: Sequence[Hashable]) -> dict[int, int]:
+    """Map each index that has an exact copy before it to the first one; identical examples have equal `keys`."""
+    seen: set[Hashable] = set()
+    twice = {key for key in keys if key in seen or seen.add(key)}  # type: ignore[func-returns-value]
+    first: dict[bytes, int] = {}
+    found: dict[int, int] = {}
+    for i, key in enumerate(keys):
+        if key in twice and (earlier := first.setdefault(_digest(inputs, i), i)) != i:
+            found[i] = earlier
+    return found
+
+
 def _exact_copies(train: Inputs, valid: Inputs, theirs: Sequence[Hashable], ours: Sequence[Hashable]) -> dict[int, int]:
     """Map each validation index with an exact copy in `train` to the first one; `theirs` and `ours` are keys of both.
 
@@ -134,14 +171,18 @@ def _best_partners(rows: Tensor, partners: Tensor, scores: Tensor, near: Tensor)
     return found
 
 
-def _near_images(train: Tensor, valid: Tensor) -> dict[int, int]:
-    """Map the index of each validation thumbnail to its near-duplicate in `train`, mirrored or not, if it has one."""
+def _near_images(train: Tensor, valid: Tensor, *, earlier: bool = False) -> dict[int, int]:
+    """Map the index of each validation thumbnail to its near-duplicate in `train`, mirrored or not, if it has one.
+
+    With `earlier`, both are the same thumbnails, and a partner comes before.
+    """
     codes, pairs = _codes_of_images(train), []
     for turned in (valid, valid.flip(-1)):
         rows, partners, references = _candidates(_codes_of_images(turned), codes, CANDIDATE_IMAGES)
         parts = zip(rows.split(BLOCK), partners.split(BLOCK), strict=True)
         scores = torch.cat([_max_correlation(turned[i].float(), train[j].float()) for i, j in parts])
-        pairs.append((rows, partners, scores, (scores >= NEAR_IMAGES) & (1 - scores <= MAX_RATIO * (1 - references))))
+        near = (scores >= NEAR_IMAGES) & (1 - scores <= MAX_RATIO * (1 - references))
+        pairs.append((rows, partners, scores, near & (partners < rows) if earlier else near))
     return _best_partners(*(torch.cat(parts) for parts in zip(*pairs, strict=True)))
 
 
@@ -188,9 +229,14 @@ def _window_edges(thumbs: Tensor, windows: Tensor) -> Tensor:
     return edges
 
 
-def _near_texts(train: Texts, valid: Texts) -> dict[int, int]:
-    """Map the index of each text of `valid` to its near-duplicate in `train`, if it has one and any shingle."""
+def _near_texts(train: Texts, valid: Texts, *, earlier: bool = False) -> dict[int, int]:
+    """Map the index of each text of `valid` to its near-duplicate in `train`, if it has one and any shingle.
+
+    With `earlier`, both are the same texts, and a partner comes before.
+    """
     rows, partners, _ = _candidates(_codes_of_texts(valid), _codes_of_texts(train), CANDIDATE_TEXTS)
+    if earlier:
+        rows, partners = rows[before := partners < rows], partners[before]
     pairs = zip(rows.tolist(), partners.tolist(), strict=True)
     scores = torch.tensor([_jaccard(valid, i, train, j) for i, j in pairs])
     return _best_partners(rows, partners, scores, scores >= NEAR_TEXTS)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from zoo.data import folders, in_memory, table, table_examples
+from zoo.data import folders, groups, in_memory, table, table_examples
 from zoo.data.cleaning import cleaned, plain_label
 from zoo.data.examples import TRAIN, VALID, Columns, Examples, Parts, Sized, Unlabelled, for_evaluation
 from zoo.errors import DataError
@@ -25,17 +26,23 @@ def read(
     `data` is a folder with a sub-folder per class (or train/ and valid/ folders of that form), a table file,
     "hf:user/dataset", a DataFrame, a datasets.Dataset, a dict of columns, a sequence, iterator or DataLoader of
     (input, label), a sequence of dicts, or a tuple (X, y); for text also, without labels, a text file, a folder of text
-    files or a sequence of texts. Raises DataError if `data` is missing, empty or of another type.
+    files or a sequence of texts. Groups such as "@file-name" are derived (zoo.data.groups). Raises DataError if `data`
+    is missing, empty or of another type.
     """
+    derived = columns.groups if columns.groups and columns.groups.startswith("@") else None
+    if derived is not None:
+        columns = replace(columns, groups=None)
     parts = _parts(data, modality, columns)
     train = parts[next((name for name in TRAIN if name in parts), next(iter(parts)))]()
     valid = next((parts[name]() for name in VALID if name in parts), None)
     for part in (train, valid):
         if part is not None:
             _check_labels(part, modality, columns)
+    if derived is not None:
+        train = replace(train, groups=groups.derive(derived, train))
     if columns.groups is not None and train.groups is None:
         what = f"groups={columns.groups!r} is the name of a column, and {train.origin} is no table"
-        raise DataError(what, fix="pass a table with that column: a file, a DataFrame or a list of dicts")
+        raise DataError(what, fix=f"pass a table with that column, or one of {', '.join(groups.DERIVED)}")
     return train, valid
 
 
@@ -44,6 +51,8 @@ def read_one(data: object, *, modality: str = "image", columns: Columns = ANY_CO
 
     A split without labels, such as the test split of a competition, is skipped if another one has labels.
     """
+    if columns.groups and columns.groups.startswith("@"):
+        columns = replace(columns, groups=None)
     parts = _parts(data, modality, columns)
     found: list[Examples] = []
     refused: list[Unlabelled] = []

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from zoo import tasks
-from zoo.console import printable, say
-from zoo.data import duplicates, in_memory, prepare
+from zoo.console import counted, printable, say
+from zoo.data import duplicates, fixes, in_memory, prepare
 from zoo.data.decode_cache import name_of
 from zoo.data.examples import Columns, Examples
 from zoo.data.fingerprint import fingerprint
+from zoo.data.fixes import Applied
 from zoo.data.prepare import Prepared, Preprocessing, Split, Validation
 from zoo.data.reading import ANY_COLUMNS, read, read_one
 from zoo.data.split import held_out
@@ -44,7 +45,10 @@ DEFAULT_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a user asks for: data, task, recipe, where validation and test data come from, who is told of the run."""
+    """What a user asks for: data, task, recipe, where validation and test data come from, who is told of the run.
+
+    `fixes` is a table of labels to change and examples to drop (zoo.data.fixes).
+    """
 
     data: object
     recipe: Recipe
@@ -55,6 +59,7 @@ class Request:
     callbacks: Sequence[Isolated] = ()
     folds: int = 0
     track: Sequence[str] = ()
+    fixes: object = None
 
 
 class RequestOptions(RecipeFields, total=False):
@@ -68,6 +73,7 @@ class RequestOptions(RecipeFields, total=False):
     groups: str | None
     folds: int
     track: str | Sequence[str]
+    fixes: object
 
 
 def request(
@@ -80,13 +86,14 @@ def request(
     input, label, groups = (given.pop(name, None) for name in ("input", "label", "groups"))
     task, valid, test = given.pop("task", None), given.pop("valid", DEFAULT_SHARE), given.pop("test", None)
     folds, track = given.pop("folds", 0), recording.check(given.pop("track", ()))
+    fixes = given.pop("fixes", None)
     if folds and (not isinstance(folds, int) or not 2 <= folds <= MAX_FOLDS):
         raise RecipeError(f"folds={folds!r} is not a whole number from 2 to {MAX_FOLDS}", fix="folds=5 (--folds 5)")
     wanted = recipes.make(given, recipe)
     if labels is not None:
         data = in_memory.paired(data, labels, task=task)
     columns = Columns.of(input, label, groups)
-    return Request(data, wanted, task, valid, test, columns, isolated(callbacks), folds, track)
+    return Request(data, wanted, task, valid, test, columns, isolated(callbacks), folds, track, fixes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,7 @@ class Data:
     validation: Validation
     test: Examples | None
     fingerprint: str
+    fixed: Applied | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return what a resumed run has to have in common with this one."""
@@ -130,6 +138,7 @@ def read_data(request: Request, entry: Entry) -> Data:
         raise RecipeError(
             what, fix=f"leave out one of them; test={request.valid} keeps examples apart beside the folds"
         )
+    train, valid, fixed = _fixed(request.fixes, train, valid)
     takes_share = valid is None and not request.folds
     share = float(request.valid) if isinstance(request.valid, int | float) and takes_share else 0.0
     if valid is not None and _is_share(request.valid) and request.valid not in (None, DEFAULT_SHARE):
@@ -137,7 +146,7 @@ def read_data(request: Request, entry: Entry) -> Data:
     check_task(name, entry, train, valid)
     if request.task is None and (said := messages.many_numbers(train.labels, name)):
         say("task", said)
-    data = Data(name, train, Validation(valid, share), None, fingerprint(train))
+    data = Data(name, train, Validation(valid, share), None, fingerprint(train), fixed)
     if name in AS_ONE:
         data = replace(data, train=replace(train, labels=AS_ONE[name](train.labels)))
         train = data.train
@@ -150,6 +159,15 @@ def read_data(request: Request, entry: Entry) -> Data:
     stratify = tasks.KINDS[name].single_label
     kept, held = held_out(train, request.test, stratify=stratify, seed=request.recipe.seed + 1, name="test")
     return replace(data, train=train.at(kept), test=train.at(held))
+
+
+def _fixed(source: object, train: Examples, valid: Examples | None) -> tuple[Examples, Examples | None, Applied | None]:
+    """Relabel and drop examples as a table of fixes says, if there is one."""
+    if source is None:
+        return train, valid, None
+    parts, applied = fixes.apply(fixes.read(source), [train] if valid is None else [train, valid])
+    say("fixes", f"{counted(applied.relabelled, 'example')} relabelled, {applied.dropped:,} dropped")
+    return parts[0], parts[1] if valid is not None else None, applied
 
 
 def _is_share(valid: object) -> bool:

@@ -89,6 +89,7 @@ def finetune(model: Trainable, request: Request, out: Path | None, *, resume: bo
             _run(model, request, data, checkpoints)
             model.weights_id = digest([model.weights_id, identity])
             recorded = {"request": identity, "split": _split(request)}
+            recorded |= {"fixes": data.fixed.to_dict()} if data.fixed else {}
             model.training |= {"seconds": round(time.monotonic() - start, 2)} | recorded | scores
             if out is not None and distributed.rank() == 0:
                 model.save(out)

@@ -114,6 +114,7 @@ class Model:
         out: str | os.PathLike[str] | None = None,
         resume: bool = False,
         folds: int = 0,
+        fixes: object = None,
         callbacks: Sequence[Callback] = (),
         track: str | Sequence[str] = (),
         quiet: bool = False,
@@ -130,7 +131,9 @@ class Model:
         test      share kept apart, or test data, on which nothing is selected: measured at the end, as `tested`
         input     column of a table that holds the inputs (two: pairs of texts); label: the column of the labels, or
                   several, multi-hot or a number each
-        groups    column of what must not be divided by a split (a patient)
+        groups    column of what must not be divided by a split (a patient), or "@file-name" (names but for a running
+                  number), "@camera" (EXIF), "@thread" (subjects of mails)
+        fixes     table of labels to change and examples to drop, as zoo.report(model, fixes="fixes.csv") writes it
         out       folder to save the model to; it must not exist or be empty
         resume    continue the run to `out` that was stopped or killed, if there is one; it ends with the same bits
         folds     measure by cross-validation as well: the mean over so many folds, each held out once, is printed and
@@ -141,7 +144,7 @@ class Model:
         Raises DataError, RecipeError or ArtefactError before any training where an argument is at fault.
         """
         options = {"task": task, "valid": valid, "test": test, "input": input, "label": label, "groups": groups}
-        options |= {"folds": folds, "track": track}
+        options |= {"folds": folds, "track": track, "fixes": fixes}
         with console.quiet() if quiet else nullcontext():
             request = setup.request(data, labels, recipe, {**fields, **options}, callbacks)
             folder = out if out is None else Path(out)

@@ -252,6 +252,8 @@ def _own_test(model: Model, request: Request, read: setup.Data) -> Prepared | No
     try:
         found = read_one(request.data, modality=model.entry.modality, columns=request.columns)
         valid = read.validation.examples
+        if found.origin in (read.train.origin, valid and valid.origin):  # fixes may have changed the fingerprint
+            return None
         if fingerprint(found) in (read.fingerprint, None if valid is None else fingerprint(valid)):
             return None
         return _prepare(model, found)
@@ -270,8 +272,8 @@ def _request(model: Model, data: object, columns: Columns | None) -> Request:
         valid = recorded["valid"]
     own = columns or model.summary.columns
     chosen = Columns(own.input or model.summary.columns.input, own.label, recorded.get("groups"), task)
-    recipe = Recipe(seed=int(recorded.get("seed", 0)))
-    return Request(data, recipe, task, valid, test, chosen, folds=known.get("folds", 0))
+    recipe, fixes = Recipe(seed=int(recorded.get("seed", 0))), model.training.get("fixes", {}).get("rows")
+    return Request(data, recipe, task, valid, test, chosen, folds=known.get("folds", 0), fixes=fixes)
 
 
 def _evaluation(model: Model, data: object, columns: Columns | None) -> Prepared:

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.console import say
+from zoo.console import counted, say
 from zoo.data.examples import Columns
 from zoo.errors import ArtefactError
+from zoo.evidence.report.doctor import fixes as doubted
+from zoo.evidence.report.doctor.diagnosis import diagnose
 from zoo.evidence.report.explain.explain import explain
 from zoo.evidence.report.facts import collect
 from zoo.evidence.report.findings import Finding
 from zoo.evidence.report.page.render import render
 from zoo.evidence.report.results.measure import measure
+from zoo.model import result_files
 from zoo.model.load import load
 from zoo.model.model import Model
 
@@ -41,6 +44,7 @@ def report(
     model: Model | str | os.PathLike[str],
     data: object = None,
     out: str | os.PathLike[str] = "report.html",
+    fixes: str | os.PathLike[str] | None = None,
     *,
     input: str | Sequence[str] | None = None,
     label: str | Sequence[str] | None = None,
@@ -50,6 +54,8 @@ def report(
     model  a fine-tuned Model, or the folder of a saved one
     data   None: what the model was fine-tuned on, split again in the same way; else labelled data to test on
     out    file to write; one that exists is replaced
+    fixes  table (.csv, .jsonl, .parquet) to write as well: the examples in doubt, to be edited and applied with
+           finetune(…, fixes=…); it must not exist
     input  column of a table that holds the inputs; label: that of the labels; as in the fine-tuning unless given
 
     Makes no request. Raises DataError where the data of the fine-tuning is gone or has changed, RecipeError for a model
@@ -57,13 +63,19 @@ def report(
     """
     path = Path(out)
     check_writable(path)
+    if fixes is not None:
+        result_files.check(Path(fixes), result_files.TABLES, "--fixes")
     loaded = model if isinstance(model, Model) else load(model)
     columns = None if input is None and label is None else Columns.of(input, label)
     facts = collect(loaded, data, columns)
-    text = render(facts, measure(facts), explanation=explain(facts))
+    findings = tuple(diagnose(facts))
+    text = render(facts, measure(facts), findings, explain(facts))
     write(path, text)
+    if fixes is not None:
+        count = doubted.write(Path(fixes), facts, findings)
+        say("fixes", f"{fixes}   {counted(count, 'example')} to decide on: relabel, drop or keep in the column action")
     say("report", f"{path}   {len(text.encode()) / 1e3:,.0f} kB")
-    return Written(path)
+    return Written(path, findings)
 
 
 def check_writable(path: Path) -> None:

@@ -225,11 +225,12 @@ def _folds(data: ProbeData, seed: int) -> list[Tensor]:
 
     There are no folds where each class has one example, and one fold of many rows.
     """
-    folds = _all_folds(data, seed)
+    folds = all_folds(data, seed)
     return [] if len(folds) < 2 else folds[:1] if len(data) >= MANY else folds
 
 
-def _all_folds(data: ProbeData, seed: int) -> list[Tensor]:
+def all_folds(data: ProbeData, seed: int) -> list[Tensor]:
+    """Return up to five folds as for cross-validation, of many rows too, and one where there is no second."""
     draws = generator(seed, "folds")
     has_classes = data.targets.ndim == 1 and not data.targets.is_floating_point()
     if data.groups is not None:

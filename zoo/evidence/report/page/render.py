@@ -154,10 +154,10 @@ def _mistakes(facts: Facts, results: Results | None) -> list[MistakeItem]:
 
 def _items(facts: Facts, finding: Finding) -> list[Item]:
     """Return the first examples of a finding."""
-    known = [(facts.parts[part], index, note) for part, index, note in finding.items[:MAX_ITEMS] if part in facts.parts]
+    known = [(facts.parts[one.part], one) for one in finding.items[:MAX_ITEMS] if one.part in facts.parts]
     return [
-        Item(show(part.whole.examples, part.whole.inputs, index), note)
-        for part, index, note in known
+        Item(show(part.whole.examples, part.whole.inputs, one.index), one.note)
+        for part, one in known
         if not part.is_blocks
     ]
 

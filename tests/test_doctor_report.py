@@ -1,0 +1,95 @@
+"""The doctors on a real run of a tiny net: findings of planted faults, and the round of fixes.csv."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pictures
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import zoo
+from zoo.cli import main
+from zoo.errors import DataError
+from zoo.evidence.report import facts
+from zoo.evidence.report.doctor.diagnosis import CONFIDENCE, KINDS, diagnose
+from zoo.model.model import Model
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder of photos with a mislabelled copy and a blank image, and a model fine-tuned on it."""
+    root = tmp_path_factory.mktemp("doctor")
+    pictures.folder(root / "photos", 10)
+    shutil.copy(root / "photos" / "red" / "020.png", root / "photos" / "blue" / "copy.png")
+    Image.new("RGB", (16, 16), "white").save(root / "photos" / "green" / "blank.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("ZOO_HOME", str(root / "store"))
+        patch.setenv("ZOO_CONFIG_HOME", str(root / "config"))
+        model = zoo.load(pictures.catalogue(root), "cpu")
+        model.finetune("photos", strategy="scratch", steps=20, quiet=True)
+        model.save(root / "model")
+    return root
+
+
+@pytest.fixture
+def model(home, monkeypatch) -> Model:
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("ZOO_HOME", str(home / "store"))
+    monkeypatch.setenv("ZOO_CONFIG_HOME", str(home / "config"))
+    return zoo.load(home / "model", "cpu")
+
+
+def test_findings_are_ranked_and_about_planted_faults(model):
+    collected = facts.collect(model)
+    found = diagnose(collected)
+    names: dict[str, set[str]] = {}
+    for finding in found:
+        inputs = [collected.parts[item.part].whole.examples.inputs[item.index] for item in finding.items]
+        names[finding.kind] = {path.name for path in inputs}
+    assert names["conflicting-labels"] == {"020.png", "copy.png"}
+    assert names["blank"] == {"blank.png"}
+    order = [(CONFIDENCE.index(one.confidence), KINDS.index(one.kind)) for one in found]
+    assert order == sorted(order)
+    assert all(one.what and one.evidence and one.fix for one in found)
+    assert found == diagnose(collected)
+
+
+def test_fixes_are_written_edited_and_applied(model, home):
+    target = home / "fixes.csv"
+    done = CliRunner().invoke(main, ["report", "model", "--out", "r.html", "--fixes", "fixes.csv", "--json"])
+    assert done.exit_code == 0, done.output
+    assert {"conflicting-labels", "blank"} <= {one["kind"] for one in json.loads(done.stdout)["findings"]}
+    rows = {row["input"]: row for row in csv.DictReader(target.open())}
+    assert rows["green/blank.png"]["action"] == "drop"
+    assert rows["blue/copy.png"]["action"] == ""
+    assert "conflicting-labels" in rows["blue/copy.png"]["reason"]
+    rows["blue/copy.png"] |= {"action": "relabel", "suggested": "red"}
+    with target.open("w", newline="") as file:
+        writer = csv.DictWriter(file, next(iter(rows.values())))
+        writer.writeheader()
+        writer.writerows(rows.values())
+    again = zoo.load("tiny/net", "cpu").finetune("photos", strategy="scratch", steps=2, fixes="fixes.csv", quiet=True)
+    assert (again.summary.train + again.summary.valid, again.training["fixes"]["dropped"]) == (31, 1)
+    assert again.summary.fingerprint != model.summary.fingerprint
+    again.save(home / "fixed")
+    target.unlink()  # what was decided is in the saved model
+    found = facts.collect(zoo.load(home / "fixed", "cpu"))
+    assert sum(map(len, found.parts.values())) == 31
+    assert not {"conflicting-labels", "blank"} & {finding.kind for finding in diagnose(found)}
+    zoo.report(home / "fixed", out="f.html", fixes="second.csv")
+    with (home / "second.csv").open() as file:
+        kept = [row for row in csv.DictReader(file) if row["action"]]
+    assert {row["input"]: row["action"] for row in kept} == {"blue/copy.png": "relabel", "green/blank.png": "drop"}
+
+
+def test_a_table_of_fixes_is_not_replaced(model, home):
+    (home / "own.csv").write_text("mine")
+    with pytest.raises(DataError, match=r"own\.csv exists already"):
+        zoo.report(model, fixes="own.csv", out="r.html")
+    assert (home / "own.csv").read_text() == "mine"

@@ -1,0 +1,180 @@
+"""Examination: what several doctors need of a model's data, computed once: frozen features, out-of-fold predictions."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.data import duplicates
+from zoo.data.datasets import Inputs, LabelledDataset
+from zoo.data.duplicates import Duplicates
+from zoo.data.examples import Examples, Label
+from zoo.data.seeding import generator
+from zoo.evidence.report.facts import Facts, Part, trained_on
+from zoo.evidence.report.findings import Item
+from zoo.finetune.features import frozen_features, out_of_fold
+from zoo.finetune.features.feature_cache import cached_features
+from zoo.finetune.features.linear_probe import ProbeData
+from zoo.finetune.features.out_of_fold import OutOfFold
+from zoo.finetune.features.stage_outputs import StageOutput
+from zoo.plugin import Backbone
+
+MOST = 2_000
+"""Examples of a part that are examined at most."""
+FEWEST = 20
+"""Examples in all below which no out-of-fold predictions are made."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The examined examples of each part, and what is known of them without the fine-tuned weights."""
+
+    facts: Facts
+
+    @cached_property
+    def parts(self) -> Mapping[str, Part]:
+        """The parts that were run, in the order train, valid, test."""
+        return self.facts.parts
+
+    @cached_property
+    def rows(self) -> Mapping[str, Tensor]:
+        """Places in each Part of the examined examples, ascending."""
+        return {name: _drawn(len(part)) for name, part in self.parts.items()}
+
+    @cached_property
+    def targets(self) -> Mapping[str, Tensor]:
+        """Targets of the examined examples of each part."""
+        return {name: part.targets[self.rows[name]] for name, part in self.parts.items()}
+
+    @cached_property
+    def inputs(self) -> Mapping[str, Inputs]:
+        """Prepared inputs of the examined examples of each part."""
+        return {name: part.inputs.at(self.rows[name].tolist()) for name, part in self.parts.items()}
+
+    @cached_property
+    def examples(self) -> Mapping[str, Examples]:
+        """The examined examples of each part."""
+        return {name: part.examples.at(self.rows[name].tolist()) for name, part in self.parts.items()}
+
+    @cached_property
+    def labels(self) -> Mapping[str, NDArray[np.int64]]:
+        """Class indices of the examined examples of each part, for a task with one class for each."""
+        return {name: targets.numpy() for name, targets in self.targets.items()}
+
+    @cached_property
+    def scores(self) -> Mapping[str, NDArray[np.float64]]:
+        """The model's score of each example of each part (Task.item_scores)."""
+        task = self.facts.task
+        return {name: task.item_scores(part.values, part.targets).numpy() for name, part in self.parts.items()}
+
+    @cached_property
+    def _frozen_backbone(self) -> tuple[Backbone, bool]:
+        """The backbone whose features have not seen the labels, and whether it is one."""
+        if self.facts.recipe.strategy == "probe":
+            return self.facts.backbone, True
+        pretrained = self.facts.pretrained()
+        return (self.facts.backbone, False) if pretrained is None else (pretrained, True)
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the features are of weights that never saw the labels."""
+        return self._frozen_backbone[1]
+
+    @cached_property
+    def _features(self) -> tuple[Mapping[str, Tensor], tuple[StageOutput, ...]]:
+        backbone, task = self._frozen_backbone[0], self.facts.task
+        hp = self.facts.recipe
+        found: dict[str, Tensor] = {}
+        stages: tuple[StageOutput, ...] = ()
+        for name, inputs in self.inputs.items():
+            data = LabelledDataset(inputs, self.targets[name])
+            if not found:
+                stages = frozen_features.readable_stages(backbone, task, data, hp)[0]
+            values = cached_features(backbone.module, data, reads="pooled", precision=hp.precision, stages=stages)
+            found[name] = values[0].values
+        return found, stages
+
+    @property
+    def pooled(self) -> Mapping[str, Tensor]:
+        """Pooled features (N, D) of each part by the frozen backbone."""
+        dim = self._frozen_backbone[0].dim
+        return {name: values[:, :dim] for name, values in self._features[0].items()}
+
+    @cached_property
+    def out_of_fold(self) -> Mapping[str, OutOfFold] | None:
+        """Predictions for all parts by heads on frozen features that did not see the example; None for few examples."""
+        if not self.has_rows or sum(map(len, self.rows.values())) < FEWEST:
+            return None
+        features, stages = self._features
+        targets = torch.cat(list(self.targets.values()))
+        data = ProbeData(torch.cat(list(features.values())), targets, self._groups, stages)
+        found = out_of_fold.predict(self.facts.task, data)
+        sizes = [len(part) for part in features.values()]
+        split = zip(features, found.values.split(sizes), found.held.split(sizes), strict=True)
+        return {name: OutOfFold(values, held) for name, values, held in split}
+
+    @property
+    def _groups(self) -> Tensor | None:
+        """The group of each example of all parts; None unless all parts have groups."""
+        names: list[Any] = []
+        for name, examples in self.examples.items():
+            if examples.groups is None:
+                return None
+            names += [(name == "test", group) for group in examples.groups]
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(names))}
+        return torch.tensor([numbers[group] for group in names])
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether each example has one row of outputs: taggers have one for each word."""
+        return self.facts.task.reads == "pooled"
+
+    @cached_property
+    def near(self) -> Mapping[tuple[str, str], Duplicates]:
+        """The examples of a part with a near-duplicate in an earlier part, by (earlier, later part)."""
+        pairs = combinations(self.parts, 2)
+        return {(a, b): duplicates.near(self.parts[a].whole.inputs, self.parts[b].whole.inputs) for a, b in pairs}
+
+    @property
+    def is_random_split(self) -> bool:
+        """Whether the validation data are a random share of the same examples as the training data."""
+        parts = self.parts
+        return "valid" in parts and parts["valid"].whole.examples.origin == parts["train"].whole.examples.origin
+
+    def of_all(self, row: int) -> tuple[str, int]:
+        """Return part and place of a row of all parts together."""
+        for name, rows in self.rows.items():
+            if row < len(rows):
+                return name, row
+            row -= len(rows)
+        raise IndexError(row)
+
+    def item(self, where: tuple[str, int], note: str, suggested: Label = None, score: float | None = None) -> Item:
+        """Return the item of an examined example, given its part and its place in that."""
+        part, place = where
+        return Item(part, self.parts[part].chosen[int(self.rows[part][place])], note, suggested, score)
+
+    def label(self, number: int) -> Any:
+        """Return a label by its index."""
+        return self.facts.task.labels[number]
+
+    def command(self, options: str) -> str:
+        """Return the command that fine-tunes again with other options."""
+        data = trained_on(self.facts.model)
+        given = shlex.quote(str(data)) if isinstance(data, str) else "DATA"
+        return f"zoo finetune {shlex.quote(self.facts.entry.name)} {given} {options}"
+
+
+def _drawn(count: int) -> Tensor:
+    if count <= MOST:
+        return torch.arange(count)
+    return torch.randperm(count, generator=generator(0, "examine", count))[:MOST].sort().values
