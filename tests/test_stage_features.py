@@ -75,8 +75,8 @@ def words() -> Backbone:
 def test_last_stages_are_found_without_the_pooled_features_themselves():
     assert stage_search.find(images()) == (StageOutput("first", "NCHW", 5),)
     expected = [("embed", 6), ("layers.0", 6), ("layers.1", 5)]
-    assert [(stage.module, stage.dim) for stage in stage_search.find(words())] == expected
-    assert [stage.module for stage in stage_search.find(words(), 2)] == ["layers.0", "layers.1"]
+    assert [(stage.module, stage.dim) for stage in stage_search.find(words(), 9)] == expected
+    assert [stage.module for stage in stage_search.find(words())] == ["layers.0", "layers.1"]  # not the first half
 
 
 def test_an_output_that_depends_on_the_batch_is_not_read():
@@ -117,7 +117,7 @@ def test_tokens_of_a_text_are_as_many_as_its_inputs():
 
 def test_head_inputs_are_pooled_features_then_stages():
     backbone = words()
-    stages = stage_search.find(backbone)
+    stages = stage_search.find(backbone, 3)
     inputs, _ = stage_search.random_batches(backbone)
     found = head_inputs(backbone.module, inputs, "pooled", stages)
     features = backbone.module(inputs)
@@ -186,23 +186,34 @@ def separable(stage: torch.Tensor | None = None) -> ProbeData:
     return ProbeData(torch.cat([pooled, stage], 1), targets, None, (StageOutput("a", "NTC", stage.shape[1]),))
 
 
-def test_cross_validation_chooses_the_head_on_stages_where_they_help():
+def test_stages_are_read_where_they_help():
     task, data = Classify((0, 1, 2)), separable()
     fitted = linear_probe.choose(task, data, None, seed=0)
     assert stages_of(fitted.head) == data.stages
     assert fitted.loss < linear_probe.fit(task, data.last_stages(0), None, seed=0).loss
 
 
-def test_a_tie_goes_to_the_first_depth():
-    task, data = Classify((0, 1, 2)), separable(torch.zeros(24, 4))
-    assert stages_of(linear_probe.choose(task, data, None, seed=0, depths=(0, 1)).head) == ()
-    assert stages_of(linear_probe.choose(task, data, None, seed=0, depths=(1, 0)).head) == data.stages
+def misleading() -> ProbeData:
+    """Return pooled features that tell the classes apart, and a stage of noise."""
+    data = separable()
+    noise = torch.randn(24, 2, generator=torch.Generator().manual_seed(2))
+    stages = (StageOutput("a", "NTC", 2),)
+    return ProbeData(torch.cat([data.features[:, 10:], noise], 1), data.targets, None, stages)
 
 
-def test_few_examples_take_the_first_depth():
-    data = separable(torch.zeros(24, 4))
-    few = ProbeData(data.features[:9], data.targets[:9], None, data.stages)
-    assert stages_of(linear_probe.choose(Classify((0, 1, 2)), few, None, seed=0).head) == data.stages
+def test_pooled_features_alone_are_taken_where_they_are_better_in_every_fold():
+    task, data = Classify((0, 1, 2)), misleading()
+    fitted = linear_probe.choose(task, data, None, seed=0)
+    staged = linear_probe.fit(task, data, None, seed=0)
+    assert stages_of(fitted.head) == ()
+    assert all(one < other for one, other in zip(fitted.folds, staged.folds, strict=True))
+
+
+def test_fewer_than_five_folds_are_not_compared():
+    data = misleading()
+    few = torch.cat([(data.targets == label).nonzero()[:4, 0] for label in range(3)])
+    part = ProbeData(data.features[few], data.targets[few], None, data.stages)
+    assert stages_of(linear_probe.choose(Classify((0, 1, 2)), part, None, seed=0).head) == data.stages
 
 
 def test_standardisation_is_folded_into_the_head():
@@ -287,6 +298,7 @@ def test_gradients_reach_the_stages_through_the_head():
 
 def test_too_many_values_leave_the_pooled_features(pretrained, monkeypatch, capsys):
     monkeypatch.setattr("zoo.finetune.features.frozen_features.MAX_VALUES", 10)
-    model = zoo.load(pretrained, "cpu").finetune(pictures.pairs(4), strategy="probe")
+    data = [(image, f"a new {label}") for image, label in pictures.pairs(4)]
+    model = zoo.load(pretrained, "cpu").finetune(data, strategy="probe")
     assert stages_of(model.head) == ()
     assert "rows with stage outputs take more than 0 MiB" in capsys.readouterr().out

@@ -33,8 +33,10 @@ from zoo.finetune.training.lr_finder import LearningRates
 from zoo.plugin import Backbone
 from zoo.tasks.intervals import Interval
 
-CONSTANT = "no features: no penalty does better than the mean, or the class frequencies"
+CONSTANT = "no features: no penalty does better than the mean"
 """What the report calls the head of linear_solver.CONSTANT."""
+UNSURE = ", out of fold no better than class frequencies"
+"""What it adds where the probabilities of a classifier are worth nothing, though its answers may be."""
 GRADUAL_PHASES = 3
 """Phases of gradual unfreezing: the last third of the stages, two thirds, all (Howard and Ruder 2018, 1801.06146)."""
 
@@ -115,8 +117,8 @@ def _probe(backbone: Backbone, job: Job, checkpoints: Checkpointer) -> Probe:
     start = time.monotonic()
     stages, without = _stages(backbone, job)
     data, cached = frozen_features.rows(backbone, task, job.train, hp, stages, job.groups)
-    depths = linear_probe.DEPTHS if hp.head_stages is None else (len(stages),)
-    fitted = linear_probe.choose(task, data, hp.l2, hp.seed, depths)
+    solve = linear_probe.choose if hp.head_stages is None else linear_probe.fit
+    fitted = solve(task, data, hp.l2, hp.seed)
     head, how = fitted.head, _describe(fitted, without)
     if job.head is not None and _given_head_wins(job, data, fitted):
         assert isinstance(job.head, nn.Linear)
@@ -152,7 +154,8 @@ def _describe(fitted: Fitted, without: str) -> str:
         return CONSTANT
     count = len(heads.stages_of(fitted.head))
     read = f"pooled features and {count} stages" if count else "pooled features"
-    return f"L2 {fitted.l2:g} on {read}" + (f" ({without})" if without else "")
+    unsure = "" if fitted.loss < fitted.constant or not fitted.folds else UNSURE
+    return f"L2 {fitted.l2:g} on {read}" + (f" ({without})" if without else "") + unsure
 
 
 def _given_head_wins(job: Job, data: ProbeData, fitted: Fitted) -> bool:

@@ -23,7 +23,7 @@ def readable_stages(
     """Return the stage outputs that a head may read, and why there are none ("" where there are some)."""
     if hp.head_stages == 0:
         return (), ""
-    found = stage_search.find(backbone, hp.head_stages or stage_search.STAGES)
+    found = stage_search.find(backbone, hp.head_stages)
     if task.reads == "tokens":
         found = tuple(stage for stage in found if stage.layout == "NTC")
     if not found:

@@ -18,33 +18,40 @@ from zoo.finetune.heads import empty_linear, stages_of
 from zoo.finetune.inference import Outputs
 from zoo.tasks.task import Task
 
-PENALTIES = (1e3, 100.0, 10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-"""Strengths of L2, tried from the strongest until the loss rises."""
+PENALTIES = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+"""Strengths of L2, tried from the strongest until the loss rises, on features whose variances sum to 1."""
 LEAST_GAIN = 0.01
-"""Least fall of a cross-entropy for a weaker penalty or more stages, as a share of the loss without features.
+"""Least fall of a cross-entropy for a weaker penalty, as a share of the loss without features.
 
 Where the classes are separable their cross-entropy falls with the penalty without end, and near-duplicates in other
 folds hide that the answers get worse (docs/log.md). A squared error has a minimum.
 """
 TOLERANCE = 1e-6
 """Expected fall of the objective at which a solution of cross-validation ends."""
-DEFAULT_PENALTY = 1e-2
-"""Used where no class has enough examples for cross-validation."""
-FLOOR = 0.3
+DEFAULT_PENALTY = 1e-3
+"""Used where no class has enough examples for cross-validation: the best fixed one at 2 a class (docs/log.md)."""
+FLOOR = 2.0
 """Least divisor of a feature, as a share of the mean standard deviation of the features of its stage.
 
-Dividing a nearly constant feature by its own deviation makes its noise as large as the other features, and a new input
-that is far from constant in it moves the prediction without bound (docs/log.md).
+Dividing each feature by its own deviation makes the noise of a nearly constant one as large as the others, and costs 1 to
+4 points of accuracy at 2 examples a class. So all are divided alike, but for outliers, which would hide the others
+(docs/log.md).
 """
+DECAY = 0.5
+"""Share of the variance that a stage has of the share of the next one (docs/log.md); the pooled features have most."""
 ROUNDING = 1e-4
 """Share of a loss that may be rounding."""
+CONSTANT_STAGE = 1e-6
+"""Deviation below which a stage is constant, relative to its largest mean."""
 FOLDS = 5
 MANY = 2_000
 """Rows from which one fold of five is held out, once."""
-DEPTHS = (2, 0, 5)
-"""Numbers of stages, counted from the output, that heads are tried with; of equal ones the first (docs/log.md)."""
-FEWEST = 20
-"""Examples below which cross-validation cannot compare heads: the first depth is taken (docs/log.md)."""
+PRIOR, LIKELY = 0.1, 0.1
+"""Weight of a prior on the strength of L2 of a classifier, and its centre.
+
+To the out-of-fold loss is added, as a share of the loss without features, PRIOR * log10(penalty / LIKELY)² / examples: the
+losses of a dozen examples tell weak penalties apart by chance. At 2 a class the cross-entropy on others falls by 8 %.
+"""
 MAX_VALUES = 1 << 27
 """Largest N x D of features with stage outputs: 512 MiB of float32."""
 
@@ -81,12 +88,18 @@ class ProbeData:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A head, its L2 strength, and out-of-fold losses, its own and that without features (infinite without folds)."""
+    """A head, its L2 strength, and out-of-fold losses.
+
+    loss       the mean over examples; infinite without folds
+    constant   the same without features
+    folds      the mean of each fold
+    """
 
     head: nn.Linear
     l2: float
     loss: float
     constant: float
+    folds: tuple[float, ...] = ()
 
 
 def select(features: Tensor, dim: int, stages: Sequence[StageOutput]) -> Tensor:
@@ -97,48 +110,46 @@ def select(features: Tensor, dim: int, stages: Sequence[StageOutput]) -> Tensor:
     return torch.cat([features[:, :dim], features[:, features.shape[1] - width :]], 1)
 
 
-def choose(task: Task, data: ProbeData, l2: float | None, seed: int, depths: Sequence[int] = DEPTHS) -> Fitted:
-    """Return the head with the lowest out-of-fold loss of those that read so many of the last stages.
+def choose(task: Task, data: ProbeData, l2: float | None, seed: int) -> Fitted:
+    """Return the head on pooled features and all stages, or on pooled features alone where these are clearly better.
 
-    A tie goes to the earlier one, and fewer than 20 examples to the first.
+    That is where their out-of-fold loss is lower in each of five folds: a lower mean is too often chance, and the wrong
+    choice costs more than the right one gains (docs/log.md).
     """
-    examples = len(data) if data.groups is None else int(data.groups.max()) + 1
-    tried = depths if examples >= FEWEST else depths[:1]
-    best: Fitted | None = None
-    for depth in dict.fromkeys(min(depth, len(data.stages)) for depth in tried):
-        fitted = fit(task, data.last_stages(depth), l2, seed)
-        if best is None or fitted.loss < (1 - ROUNDING) * best.loss - least_gain(task, best.constant):
-            best = fitted
-    assert best is not None
-    return best
+    staged = fit(task, data, l2, seed)
+    if not data.stages or len(staged.folds) not in (1, FOLDS):
+        return staged
+    pooled = fit(task, data.last_stages(0), l2, seed)
+    margin = least_gain(task, pooled.constant) if len(staged.folds) == 1 else ROUNDING * pooled.constant
+    is_better = all(one < other - margin for one, other in zip(pooled.folds, staged.folds, strict=True))
+    return pooled if is_better else staged
 
 
 def fit(task: Task, data: ProbeData, l2: float | None, seed: int) -> Fitted:
-    """Return the head that minimises mean loss + l2 / 2 * |W|² on standardised features, all its stages included.
+    """Return the head that minimises mean loss + l2 / 2 * |W|² on scaled features, all its stages included.
 
     With l2=None it is chosen by cross-validated loss on these examples, which separates penalties where the accuracy of
-    a few dozen examples does not (docs/log.md); CONSTANT where every other is worse than ignoring the features. The
-    standardisation is folded into the weights.
+    a few dozen examples does not (docs/log.md). The scale is folded into the weights.
     """
-    mean, scale = _standardisation(data)
+    mean, scale = _scaling(data)
     problem = linear_solver.problem((data.features - mean) * scale, data.targets)
     folds = _folds(data, seed)
-    penalty, loss, constant = _cross_validate(task, problem, folds, PENALTIES if l2 is None else (l2,))
+    penalty, losses, constant = _cross_validate(task, problem, folds, PENALTIES if l2 is None else (l2,))
     solved = linear_solver.solve(task, problem, penalty)
     head = empty_linear(data.dim, len(task.labels), data.stages)
     with torch.no_grad():
         head.weight.copy_(problem.weight(solved) * scale)  # (K, D) * (D,)
         head.bias.copy_(solved.bias - head.weight @ mean)
-    return Fitted(head, penalty, loss, constant)
+    return Fitted(head, penalty, _mean(losses, folds), constant, losses)
 
 
 def out_of_fold(task: Task, data: ProbeData, splits: Sequence[Sequence[Tensor]], l2: float) -> list[Tensor]:
     """Return the outputs (M, K) of all rows for each split into folds, by the head that is trained on the other folds.
 
-    A fold holds indices of rows; outputs of rows in no fold are NaN. The features are standardised over all rows, as
-    their means and deviations know nothing of the targets.
+    A fold holds indices of rows; outputs of rows in no fold are NaN. The features are scaled over all rows, as their
+    means and deviations know nothing of the targets.
     """
-    mean, scale = _standardisation(data)
+    mean, scale = _scaling(data)
     problem = linear_solver.problem((data.features - mean) * scale, data.targets)
     found, solved = [], None
     for folds in splits:
@@ -151,11 +162,20 @@ def out_of_fold(task: Task, data: ProbeData, splits: Sequence[Sequence[Tensor]],
     return found
 
 
-def _standardisation(data: ProbeData) -> tuple[Tensor, Tensor]:
-    """Return the mean and the inverse deviation (D,) of each feature; FLOOR holds stage by stage."""
+def _scaling(data: ProbeData) -> tuple[Tensor, Tensor]:
+    """Return the mean and the scale (D,) of each feature: variances sum to 1, half as much for each earlier stage."""
     mean, std = data.features.mean(0), data.features.std(0, correction=0)
-    parts = std.split([data.dim, *(stage.dim for stage in data.stages)])
-    return mean, torch.cat([1 / part.clamp(min=max(FLOOR * float(part.mean()), 1e-12)) for part in parts])
+    dims = [data.dim, *(stage.dim for stage in data.stages)]
+    shares = [1.0, *(DECAY**depth for depth in range(len(data.stages), 0, -1))]
+    scales = []
+    for share, centre, part in zip(shares, mean.split(dims), std.split(dims), strict=True):
+        typical = float(part.mean())
+        if typical <= CONSTANT_STAGE * float(centre.abs().max()):
+            scales.append(torch.zeros_like(part))
+            continue
+        scale = 1 / part.clamp(min=FLOOR * typical)
+        scales.append(scale * math.sqrt(share / sum(shares)) / (part * scale).norm())
+    return mean, torch.cat(scales)
 
 
 def loss(task: Task, head: nn.Module, data: ProbeData) -> float:
@@ -175,30 +195,36 @@ def predict(task: Task, head: nn.Module, features: Outputs) -> Any:
 
 def _cross_validate(
     task: Task, problem: Problem, folds: Sequence[Tensor], penalties: Sequence[float]
-) -> tuple[float, float, float]:
-    """Return the penalty chosen by out-of-fold loss, that loss, and the loss without features.
+) -> tuple[float, tuple[float, ...], float]:
+    """Return the penalty with the lowest out-of-fold loss, the losses of its folds, and the loss without features.
 
-    From the strongest on, weaker ones are tried while the loss falls, each from the solution of the one before; it is
-    CONSTANT if none does better than ignoring the features.
+    From the strongest on, weaker ones are tried while the loss falls, each from the solution of the one before. Of a
+    regression it is CONSTANT if none does better than the mean; of other tasks the answers (the largest outputs) mean
+    something even where the losses do not.
     """
     if not folds:
-        return (penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY), math.inf, math.inf
+        return (penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY), (), math.inf
     kept = [_others(problem, held) for held in folds]
-    constant = _mean_loss(task, problem, folds, linear_solver.solve_parts(task, problem, kept, CONSTANT))
-    best, lowest = CONSTANT, math.inf if len(penalties) == 1 else (1 - ROUNDING) * constant
+    without = _losses(task, problem, folds, linear_solver.solve_parts(task, problem, kept, CONSTANT))
+    constant = _mean(without, folds)
+    bar = (1 - ROUNDING) * constant
+    best, losses, lowest = CONSTANT, without, bar if task.name == "regress" and len(penalties) > 1 else math.inf
     solved: Weights | None = None
     last, largest, least = constant, 0.0, least_gain(task, constant)
     for penalty in penalties:
         solved = linear_solver.solve_parts(task, problem, kept, penalty, solved, TOLERANCE)
-        found = _mean_loss(task, problem, folds, solved)
-        gain, last = last - found, found
+        found = _losses(task, problem, folds, solved)
+        mean = _mean(found, folds)
+        if task.name != "regress":
+            mean += PRIOR * math.log10(penalty / LIKELY) ** 2 / len(problem) * constant
+        gain, last = last - mean, mean
         is_flat = gain < least <= largest  # behind the steep part of the path
-        if best != CONSTANT and (gain < 0 or is_flat):
+        if lowest < bar and (gain < 0 or is_flat):
             break
         largest = max(largest, gain)
-        if found < lowest:
-            best, lowest = penalty, found
-    return (best, lowest, constant) if best != CONSTANT else (CONSTANT, constant, constant)
+        if mean < lowest:
+            best, losses, lowest = penalty, found, mean
+    return best, losses, constant
 
 
 def least_gain(task: Task, constant: float) -> float:
@@ -213,11 +239,17 @@ def _others(problem: Problem, held: Tensor) -> Tensor:
     return kept.nonzero()[:, 0]
 
 
-def _mean_loss(task: Task, problem: Problem, folds: Sequence[Tensor], solved: Weights) -> float:
-    """Return the mean loss on the held-out examples, those of each fold by its own weights."""
+def _losses(task: Task, problem: Problem, folds: Sequence[Tensor], solved: Weights) -> tuple[float, ...]:
+    """Return the mean loss on the held-out examples of each fold, by its own weights."""
     heads = zip(folds, solved.weight, solved.bias, strict=True)
-    losses = [linear_solver.loss(task, problem.at(held), Weights(*own)) * len(held) for held, *own in heads]
-    return sum(losses) / sum(map(len, folds))
+    return tuple(linear_solver.loss(task, problem.at(held), Weights(*own)) for held, *own in heads)
+
+
+def _mean(losses: Sequence[float], folds: Sequence[Tensor]) -> float:
+    """Return the mean loss over the examples of all folds; infinite without any."""
+    if not folds:
+        return math.inf
+    return sum(loss * len(held) for loss, held in zip(losses, folds, strict=True)) / sum(map(len, folds))
 
 
 def _folds(data: ProbeData, seed: int) -> list[Tensor]:

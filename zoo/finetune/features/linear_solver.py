@@ -72,7 +72,7 @@ def problem(features: Tensor, targets: Tensor) -> Problem:
     """
     count, dim = features.shape
     if min(count, dim) > FEW:
-        return Problem(features, targets)
+        return Problem(features, targets, spread=features.square().mean(0))
     exact = features.double()
     values, axes = torch.linalg.eigh(exact @ exact.T if count < dim else exact.T @ exact)
     kept = values > RANK * values[-1].clamp(min=RANK)

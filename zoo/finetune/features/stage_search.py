@@ -27,12 +27,14 @@ SAME = 1e-4
 """Relative difference below which a pooled output is the pooled features."""
 
 
-def find(backbone: Backbone, limit: int = STAGES) -> tuple[StageOutput, ...]:
+def find(backbone: Backbone, limit: int | None = None) -> tuple[StageOutput, ...]:
     """Return the outputs of the last `limit` stages, input to output, without the backbone's own pooled features.
 
-    () where none can be pooled.
+    By default they are at most five, and none of the first half. () where none can be pooled.
     """
     kept = [output for output, is_pooled in _find(backbone, by_parameters=False) if not is_pooled]
+    if limit is None:
+        limit = min(STAGES, len(kept) // 2 + 1)
     return tuple(kept[-limit:]) if limit else ()
 
 
