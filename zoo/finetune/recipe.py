@@ -135,9 +135,9 @@ class Recipe:
                      in Python also a function: uint8 tensor (C, H, W) to one of that shape, or floats in [0, 1]
     mixup            of training images: none, mixup, cutmix, both
     batchnorm        statistics: frozen (those of the pre-training) or train (updated)
-    l2               penalty of the probe on standardised features; None: chosen by cross-validation
+    l2               penalty of the probe, on features whose variances sum to 1; None: chosen by cross-validation
     head_stages      last stages whose pooled outputs the head of a probe reads beside the pooled features (0: none, as
-                     in other libraries); None: 0, 2 or 5, chosen by cross-validation
+                     in other libraries); None: up to 5, or 0 where that is better in each fold
     views            augmented views of each image that a probe learns from (1: the image alone)
     soup             checkpoints in a greedy soup, averaged while validation improves (1: the best alone)
     calibrate        temperature scaling of a tuned classifier on the validation data

@@ -28,13 +28,13 @@ folds hide that the answers get worse (docs/log.md). A squared error has a minim
 """
 TOLERANCE = 1e-6
 """Expected fall of the objective at which a solution of cross-validation ends."""
-DEFAULT_PENALTY = 1e-3
+DEFAULT_PENALTY = 1e-2
 """Used where no class has enough examples for cross-validation: the best fixed one at 2 a class (docs/log.md)."""
 FLOOR = 2.0
 """Least divisor of a feature, as a share of the mean standard deviation of the features of its stage.
 
-Dividing each feature by its own deviation makes the noise of a nearly constant one as large as the others, and costs 1 to
-4 points of accuracy at 2 examples a class. So all are divided alike, but for outliers, which would hide the others
+Dividing each feature by its own deviation makes the noise of a nearly constant one as large as the others, and costs 1
+to 15 points of accuracy at 2 examples a class. So all are divided alike, but for outliers, which would hide the others
 (docs/log.md).
 """
 DECAY = 0.5
@@ -49,8 +49,8 @@ MANY = 2_000
 PRIOR, LIKELY = 0.1, 0.1
 """Weight of a prior on the strength of L2 of a classifier, and its centre.
 
-To the out-of-fold loss is added, as a share of the loss without features, PRIOR * log10(penalty / LIKELY)² / examples: the
-losses of a dozen examples tell weak penalties apart by chance. At 2 a class the cross-entropy on others falls by 8 %.
+To the out-of-fold loss is added, as a share of the loss without features, PRIOR * log10(penalty / LIKELY)² / examples:
+the losses of a dozen examples tell weak penalties apart by chance (docs/log.md).
 """
 MAX_VALUES = 1 << 27
 """Largest N x D of features with stage outputs: 512 MiB of float32."""
