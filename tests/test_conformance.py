@@ -111,6 +111,21 @@ def plugin(**attributes):
     return type("Broken", (Toy,), attributes)()
 
 
+class Odd(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x) + float(len(x) == 1)
+
+
+def adds_odd_stage(self):
+    self.stem = Odd(1, 4, 3)
+
+
+def undoes_odd_stage(self, x):
+    return self.last(
+        self.top((self.norm(self.stem(x) - float(len(x) == 1))).relu() * self.scale[:, None, None]).mean((2, 3))
+    )
+
+
 def resolves_host(self, entry, files):
     with pytest.raises(OSError, match="no network access"):
         socket.create_connection(("127.0.0.1", 9))
@@ -179,6 +194,11 @@ BROKEN = {
         net(forward=subtracts_batch_mean),
         "independent of the batch",
         "depend on the rest of the batch",
+    ),
+    "stage of one input differs": (
+        net(init=adds_odd_stage, features=undoes_odd_stage),
+        "outputs of stages are independent of the batch",
+        "the output of stem depends on the rest of the batch",
     ),
     "adapt modifies its arguments": (
         plugin(adapt=modifies_state),

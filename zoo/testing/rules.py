@@ -16,8 +16,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from zoo.finetune.features import stage_search
+from zoo.finetune.features.stage_outputs import total_dim
 from zoo.finetune.freezing import train_mode
-from zoo.finetune.network import Network, check_features
+from zoo.finetune.network import Network, check_features, head_inputs
 from zoo.finetune.runtime.workers import one_thread_each
 from zoo.plugin import Backbone, Entry, Features, File, ImageInput, Plugin
 from zoo.weights import loader, safetensors_file
@@ -169,22 +171,46 @@ def reentrant(case: Case) -> None:
         raise Broken("features differ when several threads run forward", KEEP_NO_STATE)
 
 
+def _together_and_alone(backbone: Backbone) -> tuple[Any, Any]:
+    """Return three inputs, the first text padded to half, and the first of them without the others and padding."""
+    inputs = _inputs(backbone, 3)
+    if isinstance(inputs, Tensor):
+        return inputs, inputs[:1]
+    length = max(1, inputs["input_ids"].shape[1] // 2)
+    inputs["attention_mask"][0, length:] = 0
+    return inputs, {name: tensor[:1, :length] for name, tensor in inputs.items()}
+
+
 def apart(case: Case) -> None:
     """The features of an input do not depend on the rest of the batch or on padding."""
-    inputs = _inputs(case.backbone, 3)
-    alone: Any
-    if isinstance(inputs, Tensor):
-        alone = inputs[:1]
-    else:
-        length = max(1, inputs["input_ids"].shape[1] // 2)
-        inputs["attention_mask"][0, length:] = 0  # the first text is padded
-        alone = {name: tensor[:1, :length] for name, tensor in inputs.items()}
+    together, alone = _together_and_alone(case.backbone)
     with torch.no_grad():
         module = case.backbone.module.eval()
-        together, single = module(inputs).pooled[:1], module(alone).pooled
-    if not torch.allclose(together, single, rtol=1e-3, atol=1e-4):
+        one, other = module(together).pooled[:1], module(alone).pooled
+    if not torch.allclose(one, other, rtol=1e-3, atol=1e-4):
         fix = "use no batch statistics in eval mode, and exclude padding from attention and pooling"
         raise Broken("the features of an input depend on the rest of the batch", fix)
+
+
+def stages_apart(case: Case) -> None:
+    """Outputs of stages that a head reads are finite (N, C), and do not depend on the rest of the batch or padding."""
+    backbone = case.backbone
+    stages = stage_search.find(backbone)
+    together, alone = _together_and_alone(backbone)
+    with torch.no_grad():
+        module = backbone.module.eval()
+        one, other = (head_inputs(module, inputs, "pooled", stages) for inputs in (together, alone))
+    wanted = total_dim(backbone.dim, stages)
+    if one.shape[1] != wanted or not one.isfinite().all():
+        seen = f"averaged outputs of stages behind pooled features are {tuple(one.shape)}, finite or not"
+        raise Broken(seen, f"return finite outputs, (N, {wanted}) when averaged, from the modules of stages")
+    start = backbone.dim
+    for stage in stages:
+        first, second = (found[:1, start : start + stage.dim] for found in (one, other))
+        if (first - second).abs().max() > stage_search.TOLERANCE * first.abs().max():
+            fix = "let the modules of a stage return what they know of each input alone, or name others in stages"
+            raise Broken(f"the output of {stage.module} depends on the rest of the batch", fix)
+        start += stage.dim
 
 
 def gradients_reach(case: Case) -> None:
@@ -296,6 +322,7 @@ RUN_RULES: dict[str, Rule] = {
     "deterministic in eval mode": deterministic,
     "runs in several threads": reentrant,
     "independent of the batch": apart,
+    "outputs of stages are independent of the batch": stages_apart,
     "adapt is pure": adapts_purely,
     "gradients reach every stage": gradients_reach,
     "frozen backbone is unchanged": frozen_stays,
