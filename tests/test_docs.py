@@ -174,7 +174,7 @@ def test_five_minutes(isolated):
     exec(compile(use, "docs/index.md", "exec"), names)
     assert names["shares"].shape == (300, 10)
     errors = Path("errors.csv").read_text()
-    assert errors.count(",3,9,") == 13
+    assert errors.count(",3,9,") == 12
 
 
 def test_choosing_page_commands(isolated):
