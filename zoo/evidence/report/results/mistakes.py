@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zoo.evidence.report.facts import Part
 from zoo.tasks import Mistake, Task
 
-MAX_MISTAKES = 120
-"""Most mistakes that are shown."""
+MAX_MISTAKES, MAX_ERRORS = 120, 24
+"""Most mistakes that are shown; of numbers, nearly all of which are a little wrong, largest errors."""
+ROUNDING = 1e-5
+"""Standard deviations of training to which numbers are rounded: they were standardised in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,23 @@ def mistakes(task: Task, part: Part) -> Mistakes | None:
     if not task.labelled:
         return None
     found = task.mistakes(part.examples.inputs, part.values, part.targets)
-    chosen = _of_every_kind(found) if task.name == "classify" else found[:MAX_MISTAKES]
+    if task.name == "regress":
+        chosen = [_rounded(task, mistake) for mistake in found[:MAX_ERRORS]]
+    else:
+        chosen = _of_every_kind(found) if task.name == "classify" else found[:MAX_MISTAKES]
     return Mistakes(tuple(ShownMistake(each, _words(task, part, each)) for each in chosen), len(found))
+
+
+def _rounded(task: Task, mistake: Mistake) -> Mistake:
+    """Return a mistake whose numbers have no rounding errors: 0 for -3.8e-08."""
+    units = [ROUNDING * std for std in task.to_dict()["std"]]
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(round(each / unit) * unit for each, unit in zip(value, units, strict=True))
+        return round(value / units[0]) * units[0]
+
+    return replace(mistake, truth=rounded(mistake.truth), answer=rounded(mistake.answer))
 
 
 def _of_every_kind(found: Sequence[Mistake]) -> list[Mistake]:
