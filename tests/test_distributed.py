@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -41,6 +42,13 @@ def words_of(runs: Sequence[Run]) -> list[str]:
 
 def in_two_processes(*runs: Run, **env: str) -> list[dict]:
     """Return the results of rank 0 of two processes with the variables of torchrun."""
+    codes, errors, results = of_two_processes(*runs, **env)
+    assert codes == [0, 0], errors[-9000:]
+    return results
+
+
+def of_two_processes(*runs: Run, **env: str) -> tuple[list[int], str, list[dict]]:
+    """Return the exit codes of two processes, their stderr, and the results of rank 0."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     place = variables(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE="2", **env)
@@ -56,22 +64,35 @@ def in_two_processes(*runs: Run, **env: str) -> list[dict]:
     finally:
         for process in started:
             process.kill()
-    for process, (_, errors) in zip(started, outputs, strict=True):
-        assert process.returncode == 0, errors[-9000:]
-    return json.loads(outputs[0][0])
+    codes = [process.returncode for process in started]
+    return codes, "".join(errors for _, errors in outputs), json.loads(outputs[0][0] or "[]")
 
 
 def in_one_process(name: Path | str, out: Path, settings: dict) -> dict:
     return together.finetune(name, out, SETTINGS | settings)
 
 
-def torchrun(*runs: Run, **env: str) -> list[dict]:
-    """Return the results of two processes that torchrun starts."""
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+def torchrun(*runs: Run, nodes: int = 1, restarts: int = 0, **env: str) -> list[dict]:
+    """Return the results of two processes on each of some nodes, which torchrun starts on this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    launch = ["-m", "torch.distributed.run", f"--nnodes={nodes}", "--nproc-per-node=2", f"--max-restarts={restarts}"]
+    launch += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=zoo", "--local-addr=127.0.0.1"]
     command = [sys.executable, *launch, *words_of(runs)]
-    done = subprocess.run(command, capture_output=True, text=True, env=variables(**env), timeout=300)
-    assert done.returncode == 0, done.stderr[-9000:]
-    return json.loads(done.stdout)
+    place = variables(**env)
+    started = [
+        subprocess.Popen(command, env=place, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(nodes)
+    ]
+    try:
+        with ThreadPoolExecutor(nodes) as pool:
+            outputs = list(pool.map(lambda process: process.communicate(timeout=300), started))
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * nodes, "".join(errors for _, errors in outputs)[-9000:]
+    (printed,) = filter(None, (text for text, _ in outputs))  # rank 0 is on either node
+    return json.loads(printed)
 
 
 def assert_close(found: dict, expected: dict) -> None:
@@ -110,3 +131,27 @@ def test_stopped_distributed_run_resumes(pretrained, tmp_path, fsdp):
     (found,) = in_two_processes((pretrained, out, settings | {"resume": True}), ACCELERATE_USE_FSDP=fsdp)
     assert_close(found, in_one_process(pretrained, tmp_path / "one", settings))
     assert not (tmp_path / "two.unfinished").exists()
+
+
+@pytest.mark.real
+def test_two_nodes_of_two_processes_match_one_process(pretrained, tmp_path):
+    settings = {"strategy": "lp-ft", "augment": "shift", "test": 0.2}
+    (found,) = torchrun((pretrained, tmp_path / "four", settings), nodes=2)
+    assert_close(found, in_one_process(pretrained, tmp_path / "one", settings))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("fsdp", ["false", "true"])
+def test_a_lost_process_ends_the_others_with_an_error(pretrained, tmp_path, fsdp):
+    settings = {"strategy": "full", "die": 5}
+    codes, _, (found,) = of_two_processes((pretrained, tmp_path / "two", settings), ACCELERATE_USE_FSDP=fsdp)
+    assert codes == [0, -signal.SIGKILL]
+    assert found["error"].startswith("process 0 has lost another process of the run: ")
+    assert found["error"].endswith("fix: look for the error of that process; then the same command with --resume")
+
+
+@pytest.mark.real
+def test_torchrun_starts_a_lost_process_again_and_the_run_continues(pretrained, tmp_path):
+    settings = {"strategy": "full", "save_every": 0}
+    (found,) = torchrun((pretrained, tmp_path / "two", settings | {"die": 5}), restarts=1)
+    assert_close(found, in_one_process(pretrained, tmp_path / "one", settings))

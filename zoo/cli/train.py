@@ -143,6 +143,7 @@ def finetune(
     given = {"lr": lr, "epochs": epochs, "batch_size": batch_size}
     fields: dict[str, Any] = {"strategy": strategy, "seed": seed}
     fields |= {name: value for name, value in given.items() if value is not None} | fields_of(pairs)
+    resume = resume or out_folder.is_restarted()
     target = out or _free_folder(name, data, resume=resume)
     start = time.monotonic()
     with console.to(sys.stderr if as_json else sys.stdout):

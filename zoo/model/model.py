@@ -135,7 +135,8 @@ class Model:
                   number), "@camera" (EXIF), "@thread" (subjects of mails)
         fixes     table of labels to change and examples to drop, as zoo.report(model, fixes="fixes.csv") writes it
         out       folder to save the model to; it must not exist or be empty
-        resume    continue the run to `out` that was stopped or killed, if there is one; it ends with the same bits
+        resume    continue the run to `out` that was stopped or killed, if there is one; it ends with the same bits (a run
+                  that `torchrun --max-restarts` starts again continues by itself)
         folds     measure by cross-validation as well: the mean over so many folds, each held out once, is printed and
                   kept in training["folds"]; then no share is held out, and the model trains on everything
         callbacks objects with on_step, on_evaluation or on_end (zoo.Callback); quiet: print nothing
@@ -148,6 +149,7 @@ class Model:
         with console.quiet() if quiet else nullcontext():
             request = setup.request(data, labels, recipe, {**fields, **options}, callbacks)
             folder = out if out is None else Path(out)
+            resume = resume or (folder is not None and out_folder.is_restarted())
             if folder is not None and resume and artefact.is_saved(folder):
                 return self._become(finetuning.finished(self, request, folder))
             if folder is not None:

@@ -47,6 +47,11 @@ def is_unfinished(out: Path) -> bool:
     return os.path.lexists(working(out) / STATE)
 
 
+def is_restarted() -> bool:
+    """Return whether torchrun started this process again, after one of the run was lost (`--max-restarts`)."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
 def is_claimed(out: Path) -> bool:
     """Return whether another process or thread trains or saves to `out`.
 

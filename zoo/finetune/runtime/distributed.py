@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from torch import Tensor, distributed
 
 from zoo.errors import ZooError
 
+LOST = re.compile("closed by peer|reset by peer|refused|[Tt]imed out|[Tt]imeout|Broken pipe|Socket|gloo")
+"""In errors of gloo, which have no class of their own."""
 _active = False
 
 
@@ -21,8 +24,9 @@ _active = False
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the processes that were launched together, inside the block; all have to run the same code in it.
 
-    `device` is that of the model: on CPUs the processes communicate with gloo, whatever GPUs there are. ZooError if it
-    is the GPU of another process. Outside of it the world size is 1: one process may predict alone.
+    `device` is that of the model: on CPUs the processes communicate with gloo, whatever GPUs there are. Outside of it
+    the world size is 1: one process may predict alone. Raises ZooError if the device is the GPU of another process, and
+    where another process is lost: at once if it ended, after 30 minutes (NCCL: 10) if it does not answer.
     """
     global _active
     before, _active = _active, True
@@ -34,6 +38,13 @@ def process_group(device: torch.device) -> Iterator[None]:
             PartialState(cpu=device.type not in ("cuda", "xpu"))
             atexit.register(_leave)
         yield
+    except RuntimeError as error:
+        if world_size() == 1 or not (isinstance(error, distributed.DistError) or LOST.search(str(error))):
+            raise
+        raise ZooError(
+            f"process {rank()} has lost another process of the run: {str(error).splitlines()[0]:.200}",
+            fix="look for the error of that process; then the same command with --resume",
+        ) from error
     finally:
         _active = before
 
