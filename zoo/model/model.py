@@ -135,8 +135,8 @@ class Model:
                   number), "@camera" (EXIF), "@thread" (subjects of mails)
         fixes     table of labels to change and examples to drop, as zoo.report(model, fixes="fixes.csv") writes it
         out       folder to save the model to; it must not exist or be empty
-        resume    continue the run to `out` that was stopped or killed, if there is one; it ends with the same bits (a run
-                  that `torchrun --max-restarts` starts again continues by itself)
+        resume    continue the run to `out` that was stopped or killed, if there is one; it ends with the same bits; of
+                  what `torchrun --max-restarts` starts again, always true
         folds     measure by cross-validation as well: the mean over so many folds, each held out once, is printed and
                   kept in training["folds"]; then no share is held out, and the model trains on everything
         callbacks objects with on_step, on_evaluation or on_end (zoo.Callback); quiet: print nothing
