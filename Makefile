@@ -19,8 +19,9 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(BIN)/zoo demo
 
+# The fast suite, without the docs and import rules, which `make check` tests.
 test: $(READY)
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --ignore tests/test_docs.py --ignore tests/test_imports.py
 
 check: $(READY)
 	$(BIN)/python tools/check_tree.py

@@ -356,6 +356,7 @@ def test_a_violated_process_rule_raises(distribution, rule):
         kit.check_plugin("fake")
 
 
+@pytest.mark.real
 def test_the_pytest_option_reports_each_rule_and_the_fix_of_a_violated_one(distribution, tmp_path):
     distribution("fake", GOOD.replace('(("top",),)', '(("top",),), lora_targets=("query",)'), catalogue=ROW)
     result = pytest_with("--zoo-plugin", "fake", "-v", cwd=tmp_path)

@@ -37,6 +37,7 @@ def owl(tmp_path):
     return run
 
 
+@pytest.mark.real
 def test_the_tests_of_a_new_plugin_pass(owl):
     result = owl("pytest", "-q", "-p", "no:cacheprovider", cwd="owl-zoo")
     assert result.returncode == 0, result.stdout

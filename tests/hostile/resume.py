@@ -20,7 +20,7 @@ PRELOAD = (
 )
 FULL = ("--strategy", "full", *(f"--set={field}" for field in ("steps=6", "evals=3", "soup=2", "batch_size=4")))
 PROBE = ("--strategy", "probe", "--set=l2=0.1")
-MODEL = ("*/zoo.json", "*/zoo.safetensors", "*/README.md")
+MODEL = ("*/zoo.json", "*/zoo.safetensors", "*/README.md", "*/metrics.jsonl")
 CACHE = ("store/*/*/*",)
 HELD: list[int] = []
 """Descriptors of locked files, open until the process ends."""
