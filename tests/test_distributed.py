@@ -86,7 +86,7 @@ def torchrun(*runs: Run, nodes: int = 1, restarts: int = 0, **env: str) -> list[
             process.kill()
     assert [process.returncode for process in started] == [0] * nodes, "".join(errors for _, errors in outputs)[-9000:]
     (printed,) = filter(None, (text for text, _ in outputs))  # rank 0 is on either node
-    return json.loads(printed)
+    return json.loads(printed.splitlines()[-1])  # of the last start
 
 
 def assert_close(found: dict, expected: dict) -> None:
