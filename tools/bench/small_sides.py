@@ -61,7 +61,7 @@ def logistic(cell: Cell, standardised: bool = False) -> Mapping[str, Any]:
 
     known = features(cell.set, cell.weights)
     train, test = cell.train, cell.test
-    x, y = np.stack([known[str(value)] for value, _ in train]), [label for _, label in train]
+    x, y = np.stack([known[_name(value)] for value, _ in train]), [label for _, label in train]
     folds = min(FOLDS, *(y.count(label) for label in set(y)))
     if folds > 1:
         splitter = StratifiedKFold(folds, shuffle=True, random_state=cell.draw)
@@ -72,7 +72,7 @@ def logistic(cell: Cell, standardised: bool = False) -> Mapping[str, Any]:
         warnings.simplefilter("ignore")  # of weak penalties that do not converge, and of names that change
         scaler = StandardScaler() if standardised else "passthrough"
         fitted = Pipeline([("scaler", scaler), ("head", head)]).fit(x, y)
-    found = fitted.predict(np.stack([known[str(value)] for value, _ in test]))
+    found = fitted.predict(np.stack([known[_name(value)] for value, _ in test]))
     return {"accuracy": float(np.mean(found == np.array([label for _, label in test])))}
 
 
@@ -136,14 +136,19 @@ def features(name: str, weights: str) -> Mapping[str, Any]:
         split = small_sets.split(name)
         inputs = [value for values in split.pool.values() for value in values] + [value for value, _ in split.test]
         found = zoo.load(weights, "cpu").embed(inputs)
-        np.savez(folder / "features.npz", inputs=np.array([str(value) for value in inputs]), values=found.numpy())
+        np.savez(folder / "features.npz", inputs=np.array([_name(value) for value in inputs]), values=found.numpy())
 
-    place = peers.real_data.once(f"small/features/{name}-{weights.replace('/', '-')}", fill)
+    place = peers.real_data.once(f"small/last-features/{name}-{weights.replace('/', '-')}", fill)
     if place not in _LOADED:
         with np.load(place / "features.npz") as file:
             _LOADED.clear()
             _LOADED[place] = dict(zip(file["inputs"].tolist(), file["values"], strict=True))
     return _LOADED[place]
+
+
+def _name(value: str | Path) -> str:
+    """Return a text, or the place of an image in the cache: the same in every checkout."""
+    return value if isinstance(value, str) else value.relative_to(peers.real_data.cache()).as_posix()
 
 
 _LOADED: dict[Path, dict[str, Any]] = {}
