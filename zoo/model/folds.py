@@ -13,7 +13,7 @@ from zoo.console import counted, quiet, say
 from zoo.data import split
 from zoo.finetune import messages
 from zoo.finetune.setup import Data, Request
-from zoo.tasks.intervals import Interval, corrected_t, wilson
+from zoo.tasks.intervals import Interval, corrected_t, is_share, wilson
 
 
 def cross_validate(model: Any, request: Request, data: Data, run: Callable[[Request, Data], None]) -> dict[str, Any]:
@@ -52,8 +52,7 @@ def cross_validate(model: Any, request: Request, data: Data, run: Callable[[Requ
 def _interval(scores: list[float], name: str) -> Interval:
     """Return the interval of a mean, within 0 and 1 for metrics that are shares."""
     low, high = corrected_t(scores)
-    is_share = name == "map" or name.endswith(("accuracy", "_f1", "_precision", "_recall"))
-    return (max(0.0, low), min(1.0, high)) if is_share else (low, high)
+    return (max(0.0, low), min(1.0, high)) if is_share(name) else (low, high)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Confidence intervals of metrics: Wilson's for a share of examples, else the bootstrap over examples."""
+"""Confidence intervals of metrics: Wilson's for shares, else percentiles; the bootstrap where a metric is no mean."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ Z = 1.959964
 QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
 """The 0.975 quantiles of Student's t distribution with 1 to 9 degrees of freedom."""
 MAX_FOLDS = len(QUANTILES) + 1
+SHARES = ("accuracy", "f1", "precision", "recall", "map")
+"""Ends of the names of metrics between 0 and 1."""
 RESAMPLES, FEWEST = 1_000, 100
 """Bootstrap samples; with fewer than the second no interval is given."""
 WORK = 100_000_000
@@ -64,8 +66,17 @@ def paired_difference(differences: Tensor, *, is_share: bool) -> tuple[float, fl
     return float(values.mean()), *((max(-1.0, low), min(1.0, high)) if is_share else (low, high))
 
 
+def is_share(name: str) -> bool:
+    """Return whether a metric lies between 0 and 1: accuracy, F1, precision, recall, mean average precision."""
+    return name.endswith(SHARES)
+
+
 def bootstrap(metric: Callable[[Tensor], dict[str, Tensor]], count: int, width: int) -> dict[str, Interval]:
-    """Return percentile bootstrap intervals of metrics over `count` examples (Efron and Tibshirani 1993, chapter 13).
+    """Return bootstrap intervals of metrics over `count` examples (Efron and Tibshirani 1993).
+
+    Shares have Wilson's interval with the effective sample size m (1 - m) / variance (Kish 1965), the variance being
+    that of the samples: percentiles are too narrow near 1, where a sample often has no mistake at all (docs/log.md).
+    Other metrics have percentiles.
 
     `metric` maps weights (R, count), how often each example is in each of R samples, to values (R,); it takes `width`
     numbers for an example and sample. The samples are seeded. {} where so many examples and labels take too long.
@@ -82,6 +93,21 @@ def bootstrap(metric: Callable[[Tensor], dict[str, Tensor]], count: int, width: 
         weights.scatter_add_(1, drawn, torch.ones_like(weights))
         for name, values in metric(weights).items():
             found.setdefault(name, []).append(values)
-    levels = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
-    ends = {name: torch.cat(parts).double().quantile(levels).tolist() for name, parts in found.items()}
-    return {name: (low, high) for name, (low, high) in ends.items()}
+    whole = metric(torch.ones(1, count, dtype=torch.float64))
+    ends = {}
+    for name, parts in found.items():
+        values, mean = torch.cat(parts).double(), float(whole[name])
+        ends[name] = _of_share(mean, float(values.var()), count) if is_share(name) else _percentiles(values)
+    return ends
+
+
+def _percentiles(values: Tensor) -> Interval:
+    low, high = values.quantile(values.new_tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2])).tolist()
+    return low, high
+
+
+def _of_share(mean: float, variance: float, count: int) -> Interval:
+    """Return Wilson's interval with the effective sample size; that of the examples, where no sample differs."""
+    spread = mean * (1 - mean)
+    effective = spread / variance if variance > 0 and spread > 0 else count
+    return wilson(mean * effective, effective)

@@ -99,4 +99,6 @@ def features(
     found, cached = cached_features(backbone.module, whole, reads=task.reads, precision=precision, stages=stages)
     if not isinstance(data, LabelledDataset):
         return found, cached
-    return Outputs(found.values[data.inputs.rows], data.targets), cached
+    rows = data.inputs.rows
+    is_whole = torch.equal(rows, torch.arange(len(found.values)))  # no copy
+    return Outputs(found.values if is_whole else found.values[rows], data.targets), cached
