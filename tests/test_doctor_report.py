@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -58,6 +59,10 @@ def test_findings_are_ranked_and_about_planted_faults(model):
     assert order == sorted(order)
     assert all(one.what and one.evidence and one.fix for one in found)
     assert found == diagnose(collected)
+    commands = {one.fix[one.fix.index("zoo finetune") :] for one in found if "zoo finetune" in one.fix}
+    for command in sorted(one for one in commands if "--fixes" not in one):
+        done = CliRunner().invoke(main, [*shlex.split(command)[1:], "--dry-run"])
+        assert done.exit_code == 0, (command, done.output)
 
 
 def test_fixes_are_written_edited_and_applied(model, home):

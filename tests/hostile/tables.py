@@ -160,9 +160,41 @@ PARQUET: dict[str, tuple[bytes | Write, str]] = {
 }
 IN_SUITE = {
     *("numbers with one NaN", "a label of 1e308", "100 GB", "50,000 brackets", "the year 300,000"),
-    *("noise", "a pipe", "a label 900 deep", "a text 50,000 deep"),
+    *("noise", "a pipe", "a label 900 deep", "a text 50,000 deep", "f.csv: escapes", "f.csv: an action with escapes"),
+}
+
+
+def fixes(name: str, content: str | bytes | Write, says: str) -> Case:
+    """Return a case that fine-tunes on a good table with this table of fixes."""
+    made = table(name, content, says, heavy=name not in IN_SUITE)
+
+    def prepare(folder: Path) -> list[str]:
+        command = made.prepare(folder)
+        (folder / "data.csv").write_text(ROWS)
+        return [*command[:2], "data.csv", "--fixes", command[2], *command[3:]]
+
+    return Case(name, prepare, says, heavy=made.heavy)
+
+
+HEADER = "input,id,label,suggested,reason,score,action\n"
+FIXES: dict[str, tuple[str | bytes | Write, str]] = {
+    "f.csv: escapes": (HEADER + "\x1b[31m\u202efilm,,,,,,drop\n", "is no input of data.csv"),
+    "f.csv: an action with escapes": (HEADER + "a dull film,,,,,,\x1b[2J\u202e\n", "has the action"),
+    "f.csv: an action of 1 MB": (HEADER + "a dull film,,,,,," + "x" * 1_000_000 + "\n", "has the action"),
+    "f.csv: a label of 1 MB": (HEADER + "a dull film,,," + "x" * 1_000_000 + ",,,relabel\n", "is no label of the data"),
+    "f.csv: a path of 100,000 parts": (HEADER + "../" * 100_000 + "etc/passwd,,,,,,drop\n", "is no input of data.csv"),
+    "f.csv: an id that is none": (HEADER + "a dull film,ffff/../..,,,,,drop\n", "is no input of data.csv"),
+    "f.csv: NUL": (HEADER + "a\0b,,,,,,drop\n", "contains NUL bytes"),
+    "f.csv: an unclosed quote": (HEADER + '"a dull film,,,,,,drop\n', "unclosed quote"),
+    "f.csv: a header only": (HEADER, "decides nothing"),
+    "f.csv: two columns of one name": ("input,input,action\na dull film,b,drop\n", "two columns called 'input'"),
+    "f.csv: a pipe": (os.mkfifo, "is not a regular file"),
+    "f.jsonl: nested": ('{"input": [["a"]], "action": {"a": 1}}\n', "has the action"),
+    "f.jsonl: 50,000 deep": (f'{{"input": {tower(50_000)}, "action": "drop"}}\n', "nested too deeply"),
+    "f.parquet: noise": (b"PAR1" + bytes(range(256)) * 4 + b"PAR1", "cannot be read"),
 }
 CASES = [
+    *(fixes(name, *found) for name, found in FIXES.items()),
     *(table(f"a.csv: {name}", *found, heavy=name not in IN_SUITE) for name, found in CSV.items()),
     *(table(f"a.json: {name}", *found, heavy=name not in IN_SUITE) for name, found in JSON.items()),
     *(table(f"a.parquet: {name}", *found, heavy=name not in IN_SUITE) for name, found in PARQUET.items()),

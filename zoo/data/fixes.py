@@ -100,6 +100,9 @@ def _of_file(path: Path) -> tuple[list[Mapping[str, Any]], list[str]]:
         raise DataError(
             what, fix=f"the columns are {', '.join(COLUMNS)}: zoo report MODEL --fixes {shlex.quote(str(path))}"
         )
+    twice = next((name for name in COLUMNS if table.names.count(name) > 1), None)
+    if twice:
+        raise DataError(f"{path} has two columns called {twice!r}", fix="rename one of them")
     columns = {name: table.column(name) for name in COLUMNS if name in table.names}
     rows = [{name: values[i] for name, values in columns.items()} for i in range(table.rows)]
     return list(rows), [table.where(i) for i in range(table.rows)]

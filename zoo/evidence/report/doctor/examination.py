@@ -26,8 +26,11 @@ from zoo.finetune.features.feature_cache import cached_features
 from zoo.finetune.features.linear_probe import ProbeData
 from zoo.finetune.features.out_of_fold import OutOfFold
 from zoo.finetune.features.stage_outputs import StageOutput
+from zoo.finetune.heads import stages_of
 from zoo.plugin import Backbone
 
+USUAL = {"--valid": "valid", "--test": "test"}
+"""Options that are kept where they name data."""
 MOST = 2_000
 """Examples of a part that are examined at most."""
 FEWEST = 20
@@ -91,14 +94,16 @@ class Examination:
 
     @cached_property
     def _features(self) -> tuple[Mapping[str, Tensor], tuple[StageOutput, ...]]:
-        backbone, task = self._frozen_backbone[0], self.facts.task
-        hp = self.facts.recipe
+        facts, backbone = self.facts, self._frozen_backbone[0]
+        hp = facts.recipe
         found: dict[str, Tensor] = {}
-        stages: tuple[StageOutput, ...] = ()
+        stages = stages_of(facts.model.head)
+        if backbone is facts.backbone and not stages:  # the features of the parts are the same
+            return {name: part.features[self.rows[name]] for name, part in self.parts.items()}, ()
         for name, inputs in self.inputs.items():
             data = LabelledDataset(inputs, self.targets[name])
-            if not found:
-                stages = frozen_features.readable_stages(backbone, task, data, hp)[0]
+            if not found and backbone is not facts.backbone:
+                stages = frozen_features.readable_stages(backbone, facts.task, data, hp)[0]
             values = cached_features(backbone.module, data, reads="pooled", precision=hp.precision, stages=stages)
             found[name] = values[0].values
         return found, stages
@@ -167,11 +172,17 @@ class Examination:
         """Return a label by its index."""
         return self.facts.task.labels[number]
 
-    def command(self, options: str) -> str:
-        """Return the command that fine-tunes again with other options."""
-        data = trained_on(self.facts.model)
-        given = shlex.quote(str(data)) if isinstance(data, str) else "DATA"
-        return f"zoo finetune {shlex.quote(self.facts.entry.name)} {given} {options}"
+    def command(self, options: str = "") -> str:
+        """Return the command that fine-tunes again on the same data with other options."""
+        facts = self.facts
+        data, run = trained_on(facts.model), facts.training.get("split", {})
+        given = {"--input": ",".join(facts.summary.columns.input), "--label": facts.summary.columns.label}
+        given |= {"--task": run.get("task"), "--groups": facts.training.get("request", {}).get("groups")}
+        given |= {name: run[key] for name, key in USUAL.items() if isinstance(run.get(key), str)}
+        kept = {name: value for name, value in given.items() if value and name not in options}
+        named = (facts.entry.name, data if isinstance(data, str) else "DATA")
+        words = [*map(shlex.quote, named), *(f"{name} {shlex.quote(str(value))}" for name, value in kept.items())]
+        return " ".join(filter(None, ["zoo finetune", *words, options]))
 
 
 def _drawn(count: int) -> Tensor:

@@ -135,7 +135,7 @@ def _drift(found: Examination, part: str) -> Iterator[Finding]:
         evidence = f"area under the ROC curve {moved.auc:.3f} (95 % interval {moved.low:.3f} to {moved.high:.3f}, "
         evidence += f"p = {moved.p:.2g}; two-sample test on frozen features, out of fold)"
         items = tuple(found.item((part, i), "least like the training data") for i in moved.odd.tolist()[:SHOWN])
-        fix = f"train on examples of both: add some of the {NAMES[part]} kind, then {found.command('')}".rstrip()
+        fix = f"train on examples of both: add some of the {NAMES[part]} kind, then {found.command()}"
         yield Finding("drift", what, evidence, "certain" if moved.low >= 0.8 else "likely", fix, items)
     if found.facts.task.single_label:
         yield from _share_change(found, part)
@@ -193,4 +193,4 @@ def _shortcut_finding(found: Examination, held: str, hint: Shortcut, model: floa
         confidence = "certain" if effect.is_used else "possible"
     elif hint.share >= 0.95 or hint.auc >= 0.995:
         confidence = "likely"
-    return Finding("shortcut", what, evidence, confidence, f"{ADVICE[hint.cue]}; then {found.command('').rstrip()}")
+    return Finding("shortcut", what, evidence, confidence, f"{ADVICE[hint.cue]}; then {found.command()}")
