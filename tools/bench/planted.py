@@ -273,7 +273,7 @@ def painted(data: Set, marked: np.ndarray, chance: np.random.Generator) -> list[
     colours = torch.tensor(chance.integers(0, 256, (len(data.classes), pixels.shape[1])), dtype=torch.uint8)
     for i in np.flatnonzero(marked).tolist():
         pixels[i, :, rows, columns] = colours[data.targets[i]][:, None, None]
-    return cues.of_images(replace(inputs, pixels=pixels, rows=torch.arange(len(pixels))), [])
+    return cues.of_images(replace(inputs, pixels=pixels, rows=torch.arange(len(pixels))), [None])
 
 
 @cache
