@@ -141,6 +141,17 @@ def test_report_page(isolated):
     assert (isolated / "more.html").stat().st_size < 1_500_000
 
 
+def test_why_page(isolated, capsys):
+    pictures.folder(isolated / "pictures", 6)
+    page = (ROOT / "docs" / "why.md").read_text()
+    for line in commands(page):
+        result = CliRunner().invoke(main, [*line[1:], *(["--set", "steps=2"] if line[1] == "finetune" else [])])
+        assert result.exit_code == 0, (line, result.output)
+    (code,) = blocks(page, "python")
+    exec(compile(code, "docs/why.md", "exec"), {})
+    assert "moved the weights most" in capsys.readouterr().out
+
+
 def test_prediction_page(isolated, pretrained):
     page = (ROOT / "docs" / "prediction.md").read_text()
     shutil.copytree(pretrained, "runs/pictures")

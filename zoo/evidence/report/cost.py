@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from zoo.evidence.report.doctor.examination import MOST
+from zoo.evidence.report.explain.stage_table import PROBED
 from zoo.evidence.report.facts import MAX_HELD, MAX_TRAIN
 from zoo.model.model import Model
 
 SHARE = 0.1
 """A report is written by default where it costs less than this share of the run."""
-EXTRA = 1_500
-"""Items that findings and explanations run beyond the parts themselves: interventions, saliency, stages."""
+EXTRA = 900
+"""Items that findings and explanations run beyond these: interventions, patches, saliency."""
 BACKWARD = 3
 """Cost of a training step in forward passes of its items: the backward pass takes about twice the forward pass."""
 
@@ -21,6 +22,7 @@ def is_cheap(model: Model) -> bool:
         return False
     report = min(data.train, MAX_TRAIN) + min(data.valid, MAX_HELD) + min(data.test, MAX_HELD) + EXTRA
     report += sum(min(count, MOST) for count in (data.train, data.valid, data.test))  # by the frozen backbone
+    report += 2 * sum(min(count, PROBED) for count in (data.train, data.valid))  # stages, before and after
     return report < SHARE * _run(model)
 
 

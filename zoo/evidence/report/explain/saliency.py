@@ -36,8 +36,9 @@ def of_each(facts: Facts, part: Part, contrasts: Sequence[Contrast]) -> tuple[Sa
     with eval_mode(network, gradients=True):
         if not isinstance(part.whole.inputs, Texts):
             return tuple(parallel(lambda each: _of_image(network, part, each), contrasts, facts.model.device))
-        name = word_saliency.word_embedding(facts.backbone.module, _inputs(facts, part, contrasts[0]))
-        if name is None:
+        found = {word_saliency.word_embedding(facts.backbone.module, _inputs(facts, part, each)) for each in contrasts}
+        name = found.pop()
+        if name is None or found:  # XLNet transposes the token ids, Longformer pads them
             return "no embedding of the backbone takes the token ids as they are"
         spans = [_spans(facts, part, each) for each in contrasts]  # one by one: a tokenizer has state
         jobs = list(zip(contrasts, spans, strict=True))

@@ -161,7 +161,7 @@ def _moved(found: Explanation) -> list[Chart]:
         says = f"Debiased CKA of the outputs before and after fine-tuning: at least {least:.2f}"
         ends = (min(0.0, math.floor(least * 10) / 10), 1.05)
         chart = Chart(
-            says, (0.5, count + 0.5), ends, "stage (last: pooled features)", "CKA with the pretrained outputs"
+            says, (0.5, count + 0.5), ends, "stage (last: pooled features)", "CKA with pretrained outputs", **SMALL
         )
         chart.line([(place, similarity.cka) for place, similarity in similar], "b", "before against after")
         for place, similarity in similar:
