@@ -131,12 +131,10 @@ class Model:
         test      share kept apart, or test data, on which nothing is selected: measured at the end, as `tested`
         input     column of a table that holds the inputs (two: pairs of texts); label: the column of the labels, or
                   several, multi-hot or a number each
-        groups    column of what must not be divided by a split (a patient), or "@file-name" (names but for a running
-                  number), "@camera" (EXIF), "@thread" (subjects of mails)
+        groups    column of what must not be divided by a split (a patient), or "@file-name", "@camera" or "@thread"
         fixes     table of labels to change and examples to drop, as zoo.report(model, fixes="fixes.csv") writes it
         out       folder to save the model to; it must not exist or be empty
-        resume    continue the run to `out` that was stopped or killed, if there is one; it ends with the same bits; of
-                  what `torchrun --max-restarts` starts again, always true
+        resume    continue the run to `out` that was stopped or killed, if there is one; it ends with the same bits
         folds     measure by cross-validation as well: the mean over so many folds, each held out once, is printed and
                   kept in training["folds"]; then no share is held out, and the model trains on everything
         callbacks objects with on_step, on_evaluation or on_end (zoo.Callback); quiet: print nothing

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, distributed
 
 from zoo.errors import ZooError
+from zoo.store import out_folder
 
 LOST = re.compile("closed by peer|reset by peer|refused|[Tt]imed out|[Tt]imeout|Broken pipe|Socket|gloo")
 """In errors of gloo, which have no class of their own."""
@@ -35,6 +36,8 @@ def process_group(device: torch.device) -> Iterator[None]:
             from accelerate import PartialState
 
             _check_own(device)
+            if out_folder.is_restarted():
+                _join_again(device)
             PartialState(cpu=device.type not in ("cuda", "xpu"))
             atexit.register(_leave)
         yield
@@ -47,6 +50,20 @@ def process_group(device: torch.device) -> Iterator[None]:
         ) from error
     finally:
         _active = before
+
+
+def _join_again(device: torch.device) -> None:
+    """Create the group of processes that torchrun started again.
+
+    Its store still has the addresses of those that are gone, so these use names of their own.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, size = next(rendezvous("env://"))
+    store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+    backend = distributed.get_default_backend_for_device(device)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def _check_own(device: torch.device) -> None:

@@ -157,7 +157,7 @@ def _save(progress: Progress, step: TrainStep, checkpoints: Checkpointer, phase:
     step.check_finite()
     tensors = step.state()
     if progress.losses:
-        tensors["losses"] = torch.stack(progress.losses)
+        tensors["losses"] = _over_processes(torch.stack(progress.losses))
     names = progress.best.save(checkpoints)
     facts = {
         "step": progress.step,
@@ -170,6 +170,12 @@ def _save(progress: Progress, step: TrainStep, checkpoints: Checkpointer, phase:
     if checkpoints.stop_requested:
         say("stopped", f"at step {phase.steps_before + progress.step}, saved; the same command with --resume continues")
         raise KeyboardInterrupt
+
+
+def _over_processes(losses: Tensor) -> Tensor:
+    """Return the losses (steps,) of the whole batches: the sums of those of the processes."""
+    parts = distributed.all_gather(losses.tolist())
+    return losses if len(parts) == 1 else torch.tensor(parts, dtype=losses.dtype).sum(0)
 
 
 def _resume(step: TrainStep, job: Job, checkpoints: Checkpointer, phase: Phase, best: BestWeights | None) -> Progress:
@@ -185,5 +191,9 @@ def _resume(step: TrainStep, job: Job, checkpoints: Checkpointer, phase: Phase, 
         step.micro_batch = facts["micro_batch"]
         best = BestWeights(job.hp.soup)
         best.load(facts["best"], checkpoints)
-        losses = list(saved.tensors["losses"].to(step.device)) if "losses" in saved.tensors else []
+        losses = (
+            list(saved.tensors["losses"].to(step.device) / distributed.world_size())
+            if "losses" in saved.tensors
+            else []
+        )
         return Progress(best, facts["step"], facts["history"], losses, facts["seconds"])
