@@ -64,7 +64,8 @@ def fitted(serve, kind: str, data: list, pooled: dict[str, bytes] | None = None,
 def with_random_head(source: Source) -> Source:
     """Return a model whose answers depend on all features: a head after one step is nearly zero."""
     if source.task.labelled:
-        source.network.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+        head = source.network.head.weight
+        head.normal_(std=head.shape[1] ** -0.5, generator=torch.Generator().manual_seed(0))
     return source
 
 

@@ -189,6 +189,16 @@ def library(package: str) -> Path:
     return once(f"library/{package}", partial(_run, install))
 
 
+def served() -> Path:
+    """Return a folder for sys.path with gradio and litserve, which no environment has."""
+
+    def fetch(folder: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder)]
+        _run([*pip, "gradio>=6.31", "litserve>=0.2.19"], folder)
+
+    return once("served", fetch)
+
+
 def _sort_photos(folder: Path) -> None:
     stamps = debian(["tuxpaint-stamps-default"])[0] / "usr/share/tuxpaint/stamps"
     for label, sources in PHOTO_CLASSES.items():

@@ -164,7 +164,8 @@ def _cls(tokens: Tensor, mask: Tensor) -> Tensor:
 
 def _last(tokens: Tensor, mask: Tensor) -> Tensor:
     ends = (mask.sum(1) - 1).clamp(min=0)
-    return tokens[torch.arange(len(tokens), device=tokens.device), ends]
+    rows = torch.arange(tokens.shape[0], device=tokens.device)  # len() would fix the batch size of an exported graph
+    return tokens[rows, ends]
 
 
 def _masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:

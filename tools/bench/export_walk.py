@@ -4,14 +4,16 @@
     python tools/bench/export_walk.py walk.jsonl --report
 
 The names are a seeded sample of the catalogue rows of the timm plugin with at most 40 M parameters and 256 pixels. Each
-model has random weights, and a head whose logits differ by about 1 between images, so that a wrong graph shows; it is
-checked on 8 seeded images. Each result is a line: a model in a format, CPU seconds,
-and the largest difference or the error.
+model has random weights, and a head whose logits differ by about 1 between images, so that a wrong graph shows (by less
+where float32 itself, against float64, would already differ by more than the limit); it is checked on 8 seeded images.
+Each result is a line: a model in a format, the spread of its logits, CPU seconds, and the largest difference or the
+error.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import logging
 import random
@@ -42,6 +44,8 @@ from zoo.weights import loader
 FORMS = ("onnx", "torch-export")
 MAX_PARAMS, MAX_SIZE = 40_000_000, 256
 IMAGES = 8
+MAX_ROUNDING = 5e-5
+"""Difference of logits due to float32, against float64: a random net may amplify it without bound."""
 NOISE = 0.02
 """Standard deviation of what is added to initial weights, of which many are zero or one."""
 
@@ -58,8 +62,8 @@ def _size(entry: Entry) -> int:
     return entry.input.size
 
 
-def source(entry: Entry, folder: Path) -> tuple[Source, list[str]]:
-    """Return a model with random weights and a head of three classes, and images for it in `folder`."""
+def source(entry: Entry, folder: Path) -> tuple[Source, list[str], float]:
+    """Return a model with random weights and a head of three classes, images for it, and the spread of its logits."""
     backbone = loader.initialise(plugin, entry, {}, seed=0)
     chance = torch.Generator().manual_seed(0)
     for name, tensor in backbone.module.state_dict().items():
@@ -69,12 +73,18 @@ def source(entry: Entry, folder: Path) -> tuple[Source, list[str]]:
     network = Network(backbone.module, head, "pooled", backbone.stages).eval().requires_grad_(False)
     made = Source(entry, backbone, network, Classify(("a", "b", "c")), prepare.Preprocessing(backbone.input), {})
     images = items.chosen(made, None, folder)[:IMAGES]
+    exact = copy.deepcopy(backbone.module).double()
     with torch.inference_mode():
-        pooled = backbone.module(prepared(made, images)[0]).pooled
-        spread = pooled.std(0).norm().clamp(min=1e-12)
-    head.weight.copy_(torch.randn(head.weight.shape, generator=chance) / spread)
+        given = prepared(made, images)[0]
+        assert isinstance(given, torch.Tensor)
+        pooled = backbone.module(given).pooled
+        rounding = float((exact(given[:2].double()).pooled - pooled[:2]).abs().max())
+    direction = torch.randn(head.weight.shape, generator=chance)
+    spread = float((pooled @ direction.T).std(0).max())
+    scale = min(1 / max(spread, 1e-30), MAX_ROUNDING / max(rounding * float(direction.abs().sum(1).max()), 1e-30))
+    head.weight.copy_(direction * scale)
     head.bias.copy_(-(head.weight @ pooled.mean(0)))
-    return made, images
+    return made, images, scale * spread
 
 
 def walk(entries: list[Entry], done: set[tuple[str, str]]) -> Iterator[dict[str, Any]]:
@@ -86,12 +96,12 @@ def walk(entries: list[Entry], done: set[tuple[str, str]]) -> Iterator[dict[str,
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             try:
-                made, images = source(entry, folder)
+                made, images, spread = source(entry, folder)
             except Exception as error:  # noqa: BLE001  (one broken model must not hide the others)
                 yield from ({"name": entry.name, "form": form, "error": f"build: {error}"} for form in forms)
                 continue
             for form in forms:
-                start, row = time.process_time(), {"name": entry.name, "form": form}
+                start, row = time.process_time(), {"name": entry.name, "form": form, "spread": float(f"{spread:.2g}")}
                 try:
                     with console.quiet():
                         row["difference"] = export(made, form, folder / form, images).max_difference
@@ -107,7 +117,9 @@ def report(rows: list[dict[str, Any]]) -> None:
     for form in FORMS:
         found = [row for row in rows if row["form"] == form]
         fine = [row["difference"] for row in found if "error" not in row]
+        spread = sorted(row["spread"] for row in found if "spread" in row)
         print(f"{form:<13} {len(fine)} of {len(found)} verified, largest difference {max(fine, default=0):.1e}")
+        print(f"   spread of the logits: median {spread[len(spread) // 2]}, smallest {spread[0]}" if spread else "")
         for message, count in Counter(f"{row['name']}: {row['error']}" for row in found if "error" in row).items():
             print(f"   {count} x {message[:300]}")
 

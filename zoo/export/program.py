@@ -10,10 +10,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.export import Dim
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from zoo.console import printable
 from zoo.errors import ExportError
@@ -36,7 +39,7 @@ def write(folder: Path, source: Source, form: str, inputs: tuple[Tensor, ...]) -
     names = [IMAGES] if isinstance(source.how.input, ImageInput) else list(TOKENS[: len(inputs)])
     batch, length = Dim("batch"), Dim("length", max=max(2, source.how.length)) if len(inputs) > 1 else None
     shapes = tuple({0: batch} if length is None else {0: batch, 1: length} for _ in inputs)
-    with _failures_named(form, source), _no_noise(), torch.no_grad():
+    with _failures_named(form, source), _no_noise(), torch.no_grad(), AttentionOf4Axes():
         program = torch.export.export(graph, inputs, dynamic_shapes={"inputs": shapes}, strict=False)
         if form == "torch-export":
             torch.export.save(program, folder / "model.pt2", extra_files={MODEL: described})
@@ -57,6 +60,22 @@ def _to_onnx(program: torch.export.ExportedProgram, folder: Path, names: list[st
     entry.key, entry.value = "model.json", json.dumps(json.loads(described))
     onnx.save(model, str(folder / ONNX))
     onnx.checker.check_model(str(folder / ONNX))
+
+
+class AttentionOf4Axes(TorchFunctionMode):
+    """Within the block, attention over windows (B, W, H, T, D) is computed as (B W, H, T, D).
+
+    The ONNX exporter asserts "only 4D query, key, and value are supported" (torch 2.14).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch."""
+        kwargs = kwargs or {}
+        if func is not F.scaled_dot_product_attention or len(args) != 3 or args[0].ndim < 5 or "attn_mask" in kwargs:
+            return func(*args, **kwargs)
+        lead = args[0].shape[:-3]
+        found = func(*(part.flatten(0, -4) for part in args), **kwargs)
+        return found.unflatten(0, lead)
 
 
 @contextmanager
