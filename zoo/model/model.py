@@ -346,13 +346,11 @@ class Model:
         """Write the model to a new folder that opens without zoo; returns the result of its verification.
 
         format    timm, transformers, sentence-transformers, onnx, torch-export, gradio, litserve or safetensors
-        data      inputs on which the answers of the export are compared with the model's own, in any form of
-                  `finetune`; None: seeded random images or texts
-        quantize  "int8", of onnx: measured against the float export on `data`, which has labels; of the data of the
-                  fine-tuning, on what that held out; refused if its score falls by more than `max_loss` (None: 0.02)
+        data      inputs to check the answers on, in any form of `finetune`; None: seeded random images or texts
+        quantize  "int8", of onnx: measured against the float export on `data`, which has labels (or what of it the
+                  fine-tuning held out); refused if its score falls by more than `max_loss` (None: 0.02)
 
-        Answers are computed in float32 otherwise. Raises ExportError, and leaves nothing behind, where the format
-        cannot express the model or answers differently.
+        Raises ExportError, and leaves nothing behind, where the format cannot express the model or answers differently.
         """
         from zoo.model import exporting
 
