@@ -19,7 +19,7 @@ from zoo.cli import main
 from zoo.errors import ArtefactError, DataError, RecipeError
 from zoo.evidence.report import cost, facts
 from zoo.evidence.report.page import charts
-from zoo.evidence.report.page.render import render
+from zoo.evidence.report.page.render import commands, render
 from zoo.evidence.report.results import confidence, mistakes
 from zoo.evidence.report.results.measure import measure
 from zoo.model.model import Model
@@ -249,3 +249,11 @@ def test_every_task_has_its_pictures(task, distribution, isolated):
     if task.endswith("-lm"):
         assert sum(count for _, _, count in results.surprise.bins) == results.surprise.tokens
         assert any(token.loss is not None for _, tokens in results.surprise.texts for token in tokens)
+
+
+def test_commands_in_a_sentence_are_code_and_the_rest_is_escaped():
+    found = commands('list them: zoo report <m> --fixes f.csv, decide, then: zoo finetune a "x,y"; or <wait>')
+    assert found == (
+        "list them: <code>zoo report &lt;m&gt; --fixes f.csv</code>, decide, then: "
+        "<code>zoo finetune a &#34;x,y&#34;</code>; or &lt;wait&gt;"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ SHARES = ("accuracy", "macro_f1", "micro_f1", "entity_f1", "map")
 """Metrics between 0 and 1."""
 LONGEST_LABEL = 100
 """Characters of a label that are shown."""
+COMMAND = re.compile(r"(zoo [a-z]+ (?:[^;,]|,(?! ))*)")
+"""A command in a sentence, to the next comma or semicolon."""
 MAX_ITEMS = 12
 """Most examples of a finding that are shown."""
 
@@ -74,6 +77,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {"printable": printable, "metric": figures.metric_name, "figure": figure, "label": label}
+    environment.filters["commands"] = commands
     script = _asset("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     mistakes = _mistakes(facts, results)
@@ -109,6 +113,12 @@ def _asset(name: str) -> Markup:
 def figure(value: float) -> str:
     """Return a metric with as many digits as mean something."""
     return f"{value:.3f}" if abs(value) < 10 else f"{value:,.4g}"
+
+
+def commands(text: str) -> Markup:
+    """Return an escaped text with its commands, such as zoo report MODEL, as code."""
+    parts = COMMAND.split(printable(text))
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
 def label(value: Any) -> str:
