@@ -225,6 +225,10 @@ def test_static_order_is_by_accuracy_then_size_and_random_weights_last():
         *("native/resnet50.tv2_in1k", "native/resnet18.tv_in1k", "hf/openai-community/gpt2"),
         *("native/resnet14.letters", "native/resnet14"),
     ]
+    small = entries[2]
+    large = replace(small, name="native/a", input=replace(small.input, size=256))
+    smaller = replace(small, name="native/aa", input=replace(small.input, size=64))
+    assert candidates.static_order([small, smaller, large]) == [large, small, smaller]
 
 
 @pytest.mark.parametrize(
