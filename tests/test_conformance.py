@@ -29,11 +29,6 @@ def test_small_native_rows_conform(name):
     kit.check_plugin("native", [name])
 
 
-@pytest.mark.real
-def test_native_rows_conform_on_the_meta_device():
-    kit.check_plugin("native", run=False)
-
-
 def test_small_native_rows_include_pretrained_and_random_ones():
     assert {bool(registry.find(name).source) for name in SMALL} == {True, False}
 
@@ -369,7 +364,6 @@ def test_the_pytest_option_reports_each_rule_and_the_fix_of_a_violated_one(distr
 
 
 def pytest_with(*words, cwd):
-    """Run pytest in a folder without tests, with the sys.path of this process."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "zoo.testing.pytest_plugin", *words]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=300)

@@ -16,6 +16,7 @@ from zoo_native.resnet import ARCHITECTURES, PadShortcut, ResNet, plain_name
 from zoo.catalogue.rows import entry_from_row, read_catalogue
 from zoo.errors import PluginError
 from zoo.plugin import Entry, ImageInput, TextInput
+from zoo.testing import kit
 
 ROOT = Path(__file__).parents[1]
 PARITY = runpy.run_path(str(ROOT / "tools/bench/parity.py"))
@@ -260,3 +261,8 @@ def test_code_in_the_skip_connection_docs_is_that_of_resnet():
     shown = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert shown
     assert all(block in source for block in shown)
+
+
+@pytest.mark.real
+def test_native_rows_conform_on_the_meta_device():
+    kit.check_plugin("native", run=False)

@@ -82,9 +82,11 @@ def test_ranking_and_probe_share_the_pass_through_the_backbone(catalogue, monkey
 
     steps = [rank, finetune] if first == "rank" else [finetune, rank]
     steps[0]()
-    monkeypatch.setattr(feature_cache, "extract_features", None)  # no further pass
+    passes = []
+    monkeypatch.setattr(feature_cache, "extract_features", lambda *_, **__: passes.append(1))
     steps[1]()
     zoo.load("tiny/colours", "cpu").finetune(noisy(), strategy="probe", seed=1, quiet=True)  # another split
+    assert not passes
 
 
 @pytest.mark.real

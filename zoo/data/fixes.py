@@ -13,6 +13,7 @@ import os
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -215,10 +216,8 @@ class _Known:
         if fix.suggested in self.labels:
             return self.labels[fix.suggested]
         if self.labels and all(isinstance(label, float) for label in self.labels.values()):
-            try:
+            with suppress(ValueError):
                 return float(fix.suggested)
-            except ValueError:
-                pass
         names = sorted(self.labels)
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
         what = f"{fix.where}: {fix.suggested!r:.60} is no label of the data; it has {shown:.300}"

@@ -79,9 +79,11 @@ def _remedy(found: Examination, held: str) -> str:
     facts = found.facts
     metric = f"valid_{facts.task.main_metric}"
     probe = next((row[metric] for row in facts.history if row.get("step") == 0 and metric in row), None)
+    if facts.recipe.strategy == "probe" and facts.recipe.l2 is None:
+        again = found.command("--strategy probe")
+        return f"more examples help most, as the penalty was chosen by cross-validation: add some, then {again}"
     if facts.recipe.strategy == "probe":
-        stronger = f"--strategy probe --set l2={10 * (facts.recipe.l2 or 0.01):g}"
-        return f"more examples help most; a stronger penalty: {found.command(stronger)}"
+        return f"more examples help most; or a cross-validated penalty: {found.command('--strategy probe')}"
     if probe is not None and probe >= facts.metrics.get(facts.task.main_metric, np.inf):
         return f"the frozen probe is as good ({probe:.3f}) and overfits less: {found.command('--strategy probe')}"
     if facts.entry.modality == "image" and facts.recipe.augment != "randaugment":
