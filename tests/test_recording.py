@@ -62,6 +62,16 @@ def test_a_callback_that_fails_does_not_cost_the_run(pretrained, capsys):
     assert end.told == [{f"valid_{name}": value for name, value in model.metrics.items()}]
 
 
+def test_what_a_callback_changes_is_a_copy(pretrained):
+    class Clears:
+        def on_evaluation(self, row) -> None:
+            row.clear()
+
+    model = zoo.load(pretrained, "cpu").finetune(DATA, callbacks=[Clears()], out="run", quiet=True, **QUICK)
+    assert all(row["valid_accuracy"] >= 0 for row in model.history)
+    assert [line["step"] for line in lines("run") if line["event"] == "evaluation"] == [2, 4, 6]
+
+
 def test_of_a_run_that_is_interrupted_the_end_is_told_without_metrics(pretrained):
     end = End(last=2)
     with pytest.raises(KeyboardInterrupt):

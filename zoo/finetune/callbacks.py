@@ -69,31 +69,31 @@ def check(callbacks: object) -> tuple[Isolated, ...]:
 
 def stepped(callbacks: Sequence[Isolated], step: int, loss: Tensor) -> bool:
     """Tell of a step; return whether one asks to stop."""
-    return _any(callbacks, "on_step", step, loss)
+    return _any([callback("on_step", step, loss) for callback in _told(callbacks)], callbacks)
 
 
 def evaluated(callbacks: Sequence[Isolated], row: Mapping[str, float]) -> bool:
-    """Tell of an evaluation; return whether one asks to stop."""
-    return _any(callbacks, "on_evaluation", row)
+    """Tell of an evaluation, each of its own copy; return whether one asks to stop."""
+    return _any([callback("on_evaluation", dict(row)) for callback in _told(callbacks)], callbacks)
 
 
 @contextmanager
 def told_of_end(callbacks: Sequence[Isolated], metrics: Callable[[], Mapping[str, float]]) -> Iterator[None]:
     """Tell of the end of the block: the metrics there, or None if it raises."""
-    found: dict[str, float] | None = None
+    found: Mapping[str, float] | None = None
     try:
         yield
-        found = dict(metrics())
+        found = metrics()
     finally:
-        if distributed.rank() == 0:
-            for callback in callbacks:
-                callback("on_end", found)
+        for callback in _told(callbacks):
+            callback("on_end", None if found is None else dict(found))
 
 
-def _any(callbacks: Sequence[Isolated], method: str, *arguments: Any) -> bool:
-    """Call a method of each, by the first process; return the same answer on all: whether one was true."""
-    if not callbacks:
-        return False
-    told = callbacks if distributed.rank() == 0 else ()
-    answers = [callback(method, *arguments) for callback in told]  # each is told, whatever the others answer
-    return bool(distributed.broadcast(any(answers)))
+def _told(callbacks: Sequence[Isolated]) -> Sequence[Isolated]:
+    """Return the callbacks in the first process, none in others."""
+    return callbacks if distributed.rank() == 0 else ()
+
+
+def _any(answers: Sequence[object], callbacks: Sequence[Isolated]) -> bool:
+    """Return on all processes whether an answer of the first was true."""
+    return bool(callbacks) and bool(distributed.broadcast(any(answers)))
