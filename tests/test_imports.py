@@ -20,6 +20,8 @@ LAYERS = (
     *("jobs", "evidence", "testing", "cli", "__main__"),
 )
 """Modules and packages at the top of zoo/, lowest first; a layer imports only from itself and lower layers."""
+UPWARD = {("zoo.model.model", "zoo.evidence.report.report")}
+"""Imports of a higher layer, in functions alone: Model.report and finetune(report=True) open what reads a Model."""
 MAX_TOP_LEVEL, MAX_FINETUNE = 18, 15
 """Maximum numbers of files and folders at the top of zoo/ and of zoo/finetune/."""
 TIERS = {
@@ -140,7 +142,14 @@ def edges() -> dict[str, set[str]]:
         nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {name for node in nodes for name, _ in _imports(node, True) if name.partition(".")[0] == "zoo"}
         found[module] = set() if module in LAZY_PACKAGES else {module_of(name) for name in names} - {module}
+        found[module] -= {higher for lower, higher in UPWARD if lower == module}
     return found
+
+
+@pytest.mark.parametrize(("lower", "higher"), UPWARD)
+def test_upward_imports_are_in_functions(lower, higher):
+    found = {at_top for name, at_top in imports(dict(CORE)[lower]) if module_of(name) == higher}
+    assert found == {False}
 
 
 def test_no_import_cycle():

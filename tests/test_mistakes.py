@@ -17,7 +17,7 @@ from zoo.cli import evaluate
 from zoo.data.examples import Examples
 from zoo.errors import RecipeError
 from zoo.finetune.inference import Outputs
-from zoo.model.report import Report
+from zoo.model.measurement import Measurement
 from zoo.tasks import KINDS, Classify, Mistake
 from zoo.tasks.regress import Regress
 
@@ -122,7 +122,7 @@ def test_errors_in_python(pretrained):
     model = zoo.load(pretrained, "cpu")
     (mistake,) = model.errors([(pictures.array("red", 1), "blue"), (pictures.array("red", 2), "red")])
     assert (mistake.index, mistake.truth, mistake.answer) == (0, "blue", "red")
-    report = model.report(pictures.pairs(2))
+    report = model.measure(pictures.pairs(2))
     assert (len(report), report.errors, set(report.intervals)) == (6, [], {"accuracy"})
 
 
@@ -165,7 +165,7 @@ def test_a_result_no_better_than_the_majority_class_is_said(pretrained, isolated
 
 
 def test_shown_mistakes_control_no_terminal(capsys):
-    report = Report(Classify(("a", "b")), Examples(["x"], ["a"], "one"), Outputs(None, None), {})
+    report = Measurement(Classify(("a", "b")), Examples(["x"], ["a"], "one"), Outputs(None, None), {})
     mistake = Mistake(0, "a\x1b[31m\nmail " + "x" * 500, "\x1b[1m", "b", 0.5, 1.0)
     evaluate._show_errors(report, [mistake], Path("errors\n.csv"))
     out = capsys.readouterr().out

@@ -203,6 +203,22 @@ def test_finetune_writes_a_report_where_it_is_asked_for(home, monkeypatch, tmp_p
     assert "report" not in json.loads(ran.stdout)
 
 
+def test_finetune_in_python_writes_a_report_beside_the_model(home, monkeypatch, tmp_path):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("ZOO_HOME", str(home / "store"))
+    data, recipe = pictures.pairs(4), {"strategy": "scratch", "steps": 1, "quiet": True}
+    model = zoo.load("tiny/net", "cpu")
+    with pytest.raises(RecipeError, match="report=True writes to the folder of the model, and there is none"):
+        model.finetune(data, report=True, **recipe)
+    assert model.head is None
+    model.finetune(data, out=tmp_path / "run", report=None, **recipe)
+    assert not (tmp_path / "run" / "report.html").exists()
+    model = zoo.load("tiny/net", "cpu")  # the run is finished: only its report is missing
+    model.finetune(data, out=tmp_path / "run", report=True, resume=True, **recipe)
+    assert (tmp_path / "run" / "report.html").read_text().startswith("<!doctype html>")
+    assert model.report(tmp_path / "again.html", data).out == tmp_path / "again.html"
+
+
 def test_a_report_is_cheap_after_many_steps(model):
     assert not cost.is_cheap(model)
     model.recipe = replace(model.recipe, steps=1_000, stop_after=None)

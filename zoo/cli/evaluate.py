@@ -18,7 +18,7 @@ from zoo.cli.predict import label_text
 from zoo.cli.startup import load
 
 if TYPE_CHECKING:
-    from zoo.model.report import Report
+    from zoo.model.measurement import Measurement
     from zoo.tasks import Mistake, Task
 
 NUMBERS = {"probability": "number", "loss": "number"}
@@ -57,43 +57,45 @@ def evaluate(
         for target in filter(None, (errors, beside if confusion else None)):
             result_files.check(target, result_files.TABLES, "--errors")
         loaded = load(model, device)
-        report = loaded.report(data, input=names["column"], label=names["label"])
-        wrong = report.errors if errors else []
-        pairs = report.confusion if confusion else []
+        measured = loaded.measure(data, input=names["column"], label=names["label"])
+        wrong = measured.errors if errors else []
+        pairs = measured.confusion if confusion else []
     if errors:
-        _write(errors, report.task, wrong)
-    if beside and len(report.task.labels) > FEW_CLASSES and pairs:
+        _write(errors, measured.task, wrong)
+    if beside and len(measured.task.labels) > FEW_CLASSES and pairs:
         _write_pairs(beside, pairs)
     if as_json:
         strategy = loaded.recipe.strategy if loaded.recipe else None
-        found = {"metrics": report.metrics, "intervals": report.intervals, "strategy": strategy}
+        found = {"metrics": measured.metrics, "intervals": measured.intervals, "strategy": strategy}
         found |= {"seconds": round(time.monotonic() - start, 2), "out": str(model)}
-        classes = report.per_class
+        classes = measured.per_class
         found |= {"per_class": classes} if classes else {}
         found |= {"confusion": [list(pair) for pair in pairs]} if confusion else {}
         console.document(found | ({"errors": str(errors), "wrong": len(wrong)} if errors else {}))
         return
-    _show_scores(report)
-    if (loaded.recipe is None or loaded.recipe.class_balance == "none") and report.is_no_better_than_baseline:
+    _show_scores(measured)
+    if (loaded.recipe is None or loaded.recipe.class_balance == "none") and measured.is_no_better_than_baseline:
         console.line()
-        console.say("warning", f"no better than ignoring the inputs ({report.baseline}): --errors shows where it fails")
+        console.say(
+            "warning", f"no better than ignoring the inputs ({measured.baseline}): --errors shows where it fails"
+        )
     if confusion:
-        _show_confusion([label_text(label) for label in report.task.labels], pairs)
+        _show_confusion([label_text(label) for label in measured.task.labels], pairs)
     if errors:
-        _show_errors(report, wrong, errors)
+        _show_errors(measured, wrong, errors)
 
 
-def _show_scores(report: Report) -> None:
+def _show_scores(measured: Measurement) -> None:
     """Print the metrics with their intervals, then the scores of each class."""
-    intervals = report.intervals
-    for key, value in report.metrics.items():
+    intervals = measured.intervals
+    for key, value in measured.metrics.items():
         low_high = f"  [{intervals[key][0]:.4f}, {intervals[key][1]:.4f}]" if key in intervals else ""
         console.line(f"{key:<9} {value:.4f}{low_high}")
     if intervals:
-        how = "Wilson's" if report.task.name == "classify" else "by the bootstrap"
-        known = f"{console.counted(len(report), 'example')}, {report.baseline}"
+        how = "Wilson's" if measured.task.name == "classify" else "by the bootstrap"
+        known = f"{console.counted(len(measured), 'example')}, {measured.baseline}"
         console.line(f"({known}; in brackets: 95 % confidence interval, {how})")
-    classes, is_class = report.per_class, report.task.name != "regress"
+    classes, is_class = measured.per_class, measured.task.name != "regress"
     if classes:
         _show_each([(label_text(name), row) for name, row in classes.items()], "class" if is_class else "value")
 
@@ -135,10 +137,10 @@ def _most_confused(pairs: list[tuple[Any, Any, int]]) -> Iterator[tuple[Any, Any
     return (pair for pair in sorted(pairs, key=lambda pair: -pair[2]) if pair[0] != pair[1])
 
 
-def _show_errors(report: Report, wrong: list[Mistake], target: Path) -> None:
+def _show_errors(measured: Measurement, wrong: list[Mistake], target: Path) -> None:
     """Print where the mistakes are, and the worst of them."""
-    count = f"{len(wrong):,} of {len(report):,} wrong"
-    if report.task.name == "regress":
+    count = f"{len(wrong):,} of {len(measured):,} wrong"
+    if measured.task.name == "regress":
         count = f"{console.counted(len(wrong), 'example')} by absolute error"
     console.line()
     console.line(console.printable(f"{count}, worst first -> {target}"))

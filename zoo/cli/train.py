@@ -9,18 +9,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from zoo import console
 from zoo.cli import columns, complete_name
 from zoo.cli.startup import load
-from zoo.errors import RecipeError, ZooError
+from zoo.errors import RecipeError
 from zoo.store import out_folder
-
-if TYPE_CHECKING:
-    from zoo.model.model import Model
 
 LONGEST_WORD = 100
 """Bytes of the names of data and backbone in the name of a run's folder."""
@@ -161,8 +158,8 @@ def finetune(
         if dry_run:
             plan = model.plan(data, recipe, **chosen)
         else:
-            model.finetune(data, recipe, out=target, resume=resume, **chosen)
-            page = _report(model, data, target, wants_report)
+            model.finetune(data, recipe, out=target, resume=resume, report=wants_report, **chosen)
+            page = target / "report.html"
     if dry_run:
         if as_json:
             console.document({"plan": plan.to_dict()})
@@ -172,27 +169,9 @@ def finetune(
         seconds = round(time.monotonic() - start, 2)
         tested: dict[str, Any] = {"test": model.tested} if model.tested else {}
         tested |= {"folds": model.training["folds"]} if folds else {}
-        tested |= {"report": str(page)} if page else {}
+        tested |= {"report": str(page)} if page.exists() else {}
         document = {"metrics": model.metrics, **tested, "strategy": model.recipe.strategy}
         console.document(document | {"seconds": seconds, "out": str(target)})
-
-
-def _report(model: Model, data: str, out: Path, wanted: bool | None) -> Path | None:
-    """Write the report beside the saved model, if it is wanted or cheap; one that nobody asked for fails no run."""
-    if wanted is False or os.environ.get("RANK", "0") != "0":
-        return None
-    from zoo.evidence.report import cost
-    from zoo.evidence.report.report import report
-
-    if wanted is None and not cost.is_cheap(model):
-        return None
-    try:
-        return report(model, data, out / "report.html").out
-    except ZooError as error:
-        if wanted:
-            raise
-        console.say("report", f"not written: {error.what}")
-        return None
 
 
 def share_or_data(text: str) -> float | str:

@@ -54,8 +54,8 @@ def tune(
     model = load_entry(entry_from_row(entry["name"], entry, catalogue=""), device)
     strategy = TUNED if model.pretrained else SCRATCH
     model.finetune(examples.at(kept), task="classify", valid=0, strategy=strategy, seed=seed, quiet=True)
-    report = model.report(examples.at(held))
-    hits = report.task.item_scores(report.outputs.values, report.outputs.targets)
+    measured = model.measure(examples.at(held))
+    hits = measured.task.item_scores(measured.outputs.values, measured.outputs.targets)
     return {"held": held, "hits": hits.tolist()}
 
 

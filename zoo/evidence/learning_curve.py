@@ -22,7 +22,7 @@ from zoo.errors import DataError, RecipeError
 from zoo.finetune.setup import AS_ONE, DEFAULT_SHARE, check_task
 from zoo.jobs.job import Job
 from zoo.model.load import load
-from zoo.model.report import Report
+from zoo.model.measurement import Measurement
 from zoo.plugin import Entry
 
 TEST_SHARE, MAX_TEST = 0.5, 1_000
@@ -213,7 +213,7 @@ def measure(
     trained.finetune(train, task=task, valid=valid if held else 0, **recipe)
     assert trained.recipe is not None
     parts = {"test": test, "train": train} | ({"valid": valid} if held else {})
-    scores = {name: _item_scores(trained.report(part)) for name, part in parts.items()}
+    scores = {name: _item_scores(trained.measure(part)) for name, part in parts.items()}
     return {
         "scores": [round(value, 6) for value in scores["test"].tolist()],
         "train": float(scores["train"].mean()),
@@ -222,5 +222,5 @@ def measure(
     }
 
 
-def _item_scores(report: Report) -> Tensor:
-    return report.task.item_scores(report.outputs.values, report.outputs.targets)
+def _item_scores(found: Measurement) -> Tensor:
+    return found.task.item_scores(found.outputs.values, found.outputs.targets)

@@ -60,8 +60,8 @@ def compare_saved(
     items, held_out = _items(models, data, known)
     scores: dict[str, Scores] = {}
     for name, model in models.items():
-        report = model.report(items)
-        scores[name] = report.task.item_scores(report.outputs.values, report.outputs.targets).numpy()
+        found = model.measure(items)
+        scores[name] = found.task.item_scores(found.outputs.values, found.outputs.targets).numpy()
     is_share = kind.item_metric not in LOWER_IS_BETTER
     means = {name: statistics.mean_score(found, is_share=is_share) for name, found in scores.items()}
     return Paired(kind.item_metric, len(items), held_out, means, tuple(_pairs(scores, is_share)))

@@ -33,7 +33,7 @@ from zoo.finetune.training.checkpoint import Checkpointer, check_same_request, c
 from zoo.finetune.training.execution import provenance
 from zoo.finetune.training.lr_finder import LearningRates
 from zoo.model import artefact, folds
-from zoo.model.report import Report
+from zoo.model.measurement import Measurement
 from zoo.model.restore import Restored, restore
 from zoo.plugin import Backbone, Classifier, Entry
 from zoo.store import out_folder
@@ -63,7 +63,7 @@ class Trainable(Protocol):
         """Device of the backbone."""
         ...
 
-    def report(self, data: object) -> Report:
+    def measure(self, data: object) -> Measurement:
         """Measure on labelled data."""
         ...
 
@@ -74,6 +74,8 @@ class Trainable(Protocol):
 
 def finetune(model: Trainable, request: Request, out: Path | None, *, resume: bool) -> None:
     """Carry out a request, save to `out`, and report on the way."""
+    if out is not None:
+        out_folder.check_free(out)
     with distributed.process_group(model.device), one_thread_each():
         start = time.monotonic()
         checkpoints = checkpointer(out, request.recipe.save_every, resume=resume)
@@ -160,8 +162,8 @@ def _report(model: Trainable, data: setup.Data, job: Job, outcome: Outcome) -> N
         if unbalanced and job.task.is_no_better_than_baseline(model.metrics, job.valid_labels):
             say("warning", messages.no_better_than_baseline(job.task, job.valid_labels, job.hp.strategy))
     if data.test is not None:
-        report = model.report(data.test)
-        model.tested, intervals["test"] = report.metrics, report.intervals
+        measured = model.measure(data.test)
+        model.tested, intervals["test"] = measured.metrics, measured.intervals
         shown = messages.metrics(model.tested, intervals["test"])
         say("test", shown + messages.tested(len(data.test), job.summary.test_duplicates or 0))
 
@@ -201,12 +203,16 @@ def _check_can_be_saved(model: Trainable, job: Job) -> None:
 def find_lr(model: Trainable, request: Request) -> LearningRates:
     """Suggest a learning rate for a request; the model is unchanged afterwards."""
     before = model.entry, model.backbone
+    if request.recipe.strategy == "auto":
+        request = replace(request, recipe=replace(request.recipe, strategy="full" if model.pretrained else "scratch"))
     try:
         job = _make_job(model, request, setup.read_data(request, model.entry))
         if job.hp.strategy == "scratch":
             _reinitialise(model, job.hp.seed)
         with one_thread_each():
-            return strategies.find_lr(model.backbone, job)
+            found = strategies.find_lr(model.backbone, job)
+        say("find lr", f"lr={found.lr:g}   (steepest fall of the loss)")
+        return found
     finally:
         model.entry, model.backbone = before
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -17,12 +17,11 @@ from zoo.catalogue import rows
 from zoo.console import say
 from zoo.data import prepare
 from zoo.data.datasets import LabelledDataset, Prepared
-from zoo.data.examples import Columns, Examples
-from zoo.data.reading import read_one
+from zoo.data.examples import Columns
 from zoo.data.summary import DataSummary
 from zoo.errors import RecipeError
-from zoo.finetune import inference, setup
 from zoo.finetune import recipe as recipes
+from zoo.finetune import setup
 from zoo.finetune.callbacks import Callback
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.heads import stages_of
@@ -32,16 +31,17 @@ from zoo.finetune.recipe import Recipe, RecipeFields
 from zoo.finetune.setup import Request, RequestOptions
 from zoo.finetune.training.dry_run import Plan
 from zoo.finetune.training.lr_finder import LearningRates
-from zoo.model import answers, artefact, finetuning, generation, model_card
+from zoo.model import answers, artefact, finetuning, generation, measurement, model_card
 from zoo.model.device import resolve_device
 from zoo.model.inputs import as_batch, batches
-from zoo.model.report import Report, ReportOptions
+from zoo.model.measurement import Measurement, MeasureOptions
 from zoo.model.restore import Restored
 from zoo.plugin import Backbone, Entry, ImageInput, TextInput
 from zoo.store import out_folder
 from zoo.tasks import Mistake, Task
 
 if TYPE_CHECKING:
+    from zoo.evidence.report.report import Written
     from zoo.export.verify import Verified
 
 Metrics = dict[str, float]
@@ -117,6 +117,7 @@ class Model:
         fixes: object = None,
         callbacks: Sequence[Callback] = (),
         track: str | Sequence[str] = (),
+        report: bool | None = False,
         quiet: bool = False,
         **fields: Unpack[RecipeFields],
     ) -> Model:
@@ -139,6 +140,7 @@ class Model:
                   kept in training["folds"]; then no share is held out, and the model trains on everything
         callbacks objects with on_step, on_evaluation or on_end (zoo.Callback); quiet: print nothing
         track     "tensorboard", "wandb", "mlflow" or "trackio", or several: log losses, scores and recipe there
+        report    write out/report.html as well; None: if that costs less than a tenth of the run
 
         Raises DataError, RecipeError or ArtefactError before any training where an argument is at fault.
         """
@@ -147,12 +149,18 @@ class Model:
         with console.quiet() if quiet else nullcontext():
             request = setup.request(data, labels, recipe, {**fields, **options}, callbacks)
             folder = out if out is None else Path(out)
+            if report and folder is None:
+                fix = 'out="runs/model"; or afterwards: model.report("report.html")'
+                raise RecipeError("report=True writes to the folder of the model, and there is none", fix=fix)
             resume = resume or (folder is not None and out_folder.is_restarted())
             if folder is not None and resume and artefact.is_saved(folder):
-                return self._become(finetuning.finished(self, request, folder))
-            if folder is not None:
-                out_folder.check_free(folder)
-            finetuning.finetune(self, request, folder, resume=resume)
+                self._become(finetuning.finished(self, request, folder))
+            else:
+                finetuning.finetune(self, request, folder, resume=resume)
+            if folder is not None and report is not False:
+                from zoo.evidence.report.report import after_run
+
+                after_run(self, request.data, folder, wanted=report)
         return self
 
     def plan(
@@ -183,39 +191,43 @@ class Model:
         Arguments as in `finetune`; strategy "auto" means "full" here, as a probe has no learning rate. Raises
         DataError and RecipeError.
         """
-        wanted = recipes.make(fields, recipe)
-        if wanted.strategy == "auto":
-            wanted = replace(wanted, strategy="full" if self.pretrained else "scratch")
-        request = Request(data, wanted, task, 0, None, Columns.of(input, label))
-        found = finetuning.find_lr(self, request)
-        say("find lr", f"lr={found.lr:g}   (steepest fall of the loss)")
-        return found
+        request = Request(data, recipes.make(fields, recipe), task, 0, None, Columns.of(input, label))
+        return finetuning.find_lr(self, request)
 
-    def evaluate(self, data: object, *, per_class: bool = False, **options: Unpack[ReportOptions]) -> dict[str, Any]:
+    def evaluate(self, data: object, *, per_class: bool = False, **options: Unpack[MeasureOptions]) -> dict[str, Any]:
         """Return the task's metrics on labelled data; of a folder with test/ or valid/ beside train/, of that part.
 
         With `per_class` the key "per_class" holds precision, recall, F1 and support of each class (label, kind of
         entity), or the errors of each of several numbers. Raises DataError for labels that the model does not know.
         """
-        found = self.report(data, **options)
+        found = self.measure(data, **options)
         return {**found.metrics, **({"per_class": found.per_class} if per_class else {})}
 
-    def errors(self, data: object, **options: Unpack[ReportOptions]) -> list[Mistake]:
+    def errors(self, data: object, **options: Unpack[MeasureOptions]) -> list[Mistake]:
         """Return the examples of labelled data that the model gets wrong, highest loss first; arguments of `evaluate`.
 
         Of numbers (regress) all examples, largest absolute error first. Raises RecipeError for language models.
         """
-        return self.report(data, **options).errors
+        return self.measure(data, **options).errors
 
-    def report(self, data: object, **options: Unpack[ReportOptions]) -> Report:
+    def measure(self, data: object, **options: Unpack[MeasureOptions]) -> Measurement:
         """Measure on labelled data as `evaluate` does; returns metrics, intervals, per_class, confusion and errors."""
-        batch_size, label = options.get("batch_size", BATCH_SIZE), options.get("label")
-        _check_count("batch_size", batch_size, BATCH_SIZE)
-        known = self.summary.columns if self.summary else Columns()
-        asked = Columns.of(options.get("input"), label)
-        task = None if self.task is None else self.task.name
-        columns = Columns(asked.input or known.input, known.label if label is None else asked.label, task=task)
-        return self._measure(read_one(data, modality=self.entry.modality, columns=columns), batch_size)
+        _check_count("batch_size", options.get("batch_size", BATCH_SIZE), BATCH_SIZE)
+        return measurement.measure(self, data, options)
+
+    def report(
+        self,
+        out: str | os.PathLike[str] = "report.html",
+        data: object = None,
+        *,
+        fixes: str | os.PathLike[str] | None = None,
+        input: str | Sequence[str] | None = None,
+        label: str | Sequence[str] | None = None,
+    ) -> Written:
+        """Write the evidence report as one HTML file; returns its path and findings. Arguments of `zoo.report`."""
+        from zoo.evidence.report.report import report
+
+        return report(self, data, out, fixes, input=input, label=label)
 
     def predict(self, inputs: object, top: int = 1, *, batch_size: int = BATCH_SIZE) -> Any:
         """Return a Prediction for one input, a list of them for many.
@@ -365,17 +377,6 @@ class Model:
     def device(self) -> torch.device:
         """Device of the backbone's parameters."""
         return next(self.backbone.module.parameters()).device
-
-    def _measure(self, examples: Examples, batch_size: int) -> Report:
-        network, task = self._network()
-        if task.labelled:
-            task.check(examples.inputs, examples.labels)
-            task.targets(examples.labels)  # raise for an unknown label before decoding, which takes long
-        how = setup.preprocessing(self.backbone, self.recipe or Recipe(), blocks=not task.labelled)
-        prepared = prepare.prepare_for_evaluation(examples, how)
-        data = task.dataset(prepared.inputs, prepared.examples.labels, self.backbone.tokenizer)
-        found = inference.measure(network, task, data, precision=answers.precision(self), batch_size=batch_size)
-        return Report(task, prepared.examples, found.outputs, found.metrics)
 
     def _as_batch(self, inputs: object, batch_size: int = BATCH_SIZE) -> tuple[Iterable[Any], bool]:
         _check_count("batch_size", batch_size, BATCH_SIZE)

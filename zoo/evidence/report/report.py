@@ -11,7 +11,8 @@ from typing import Any
 
 from zoo.console import counted, say
 from zoo.data.examples import Columns
-from zoo.errors import ArtefactError
+from zoo.errors import ArtefactError, ZooError
+from zoo.evidence.report import cost
 from zoo.evidence.report.doctor import fixes as doubted
 from zoo.evidence.report.doctor.diagnosis import diagnose
 from zoo.evidence.report.explain.explain import explain
@@ -76,6 +77,24 @@ def report(
         say("fixes", f"{fixes}   {counted(count, 'example')} to decide on: relabel, drop or keep in the column action")
     say("report", f"{path}   {len(text.encode()) / 1e3:,.0f} kB")
     return Written(path, findings)
+
+
+def after_run(model: Model, data: object, folder: Path, *, wanted: bool | None) -> Path | None:
+    """Write report.html into the folder of a model that was just fine-tuned on `data`, unless it is there.
+
+    Without `wanted` only where that is cheap; then a report that cannot be written is a message and no error. Of
+    several processes the first one writes.
+    """
+    path = folder / "report.html"
+    if path.exists() or os.environ.get("RANK", "0") != "0" or (wanted is None and not cost.is_cheap(model)):
+        return None
+    try:
+        return report(model, data, path).out
+    except ZooError as error:
+        if wanted:
+            raise
+        say("report", f"not written: {error.what}")
+        return None
 
 
 def check_writable(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Report: a model measured on labelled data, with its mistakes."""
+"""Measurement: a model measured on labelled data, with its mistakes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from zoo.data.examples import Examples, Label
-from zoo.finetune.inference import Outputs
+from zoo.data import prepare
+from zoo.data.examples import Columns, Examples, Label
+from zoo.data.reading import read_one
+from zoo.finetune import inference, setup
+from zoo.finetune.inference import BATCH_SIZE, Outputs
+from zoo.finetune.recipe import Recipe
+from zoo.model import answers
 from zoo.tasks import Mistake, Task
 from zoo.tasks.intervals import Interval
 
 
-class ReportOptions(TypedDict, total=False):
+class MeasureOptions(TypedDict, total=False):
     """How labelled data is read: examples of a batch, and the columns of a table (`input`, `label`)."""
 
     batch_size: int
@@ -21,7 +26,7 @@ class ReportOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Measurement:
     """The metrics of a model on labelled data, and the outputs they were computed from."""
 
     task: Task
@@ -64,3 +69,22 @@ class Report:
     def confusion(self) -> list[tuple[Label, Label, int]]:
         """(truth, answer, count) of the pairs that occur; RecipeError for tasks other than classify and tag."""
         return self.task.confusion(self.outputs.values, self.outputs.targets)
+
+
+def measure(model: answers.Predictor, data: object, options: MeasureOptions) -> Measurement:
+    """Measure a model on labelled data. Raises DataError for data it cannot read, or labels it does not know."""
+    label = options.get("label")
+    known = model.summary.columns if model.summary else Columns()
+    asked = Columns.of(options.get("input"), label)
+    network, task = answers.network(model)
+    columns = Columns(asked.input or known.input, known.label if label is None else asked.label, task=task.name)
+    examples = read_one(data, modality=model.entry.modality, columns=columns)
+    if task.labelled:
+        task.check(examples.inputs, examples.labels)
+        task.targets(examples.labels)  # raise for an unknown label before decoding, which takes long
+    how = setup.preprocessing(model.backbone, model.recipe or Recipe(), blocks=not task.labelled)
+    prepared = prepare.prepare_for_evaluation(examples, how)
+    rows = task.dataset(prepared.inputs, prepared.examples.labels, model.backbone.tokenizer)
+    batch_size = options.get("batch_size", BATCH_SIZE)
+    found = inference.measure(network, task, rows, precision=answers.precision(model), batch_size=batch_size)
+    return Measurement(task, prepared.examples, found.outputs, found.metrics)
