@@ -2,7 +2,8 @@
 
 Random numbers are drawn for the whole batch, and only the slice `part` of it is processed: a slice equals the same
 rows of the full batch bit for bit. So no result may depend on how many images share a call: sums are over integers,
-and random parameters are computed per image.
+and random parameters are computed per image. Flips and RandAugment are applied image by image, as a whole batch does
+not fit into the cache of a processor (docs/log.md).
 """
 
 from __future__ import annotations
@@ -76,10 +77,9 @@ def vary(images: Tensor, augment: str, count: int, chance: torch.Generator, part
     steps = STEPS[augment]
     if "shift" in steps:
         limit = round(SHIFT * images.shape[-1])
-        images = _shift(images, torch.randint(-limit, limit + 1, (2, count), generator=chance)[:, part], limit)
+        images = _shift(images, torch.randint(-limit, limit + 1, (2, count), generator=chance)[:, part])
     if "flip" in steps:
-        mirrored = (torch.rand(count, generator=chance)[part] < 0.5).nonzero()[:, 0]
-        images = images.index_copy(0, mirrored, images[mirrored].flip(-1))
+        images = _flip(images, torch.rand(count, generator=chance)[part] < 0.5)
     if "rand" in steps:
         kinds = torch.randint(len(_operations(images)), (count, PER_IMAGE), generator=chance)[part]
         levels = torch.rand(count, PER_IMAGE, generator=chance)[part]
@@ -87,25 +87,37 @@ def vary(images: Tensor, augment: str, count: int, chance: torch.Generator, part
     return images
 
 
-def _shift(images: Tensor, by: Tensor, limit: int) -> Tensor:
-    """Shift each image up and left by `by` (2, n) pixels, at most `limit`, with replicate padding."""
+def _flip(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Flip the images left to right that are `mirrored` (n,)."""
+    flipped = images.clone(memory_format=torch.contiguous_format)
+    for i in mirrored.nonzero()[:, 0].tolist():
+        flipped[i] = images[i].flip(-1)
+    return flipped
+
+
+def _shift(images: Tensor, by: Tensor) -> Tensor:
+    """Shift each image up and left by `by` (2, n) pixels; the nearest border pixel takes the place of missing ones."""
     side = images.shape[-1]
-    wide = F.pad(images.float(), [limit] * 4, mode="replicate").byte()  # older torch cannot replicate-pad integers
     shifted = torch.empty(images.shape, dtype=torch.uint8)
-    for i, (top, left) in enumerate((by + limit).T.tolist()):
-        shifted[i] = wide[i, :, top : top + side, left : left + side]
+    for image, target, (up, left) in zip(images, shifted, by.T.tolist(), strict=True):
+        top, bottom = max(0, -up), min(side, side - up)
+        begin, end = max(0, -left), min(side, side - left)
+        rows = target[:, top:bottom]
+        rows[..., begin:end] = image[:, top + up : bottom + up, begin + left : end + left]
+        rows[..., :begin], rows[..., end:] = rows[..., begin : begin + 1], rows[..., end - 1 : end]
+        target[:, :top], target[:, bottom:] = target[:, top : top + 1], target[:, bottom - 1 : bottom]
     return shifted
 
 
 def _rand_augment(images: Tensor, kinds: Tensor, levels: Tensor) -> Tensor:
     """Apply to each image the operations `kinds` (n, PER_IMAGE) at `levels` of the same shape, in [-1, 1]."""
-    images = images.clone(memory_format=torch.contiguous_format)
+    varied = torch.empty(images.shape, dtype=torch.uint8)
     operations = _operations(images)
-    for turn in range(PER_IMAGE):
-        for kind in kinds[:, turn].unique().tolist():
-            chosen = (kinds[:, turn] == kind).nonzero()[:, 0]
-            images.index_copy_(0, chosen, operations[kind](images[chosen], levels[chosen, turn]))
-    return images
+    for image, chosen, level, target in zip(images[:, None], kinds.tolist(), levels[:, None], varied, strict=True):
+        for turn, kind in enumerate(chosen):
+            image = operations[kind](image, level[:, turn])
+        target.copy_(image[0])
+    return varied
 
 
 def _operations(images: Tensor) -> list[Callable[[Tensor, Tensor], Tensor]]:
@@ -127,16 +139,17 @@ def _autocontrast(images: Tensor, levels: Tensor) -> Tensor:
 
 def _equalize(images: Tensor, levels: Tensor) -> Tensor:
     """Equalize the histogram of each channel, by the formula of PIL.ImageOps.equalize."""
-    n, c, h, w = images.shape
-    table = torch.arange(n * c)[:, None] * 256  # offset of each channel's 256 bins: (n C, 1)
-    index = images.reshape(n * c, h * w) + table
-    counts = torch.bincount(index.flatten(), minlength=n * c * 256).view(n * c, 256)
-    brightest = counts.gather(1, images.reshape(n * c, -1).amax(1, keepdim=True).long())
-    step = (h * w - brightest) // 255
-    darker = counts.cumsum(1) - counts
-    spread = (darker + step // 2) // step.clamp(min=1)
-    values = torch.where(step > 0, spread.clamp_(max=255), torch.arange(256))  # too few values to equalize: identity
-    return values.byte().flatten()[index].view(n, c, h, w)
+    channels = images.reshape(-1, images.shape[-2] * images.shape[-1])  # (n C, H W)
+    equalized = torch.empty_like(channels)
+    for values, target in zip(channels.int(), equalized, strict=True):
+        counts = torch.bincount(values, minlength=256)
+        step = (len(values) - int(counts[values.max()])) // 255
+        if step:
+            table = (counts.cumsum(0) - counts + step // 2).div_(step, rounding_mode="floor").clamp_(max=255)
+            torch.index_select(table.byte(), 0, values, out=target)
+        else:  # too few values to equalize
+            target.copy_(values)
+    return equalized.view(images.shape)
 
 
 def _rotate(images: Tensor, levels: Tensor) -> Tensor:
@@ -156,14 +169,17 @@ def _warp(images: Tensor, x: Coefficients = (1.0, 0.0, 0.0), y: Coefficients = (
     down = across[:, None]
     xx, xy, x0, yx, yy, y0 = (torch.as_tensor(v).expand(len(images)).view(-1, 1, 1) for v in (*x, *y))
     # not affine_grid: the rounding of its batched matmul may depend on the batch size
-    grid = torch.stack([xx * across + (xy * down + x0), yx * across + (yy * down + y0)], -1)  # (n, S, S, 2)
+    grid = torch.empty(len(images), side, side, 2)
+    torch.add(xx * across, xy * down + x0, out=grid[..., 0])
+    torch.add(yx * across, yy * down + y0, out=grid[..., 1])
     return _to_uint8(F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False))
 
 
 def _solarize(images: Tensor, levels: Tensor) -> Tensor:
     """Invert pixels at or above a threshold, which falls from 256 to 0 as |level| grows."""
-    threshold = (256 * (1 - levels.abs())).round().short().view(-1, 1, 1, 1)
-    return torch.where(images >= threshold, ~images, images)
+    threshold = (256 * (1 - levels.abs())).round().view(-1, 1, 1, 1)
+    inverted = (images > (threshold - 1).clamp_(min=0).byte()) | (threshold == 0)
+    return images ^ inverted.byte().mul_(255)
 
 
 def _posterize(images: Tensor, levels: Tensor) -> Tensor:
@@ -172,10 +188,11 @@ def _posterize(images: Tensor, levels: Tensor) -> Tensor:
 
 
 def _contrast(images: Tensor, levels: Tensor) -> Tensor:
-    grey = _grey(images)
+    values = images.float()
+    grey = _grey(values).byte()
     size = grey.shape[-2] * grey.shape[-1]
     mean = (grey.sum((2, 3), keepdim=True) + size // 2) // size
-    return _blend(images, mean.float(), levels)
+    return _blend(values, mean.float(), levels)
 
 
 def _brightness(images: Tensor, levels: Tensor) -> Tensor:
@@ -183,37 +200,42 @@ def _brightness(images: Tensor, levels: Tensor) -> Tensor:
 
 
 def _colour(images: Tensor, levels: Tensor) -> Tensor:
-    return _blend(images, _grey(images).float(), levels)
+    values = images.float()
+    return _blend(values, _grey(values), levels)
 
 
 def _sharpness(images: Tensor, levels: Tensor) -> Tensor:
     """Blend with a smoothed image: kernel weight 5 at the centre, 1 at eight neighbours (PIL.ImageFilter.SMOOTH)."""
     if images.shape[-1] < 3:
         return images
-    wide = images.short()
-    rows = wide[..., :-2] + wide[..., 1:-1] + wide[..., 2:]
-    total = rows[..., :-2, :] + rows[..., 1:-1, :] + rows[..., 2:, :] + 4 * wide[..., 1:-1, 1:-1]
-    smooth = images.float()
-    smooth[..., 1:-1, 1:-1] = total.float().mul_(1 / 13)  # border pixels lack neighbours and are unchanged
-    return _blend(images, smooth, levels)
+    values = images.float()  # sums of the integers below are exact
+    centre = values[..., 1:-1, 1:-1]
+    rows = (values[..., :-2] + values[..., 1:-1]).add_(values[..., 2:])
+    total = (rows[..., :-2, :] + rows[..., 1:-1, :]).add_(rows[..., 2:, :]).add_(centre, alpha=4)
+    sharp = images.clone()
+    sharp[..., 1:-1, 1:-1] = _blend(centre, total.mul_(1 / 13), levels)  # pixels of the border lack neighbours
+    return sharp
 
 
-def _grey(images: Tensor) -> Tensor:
-    """Return ITU-R 601-2 luma (n, 1, H, W) of RGB images as int32, as in PIL; other images channel by channel."""
-    if images.shape[1] != 3:
-        return images.int()
-    red, green, blue = images.int().split(1, 1)
-    grey: Tensor = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
-    return grey
+def _grey(values: Tensor) -> Tensor:
+    """Return the ITU-R 601-2 luma (n, 1, H, W) of RGB images in float32, as of PIL; other images channel by channel.
+
+    PIL computes (19595 R + 38470 G + 7471 B + 2^15) >> 16 in integers, all of which float32 represents exactly.
+    """
+    if values.shape[1] != 3:
+        return values
+    red, green, blue = values.split(1, 1)
+    luma: Tensor = (red * 19595).add_(green, alpha=38470).add_(blue, alpha=7471).add_(1 << 15)
+    return luma.mul_(1 / (1 << 16)).floor_()
 
 
-def _blend(images: Tensor, other: Tensor, levels: Tensor) -> Tensor:
+def _blend(values: Tensor, other: Tensor, levels: Tensor) -> Tensor:
     """Interpolate between `other` (level -1) and the images (0), and extrapolate beyond them (up to 1)."""
-    return _to_uint8((images.float() - other).mul_(1 + levels.view(-1, 1, 1, 1)).add_(other))
+    return _to_uint8((values - other).mul_(1 + levels.view(-1, 1, 1, 1)).add_(other))
 
 
 def _to_uint8(values: Tensor) -> Tensor:
-    return values.round_().clamp_(0, 255).byte()
+    return values.round_().clamp_(0, 255).short().byte()  # by way of integers: twice as fast as from floats
 
 
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
