@@ -1,7 +1,8 @@
-"""Prefetching for a GPU: the next batches are prepared in threads while the device computes."""
+"""Prefetching for a GPU: the next batches are prepared in threads or processes while the device computes."""
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,30 +11,53 @@ from typing import Any, TypeVar
 import torch
 
 from zoo.data.datasets import Batch
-from zoo.finetune.runtime.workers import threads
+from zoo.finetune.runtime.loader_processes import from_processes
+from zoo.finetune.runtime.workers import quota, threads
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded", bound=tuple[Any, ...])
 MOST = 16
-"""Threads at most."""
+"""Threads or processes at most."""
 READY = 4
-"""Finished batches that wait in memory, beside those under way."""
+"""Finished batches of threads that wait in memory, beside those under way."""
 
 
-def prefetch(load: Callable[[Item], Loaded], items: Iterable[Item], device: torch.device) -> Iterator[Loaded]:
-    """Yield load(item) of each item, in order; for a GPU computed ahead in threads, batches in page-locked memory.
+def prefetch(
+    load: Callable[[Item], Loaded], items: Iterable[Item], device: torch.device, *, in_processes: bool = False
+) -> Iterator[Loaded]:
+    """Yield load(item) of each item, in order; for a GPU computed ahead, batches in page-locked memory.
 
-    On a CPU the items are loaded one by one, where they are used: the step needs all processors. `load` must not depend
-    on the order of the calls.
+    In threads, or `in_processes` where the system can fork: many small operations in threads take Python's lock from
+    the thread that launches kernels. On a CPU the items are loaded one by one, where they are used: the step needs all
+    processors. `load` must not depend on the order of the calls.
     """
     if device.type == "cpu":
         yield from map(load, items)
         return
+    ahead = from_processes if in_processes else from_threads
+    for loaded in ahead(load, items, loaders(), pin=device.type == "cuda"):
+        yield _pinned(loaded) if device.type == "cuda" else loaded
+
+
+def loaders() -> int:
+    """Return the threads or processes that load: a processor is left to each process of the run on this machine.
+
+    Torchrun sets a thread for each process: there, the processors are shared out instead.
+    """
+    launched = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = threads() if launched == 1 else min(usable, quota()) // launched
+    return min(MOST, max(1, count - 1))
+
+
+def from_threads(
+    load: Callable[[Item], Loaded], items: Iterable[Item], count: int, *, pin: bool = False
+) -> Iterator[Loaded]:
+    """Yield load(item) of each item, in order, computed ahead in `count` threads."""
     waiting: deque[Future[Loaded]] = deque()
-    count = min(MOST, max(1, threads() - 1))
 
     def loaded(item: Item) -> Loaded:
-        return _pinned(load(item)) if device.type == "cuda" else load(item)
+        return _pinned(load(item)) if pin else load(item)
 
     with ThreadPoolExecutor(count, "zoo-load", torch.set_num_threads, (1,)) as pool:
         try:
@@ -48,5 +72,5 @@ def prefetch(load: Callable[[Item], Loaded], items: Iterable[Item], device: torc
 
 
 def _pinned(loaded: Loaded) -> Loaded:
-    """Return a tuple with its batches in page-locked memory."""
+    """Return a tuple with its batches in page-locked memory; what is there already is not copied."""
     return type(loaded)(part.pinned() if isinstance(part, Batch) else part for part in loaded)

@@ -131,7 +131,8 @@ def _batches(job: Job, before: int, done: int, device: torch.device) -> Iterator
         options = BatchOptions(hp.augment, generator(hp.seed, "augment", number), shard)
         return number, indices, data.batch(indices, options)
 
-    yield from prefetch(load, islice(order, before + done, None), device)
+    steps = islice(order, before + done, None)
+    yield from prefetch(load, steps, device, in_processes=hp.augment != "none")
 
 
 def _evaluate_when_due(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> None:
