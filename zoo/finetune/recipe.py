@@ -94,7 +94,10 @@ ELSEWHERE = {
     **dict.fromkeys(("problem_type", "loss", "loss_func", "criterion", "objective"), "task=TASK, which sets the loss"),
     **dict.fromkeys(("metrics", "metric", "scoring"), "nothing: each task reports its metrics"),
     **dict.fromkeys(("num_classes", "num_labels", "n_out"), "nothing: the number of classes is that of the data"),
-    **dict.fromkeys(("num_workers", "workers", "n_jobs"), "nothing: images are decoded once, by all processors, and prepared ahead of a GPU"),
+    **dict.fromkeys(
+        ("num_workers", "workers", "n_jobs"),
+        "nothing: images are decoded once, by all processors, and prepared ahead of a GPU",
+    ),
     **dict.fromkeys(
         ("img_size", "image_size", "input_size", "resolution"), "the size of the backbone: zoo list --task"
     ),
