@@ -119,7 +119,7 @@ def test_resolving_leaves_no_field_open():
     hp = resolved(Recipe())
     assert "auto" not in dataclasses.asdict(hp).values()
     unset = {name for name, value in dataclasses.asdict(hp).items() if value is None}
-    assert unset == {"l2", "head_stages", "max_length", "max_time", "stop_after"}
+    assert unset == {"l2", "head_stages", "max_length", "max_time", "shuffle_buffer", "stop_after"}
     assert (hp.steps, hp.lr, hp.backbone_lr) == (300, 3e-3, pytest.approx(3e-4))
 
 

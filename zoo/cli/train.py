@@ -88,6 +88,8 @@ def _described_fields() -> Iterator[tuple[str, str]]:
     "--strategy", default="auto", help="auto, scratch, probe, full, lp-ft, gradual or lora.", show_default=True
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to save to.  [default: runs/DATA-NAME]")
+@click.option("--stream", is_flag=True, help="Read the data in windows, and keep nothing of it on disk.")
+@click.option("--classes", metavar="A,B,…", help="Classes of a stream, which is then not read before the training.")
 @click.option("--resume", is_flag=True, help="Continue a run that was stopped or killed.")
 @click.option("--dry-run", is_flag=True, help="Print the recipe with the predicted time and memory; train nothing.")
 @click.option("--folds", type=int, default=0, metavar="K", help="Cross-validate, then train on everything (2 to 10).")
@@ -117,6 +119,8 @@ def finetune(
     valid: str | None,
     strategy: str,
     out: Path | None,
+    stream: bool,
+    classes: str | None,
     resume: bool,
     dry_run: bool,
     folds: int,
@@ -148,12 +152,13 @@ def finetune(
         from zoo.finetune.recipe import make
 
         recipe = make(fields)  # before anything heavy is imported or fetched
-        check_source(data)
+        if not stream:
+            check_source(data)
         if not resume:
             out_folder.check_free(target)
         model = load(name, device)
         chosen: dict[str, Any] = {"task": task, "input": column, "label": label, "groups": groups, "folds": folds}
-        chosen |= {"track": track, "fixes": fixes}
+        chosen |= {"track": track, "fixes": fixes, "stream": stream, "classes": classes}
         chosen |= {"test": test and share_or_data(test), "valid": 0.2 if valid is None else share_or_data(valid)}
         if dry_run:
             plan = model.plan(data, recipe, **chosen)

@@ -219,7 +219,7 @@ def _parquet(path: Path) -> Table:
     schema, groups = file.schema_arrow, range(file.metadata.num_row_groups)
     size, rows = sum(file.metadata.row_group(group).total_byte_size for group in groups), file.metadata.num_rows
     _check_expansion(path, rows, size)
-    classes = _class_names((schema.metadata or {}).get(b"huggingface", b""))
+    classes = class_names((schema.metadata or {}).get(b"huggingface", b""))
     strings = [field.name for field in schema if types.is_string(field.type) or types.is_large_string(field.type)]
 
     def column(name: str) -> list[Any]:
@@ -250,7 +250,7 @@ def _values(chunk: Any) -> list[Any]:
     return [values[-1 if index is None else index] for index in chunk.indices.to_pylist()]
 
 
-def _class_names(metadata: bytes) -> dict[str, list[str]]:
+def class_names(metadata: bytes) -> dict[str, list[str]]:
     """Return the class names of each ClassLabel column in the metadata of the `datasets` library; {} if it is none."""
     try:
         features = json.loads(metadata)["info"]["features"]

@@ -12,14 +12,15 @@ from zoo.data import custom_augmentation
 from zoo.data.augmentation import STEPS, random_crops, vary
 from zoo.data.batch_options import EVALUATION, BatchOptions
 from zoo.data.decode_cache import Decoded
+from zoo.data.on_access import OnAccess
 from zoo.plugin import ImageInput
 
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Decoded pixels, the input of the net they are prepared for, and the selected `rows` (N,)."""
+    """Pixels, decoded or to be decoded, the input of the net they are prepared for, and the selected `rows` (N,)."""
 
-    pixels: Tensor | list[Tensor]
+    pixels: Tensor | list[Tensor] | OnAccess
     spec: ImageInput
     rows: Tensor
 
@@ -42,6 +43,10 @@ class Images:
     def batch(self, indices: Tensor, options: BatchOptions = EVALUATION) -> Tensor:
         """Return images (N, C, S, S), uint8: centre crops, or augmented where a generator is given."""
         rows, shard, draws = self.rows[indices], options.rows, options.generator
+        if isinstance(self.pixels, OnAccess):
+            return Images(self.pixels.decoded(rows, shard), self.spec, torch.arange(len(rows))).batch(
+                torch.arange(len(rows)), options
+            )
         if draws is None:
             return self._centres(rows[shard])
         if not isinstance(options.augment, str):

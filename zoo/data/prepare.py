@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from zoo.console import Bar
 from zoo.data import split, texts
@@ -13,6 +15,7 @@ from zoo.data.datasets import Inputs
 from zoo.data.decode_cache import Decoded, decode, name_of
 from zoo.data.examples import Examples
 from zoo.data.image_batches import Images
+from zoo.data.on_access import OnAccess
 from zoo.data.texts import Texts
 from zoo.errors import DataError
 from zoo.plugin import ImageInput, TextInput, Tokenizer
@@ -34,6 +37,7 @@ class Preprocessing:
     cache       keep decoded images in the store
     length      tokens to which texts are truncated, as `truncation` says
     blocks      concatenate texts into blocks for language modelling
+    lazy        decode images for each batch, and keep none; with skip_bad they are in memory
     """
 
     input: ImageInput | TextInput
@@ -43,6 +47,7 @@ class Preprocessing:
     length: int = 0
     truncation: str = "head"
     blocks: bool = False
+    lazy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +86,31 @@ class Split:
         return self.train.skipped + (self.valid.skipped if self.valid else ())
 
 
-def prepare(examples: Examples, how: Preprocessing) -> Prepared:
-    """Decode images or tokenise texts; DataError for an example that cannot be read."""
-    return _images(examples, how) if isinstance(how.input, ImageInput) else _texts(examples, how)
+def prepare(examples: Examples, how: Preprocessing, names: Sequence[str] = ()) -> Prepared:
+    """Decode images or tokenise texts; DataError for an example that cannot be read.
+
+    `names` are those of images in messages, where images are decoded for each batch.
+    """
+    if not isinstance(how.input, ImageInput):
+        return _texts(examples, how)
+    if how.lazy and not how.skip_bad:
+        named = names or [name_of(item, index) for index, item in enumerate(examples.inputs)]
+        pixels = OnAccess(examples.inputs, named, how.input)
+        return Prepared(examples, Images(pixels, how.input, torch.arange(len(examples))))
+    return _images(examples, how)
 
 
-def prepare_for_evaluation(examples: Examples, how: Preprocessing) -> Prepared:
+def prepare_for_evaluation(examples: Examples, how: Preprocessing, names: Sequence[str] = ()) -> Prepared:
     """Prepare examples; for language modelling, concatenated into blocks."""
-    return _blocks(prepare(examples, how), how)
+    return _blocks(prepare(examples, how, names), how)
 
 
 def _images(examples: Examples, how: Preprocessing) -> Prepared:
     assert isinstance(how.input, ImageInput)
-    cache = home() / "cache" / "decoded" if how.cache else None
-    with Bar("decode", len(examples)) as bar:
-        decoded = decode(examples, how.input, cache, skip_bad=how.skip_bad, advance=bar.advance)
+    cache = home() / "cache" / "decoded" if how.cache and not how.lazy else None
+    with nullcontext() if how.lazy else Bar("decode", len(examples)) as bar:
+        advance = bar.advance if bar else lambda count: None
+        decoded = decode(examples, how.input, cache, skip_bad=how.skip_bad, advance=advance)
     if len(decoded) == 0:
         raise DataError(f"{examples.origin}: no image can be read", fix="open one of them in an image viewer")
     return Prepared(_without_skipped(examples, decoded), Images.of(decoded, how.input), _names(examples, decoded))

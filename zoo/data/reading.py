@@ -10,6 +10,7 @@ from pathlib import Path
 from zoo.data import folders, groups, in_memory, table, table_examples
 from zoo.data.cleaning import cleaned, plain_label
 from zoo.data.examples import TRAIN, VALID, Columns, Examples, Parts, Sized, Unlabelled, for_evaluation
+from zoo.data.streaming import opening
 from zoo.errors import DataError
 
 ANY_COLUMNS = Columns()
@@ -105,7 +106,7 @@ def check_source(data: str | os.PathLike[str]) -> None:
 
     if str(data).startswith("hf:"):
         hub_datasets.parse(str(data))
-    else:
+    elif not opening.is_stream(data):
         folders.check(Path(data))
 
 

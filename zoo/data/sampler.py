@@ -39,10 +39,19 @@ def training_order(
     for step in range(steps):
         epoch, position = divmod(step, per_epoch)
         if position == 0:
-            turn = order(count, seed, epoch, weights)
-            if lengths is not None:
-                turn = _bucketed(turn, lengths, size, generator(seed, "buckets", epoch))
-        yield step, turn[position * size : (position + 1) * size]
+            batches = epoch_batches(count, size, seed, epoch, lengths=lengths, weights=weights)
+        yield step, batches[position]
+
+
+def epoch_batches(
+    count: int, size: int, seed: int, epoch: int, *, lengths: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """Return the batches of one epoch, (batches, size) indices; what is left over is dropped."""
+    turn = order(count, seed, epoch, weights)
+    if lengths is not None:
+        turn = _bucketed(turn, lengths, size, generator(seed, "buckets", epoch))
+    full = count // size
+    return turn[: full * size].view(full, size)
 
 
 def _bucketed(turn: Tensor, lengths: Tensor, size: int, draws: torch.Generator) -> Tensor:

@@ -18,6 +18,7 @@ class Table:
     origin   name of the table in messages
     lines    line number of each row in the file; empty if there is no file
     folder   base folder of relative image paths
+    part     these are some rows of a longer table: that a column is empty in all of them says nothing
     untyped  all values are strings, numbers included, and an empty string is a missing value: a CSV file
     """
 
@@ -25,9 +26,10 @@ class Table:
     rows: int
     column: Callable[[str], Sequence[Any]]
     origin: str
-    lines: Sequence[int] = ()
+    lines: Sequence[int | str] = ()
     folder: Path = Path()
     untyped: bool = False
+    part: bool = False
 
     def where(self, index: int) -> str:
         """Return the location of a row for messages: file and line, or row number."""

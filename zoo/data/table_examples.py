@@ -38,12 +38,16 @@ def examples(table: Table, columns: Columns, modality: str) -> Examples:
     inputs = taken[0] if len(taken) == 1 else list(zip(*taken, strict=True))
     said = f"{table.origin} ({', '.join(chosen.input)}{f' -> {chosen.label}' if chosen.label else ''})"
     groups = None if chosen.groups is None else _groups(table, chosen.groups)
-    labels: list[Any] = [None] * len(inputs)
+    return Examples(inputs, labels(table, chosen), said, groups)
+
+
+def labels(table: Table, chosen: Columns) -> list[Any]:
+    """Return the labels in a table, by the column or columns that were chosen; None without any."""
     if several := choosing.several_labels(table, chosen.label):
-        labels = _by_column(table, several, chosen.task)
-    elif chosen.label:
-        labels = _labels(table, chosen.label, optional=chosen.task == "multilabel")
-    return Examples(inputs, labels, said, groups)
+        return _by_column(table, several, chosen.task)
+    if chosen.label:
+        return _labels(table, chosen.label, optional=chosen.task == "multilabel")
+    return [None] * table.rows
 
 
 def _groups(table: Table, name: str) -> list[str]:
@@ -109,7 +113,7 @@ def is_missing_input(value: Any, table: Table, modality: str) -> bool:
 def _labels(table: Table, name: str, *, optional: bool) -> list[Any]:
     values = table.column(name)
     missing = [index for index, value in enumerate(values) if is_missing(value) or _is_empty(value)]
-    if len(missing) == table.rows:
+    if len(missing) == table.rows and not table.part:
         fix = "name the label column: label=…, --label; without labels: label=''"
         raise Unlabelled(f"{table.origin} has no values in {name}", fix=fix)
     if optional and missing:

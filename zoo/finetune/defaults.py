@@ -26,8 +26,8 @@ PHOTO = 64
 class Hyperparameters:
     """A recipe with every field resolved; the fields mean what they mean in Recipe.
 
-    Five may be None: max_time (no limit, else seconds), stop_after (never), l2 and head_stages (cross-validated),
-    max_length (images).
+    Six may be None: max_time (no limit, else seconds), stop_after (never), l2 and head_stages (cross-validated),
+    max_length (images), shuffle_buffer (by size).
     """
 
     strategy: str
@@ -63,6 +63,7 @@ class Hyperparameters:
     l2: float | None
     max_length: int | None
     head_stages: int | None = None
+    shuffle_buffer: int | None = None
 
     @property
     def has_probe(self) -> bool:
@@ -134,7 +135,7 @@ def restore(saved: Mapping[str, Any]) -> Hyperparameters:
     """Return the hyperparameters of a saved model; RecipeError or TypeError for invalid ones."""
     is_function = str(saved.get("augment")).startswith(recipes.FUNCTION)  # the name of a function that is not here
     recipes.make({**saved, "augment": "none"} if is_function else saved)
-    optional = {"max_time", "stop_after", "l2", "head_stages", "max_length"}
+    optional = {"max_time", "stop_after", "l2", "head_stages", "max_length", "shuffle_buffer"}
     if open_fields := [name for name, value in saved.items() if value in (None, "auto") and name not in optional]:
         raise TypeError(f"{', '.join(open_fields)} not resolved")
     return Hyperparameters(**saved)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zoo.data.datasets import Dataset
 from zoo.data.examples import Label
+from zoo.data.streaming.streamed_dataset import StreamedDataset
 from zoo.data.summary import DataSummary
 from zoo.finetune.callbacks import Isolated
 from zoo.finetune.defaults import Hyperparameters
@@ -44,6 +45,11 @@ class Job:
     valid_labels: Sequence[Label] = ()
     callbacks: Sequence[Isolated] = ()
     groups: Tensor | None = None
+
+    @property
+    def examples(self) -> int:
+        """Number of training examples; 0 for a stream of unknown length."""
+        return (self.train.examples or 0) if isinstance(self.train, StreamedDataset) else len(self.train)
 
     def names(self, indices: Sequence[int]) -> str:
         """Return the names of some training examples."""

@@ -12,6 +12,7 @@ from zoo.data.prepare import Prepared, Split
 from zoo.data.texts import Texts
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.recipe import Recipe, augment_name
+from zoo.finetune.streamed import Stream
 from zoo.plugin import Entry
 from zoo.tasks import Task
 from zoo.tasks.intervals import Interval
@@ -36,6 +37,20 @@ def data(split: Split, task: Task) -> str:
     if task.name == "regress" and len(task.labels) > 1:
         labels = f", {len(task.labels)} numbers each"
     return f"{train.origin}: {count:,} {things}{labels} -> {task.name}; {split.description}{truncated}{skipped}"
+
+
+def stream(stream: Stream, task: Task, held: int) -> str:
+    """Describe a stream: number of examples and shards, task, validation data."""
+    count = "examples" if stream.examples is None else f"{stream.examples:,} examples"
+    shards = len(stream.source.shards)
+    units = {"classify": "classes", "multilabel": "labels", "tag": "tags"}
+    labels = f", {len(task.labels):,} {units[task.name]}" if task.name in units else ""
+    from_stream = bool(stream.held and stream.held.rows)
+    valid = (
+        f"{held:,} {'rows of it held out' if from_stream else 'examples'} for validation" if held else "no validation"
+    )
+    parts = f" in {shards:,} shards" if shards > 1 else ""
+    return f"{stream.source.origin}: {count}{parts}{labels} -> {task.name}; a stream, nothing kept on disk; {valid}"
 
 
 def leak(held: Prepared, known: Prepared, found: Duplicates, names: tuple[str, str]) -> str:
@@ -95,7 +110,7 @@ def recipe(hp: Hyperparameters, examples: int) -> list[str]:
     decay = f" (x {hp.layer_decay:g} a stage)" if hp.layer_decay != 1 else ""
     rates = f"lr {hp.lr:g} head, {hp.backbone_lr:g} backbone{decay}"
     epochs = hp.steps / -(-max(1, examples) // hp.batch_size)
-    steps = f"batch {hp.batch_size}, {hp.steps} steps = {epochs:.3g} epochs"
+    steps = f"batch {hp.batch_size}, {hp.steps} steps" + (f" = {epochs:.3g} epochs" if examples else "")
     schedule = f"{hp.schedule} after {hp.warmup_ratio:.0%} warm-up"
     first = ", ".join((rates, hp.optimizer, f"weight decay {hp.weight_decay:g}", schedule, steps))
     stopping = f"{min(hp.evals, hp.steps)} evaluations" + (f", patience {hp.patience}" if hp.patience else "")
@@ -110,7 +125,8 @@ def backbone(entry: Entry, parameters: int, *, tuned: bool) -> str:
 
 def strategy(recipe: Recipe, hp: Hyperparameters, examples: int, *, pretrained_head: bool) -> str:
     """Describe what is trained, and why if the strategy was chosen automatically."""
-    reason = f" (auto: {examples:,} examples)" if recipe.strategy == "auto" else ""
+    count = f"{examples:,} examples" if examples else "a stream"
+    reason = f" (auto: {count})" if recipe.strategy == "auto" else ""
     steps = f"up to {hp.steps} steps"
     norms = "" if hp.max_length else f", BatchNorm statistics {'updated' if hp.batchnorm == 'train' else 'frozen'}"
     held = f", the first {hp.freeze_stages} stages frozen" if hp.freeze_stages else ""

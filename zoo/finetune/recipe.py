@@ -49,6 +49,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("drop", "drop_rate", "drop_path", "drop_path_rate", "hidden_dropout_prob"), "dropout"),
     **dict.fromkeys(("max_seq_length", "max_seq_len", "max_len", "seq_len", "sequence_length"), "max_length"),
     **dict.fromkeys(("random_state", "random_seed", "manual_seed", "data_seed"), "seed"),
+    **dict.fromkeys(("buffer_size", "shuffle_buffer_size", "shuffle_size"), "shuffle_buffer"),
     **dict.fromkeys(("layer_wise_lr_decay", "llrd", "layerwise_lr_decay"), "layer_decay"),
     **dict.fromkeys(("encoder_lr", "body_lr", "lr_backbone"), "backbone_lr"),
     **dict.fromkeys(("eval_steps", "evaluation_strategy", "eval_strategy", "num_evals"), "evals"),
@@ -147,6 +148,7 @@ class Recipe:
     class_balance    none, weights (of the loss), logits (logit adjustment), sampler (oversampling)
     lora_rank        rank of the adapters
     max_length       tokens a text is truncated to
+    shuffle_buffer   examples of a stream that are in memory and shuffled together; None: 16,384, or 256 MB of inputs
     truncation       which tokens stay: head, tail, or head-tail (a quarter from the beginning, the rest from the end)
     precision        fp32 or bf16 (autocast); auto: what suits backbone and machine (`zoo doctor`)
     evals            evaluations on the validation data, evenly spaced; the best weights are kept
@@ -184,6 +186,7 @@ class Recipe:
     class_balance: str = "none"
     lora_rank: int = 8
     max_length: int | None = None
+    shuffle_buffer: int | None = None
     truncation: str = "head-tail"
     precision: str = "auto"
     evals: int | None = None
@@ -237,6 +240,7 @@ class RecipeFields(TypedDict, total=False):
     class_balance: str
     lora_rank: int
     max_length: int | None
+    shuffle_buffer: int | None
     truncation: str
     precision: str
     evals: int | None
@@ -267,6 +271,7 @@ RULES: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     "calibrate": (bool, "true or false", lambda v: True),
     "lora_rank": (int, "a whole number above 0", lambda v: v > 0),
     "max_length": (int, "a whole number of 8 or more", lambda v: v >= 8),
+    "shuffle_buffer": (int, "a whole number above 0", lambda v: v > 0),
     "evals": (int, "a whole number above 0", lambda v: v > 0),
     "patience": (int, "a whole number of 0 or more", lambda v: v >= 0),
     "save_every": ((int, float), "a number of 0 or more", lambda v: v >= 0),

@@ -14,15 +14,16 @@ from zoo import tasks
 from zoo.console import counted, printable, say
 from zoo.data import duplicates, fixes, in_memory, prepare
 from zoo.data.decode_cache import name_of
-from zoo.data.examples import Columns, Examples
+from zoo.data.examples import Columns, Examples, Label
 from zoo.data.fingerprint import fingerprint
 from zoo.data.fixes import Applied
 from zoo.data.prepare import Prepared, Preprocessing, Split, Validation
 from zoo.data.reading import ANY_COLUMNS, read, read_one
 from zoo.data.split import held_out
+from zoo.data.streaming import opening
 from zoo.data.summary import DataSummary
 from zoo.errors import DataError, RecipeError
-from zoo.finetune import messages
+from zoo.finetune import messages, streamed
 from zoo.finetune import recipe as recipes
 from zoo.finetune.callbacks import Isolated
 from zoo.finetune.callbacks import check as isolated
@@ -30,6 +31,7 @@ from zoo.finetune.defaults import MAX_LENGTH, Hyperparameters, Setting, resolve
 from zoo.finetune.freezing import has_batchnorm
 from zoo.finetune.job import Job, balance_classes
 from zoo.finetune.recipe import Recipe, RecipeFields
+from zoo.finetune.streamed import Stream
 from zoo.finetune.training import recording
 from zoo.plugin import Backbone, Entry, ImageInput, TextInput
 from zoo.tasks import Task
@@ -41,13 +43,16 @@ AS_ONE: dict[str, Callable[[Sequence[Any]], Sequence[Any]]] = {"multilabel": lab
 """Labels as a split takes them: the only example with a label of a tuple stays in training, "red|green" is one."""
 DEFAULT_SHARE = 0.2
 """Share held out for validation."""
+UNKNOWN = 20_000
+"""Examples that defaults assume of a stream whose number is not known: a large set (defaults.LARGE)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a user asks for: data, task, recipe, where validation and test data come from, who is told of the run.
 
-    `fixes` is a table of labels to change and examples to drop (zoo.data.fixes).
+    `fixes` is a table of labels to change and examples to drop (zoo.data.fixes). With `stream` the data is read in
+    windows and never kept; `classes` are its classes, if they are known.
     """
 
     data: object
@@ -60,6 +65,13 @@ class Request:
     folds: int = 0
     track: Sequence[str] = ()
     fixes: object = None
+    stream: bool = False
+    classes: Sequence[Label] | None = None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the data is read as a stream."""
+        return self.stream or opening.is_stream(self.data)
 
 
 class RequestOptions(RecipeFields, total=False):
@@ -74,6 +86,8 @@ class RequestOptions(RecipeFields, total=False):
     folds: int
     track: str | Sequence[str]
     fixes: object
+    stream: bool
+    classes: str | Sequence[Label] | None
 
 
 def request(
@@ -86,19 +100,24 @@ def request(
     input, label, groups = (given.pop(name, None) for name in ("input", "label", "groups"))
     task, valid, test = given.pop("task", None), given.pop("valid", DEFAULT_SHARE), given.pop("test", None)
     folds, track = given.pop("folds", 0), recording.check(given.pop("track", ()))
-    fixes = given.pop("fixes", None)
+    fixes, stream, classes = given.pop("fixes", None), given.pop("stream", False), given.pop("classes", None)
     if folds and (not isinstance(folds, int) or not 2 <= folds <= MAX_FOLDS):
         raise RecipeError(f"folds={folds!r} is not a whole number from 2 to {MAX_FOLDS}", fix="folds=5 (--folds 5)")
     wanted = recipes.make(given, recipe)
     if labels is not None:
         data = in_memory.paired(data, labels, task=task)
     columns = Columns.of(input, label, groups)
-    return Request(data, wanted, task, valid, test, columns, isolated(callbacks), folds, track, fixes)
+    classes = [name.strip() for name in classes.split(",")] if isinstance(classes, str) else classes
+    told = isolated(callbacks)
+    return Request(data, wanted, task, valid, test, columns, told, folds, track, fixes, stream, classes)
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The data of a request, read: the task, training examples, validation and test data."""
+    """The data of a request, read: the task, training examples, validation and test data.
+
+    Of a stream, `train` are its first examples.
+    """
 
     task: str
     train: Examples
@@ -106,6 +125,7 @@ class Data:
     test: Examples | None
     fingerprint: str
     fixed: Applied | None = None
+    stream: Stream | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return what a resumed run has to have in common with this one."""
@@ -125,6 +145,10 @@ def read_data(request: Request, entry: Entry) -> Data:
     Raises DataError for what cannot be read, RecipeError for a task that the backbone does not support.
     """
     tasks.check_name(request.task)
+    if request.is_stream:
+        return _read_stream(request, entry)
+    if request.classes:
+        raise RecipeError("classes= is for streams, and those of other data are read from it", fix="leave out classes")
     columns = replace(request.columns, task=request.task)
     train, valid = read(request.data, modality=entry.modality, columns=columns)
     name = request.task or tasks.infer(train.inputs, train.labels, entry.tasks)
@@ -159,6 +183,37 @@ def read_data(request: Request, entry: Entry) -> Data:
     stratify = tasks.KINDS[name].single_label
     kept, held = held_out(train, request.test, stratify=stratify, seed=request.recipe.seed + 1, name="test")
     return replace(data, train=train.at(kept), test=train.at(held))
+
+
+def _read_stream(request: Request, entry: Entry) -> Data:
+    """Open streamed data: infer the task, count rows and classes where they are not known, hold out examples."""
+    recipe, valid = request.recipe, request.valid
+    given = {"test": request.test if _is_share(request.test) else None, "fixes": request.fixes}
+    streamed.check_supported(recipe, groups=request.columns.groups, folds=request.folds, **given)
+    stream, part = streamed.read(request.data, request.columns, request.task, entry)
+    name = stream.columns.task
+    assert name is not None
+    check_task(name, entry, stream.head)
+    share = float(valid) if isinstance(valid, int | float) and part is None else 0.0
+    stream = streamed.scanned(stream, request.classes, needs_count=bool(share) or not recipe.steps)
+    if not tasks.KINDS[name].labelled and not recipe.steps:
+        what = f"the length of a stream of texts in blocks is not known, and {name} takes its steps from it"
+        raise RecipeError(what, fix="steps=10_000 (--set steps=10000)")
+    if share:
+        stream = streamed.hold_out(stream, share, recipe.seed)
+    elif part is not None and _is_share(valid):
+        stream = replace(stream, held=streamed.first_rows(part, stream))
+    elif opening.is_stream(valid):
+        found, _ = streamed.read(valid, stream.columns, name, entry)
+        stream = replace(stream, held=streamed.first_rows(found.source, stream))
+    own = stream.held.examples if stream.held else None
+    if not _is_share(valid) and own is None:
+        own = read_one(valid, modality=entry.modality, columns=stream.columns)
+    test = None
+    if request.test:
+        test = read_one(request.test, modality=entry.modality, columns=replace(request.columns, task=name))
+    check_task(name, entry, own, test)
+    return Data(name, stream.head, Validation(own), test, stream.scan.digest, stream=stream)
 
 
 def _fixed(source: object, train: Examples, valid: Examples | None) -> tuple[Examples, Examples | None, Applied | None]:
@@ -209,6 +264,8 @@ def make_job(
     """
     kind, recipe = tasks.KINDS[data.task], request.recipe
     how = preprocessing(backbone, recipe, blocks=not kind.labelled)
+    if data.stream is not None:
+        return _stream_job(request, data, backbone, known, pretrained=pretrained)
     split = prepare.train_and_valid(data.train, data.validation, how, classes=kind.single_label, seed=recipe.seed)
     task = tasks.make(data.task, split.train.examples.labels)
     say("data", messages.data(split, task))
@@ -225,6 +282,31 @@ def make_job(
     summary = _summary(split, _prepared_test(data, how, task, backbone), request, data)
     job = Job(task, train, valid, recipe, hp, summary, head, describe=describe, valid_labels=labels)
     return balance_classes(replace(job, callbacks=request.callbacks, groups=_groups(split.train.examples, len(train))))
+
+
+def _stream_job(
+    request: Request, data: Data, backbone: Backbone, known: Callable[[Task], nn.Linear | None], *, pretrained: bool
+) -> Job:
+    """Return the job of a stream, as `make_job`."""
+    stream, recipe, kind = data.stream, request.recipe, tasks.KINDS[data.task]
+    assert stream is not None
+    how = replace(preprocessing(backbone, recipe, cache=False, blocks=not kind.labelled), lazy=True)
+    task = tasks.make(data.task, stream.task_labels())
+    own, valid = data.validation.examples, None
+    if own is not None:
+        names = stream.held.names if stream.held else ()
+        valid = streamed.dataset(own, names, task, how)
+    train = stream.dataset(task, how, recipe)
+    count = stream.examples
+    say("data", messages.stream(stream, task, len(own) if own else 0))
+    setting = _setting(backbone, UNKNOWN if count is None else count, 0 if valid is None else len(valid))
+    hp = resolve(recipe, replace(setting, pretrained=pretrained, labelled=kind.labelled))
+    head = None if hp.strategy == "scratch" else known(task)
+    _prepared_test(data, how, task, backbone)
+    summary = streamed.summary(stream, request.columns, own, data.test)
+    labels = () if own is None else own.labels
+    job = Job(task, train, valid, recipe, hp, summary, head, describe=train.name, valid_labels=labels)
+    return replace(job, callbacks=request.callbacks)
 
 
 def _groups(examples: Examples, count: int) -> Tensor | None:

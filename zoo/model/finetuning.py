@@ -99,6 +99,16 @@ def finetune(model: Trainable, request: Request, out: Path | None, *, resume: bo
             distributed.barrier()
 
 
+def check_report(request: Request, out: Path | None) -> None:
+    """Raise RecipeError where no report can be written after a run: without a folder, and on a stream."""
+    if out is None:
+        fix = 'out="runs/model"; or afterwards: model.report("report.html")'
+        raise RecipeError("report=True writes to the folder of the model, and there is none", fix=fix)
+    if request.is_stream:
+        what = "report=True reads the training data again as a whole, and this is a stream"
+        raise RecipeError(what, fix='afterwards, on data of its own: model.report("report.html", "test/")')
+
+
 def _split(request: Request) -> dict[str, Any]:
     """Return what reads the same data again, and divides it in the same way; None for data in memory."""
     sources = {"data": request.data, "valid": request.valid, "test": request.test}
@@ -133,7 +143,7 @@ def _run(model: Trainable, request: Request, data: setup.Data, checkpoints: Chec
     _say_strategy(request, job)
     if job.hp.strategy == "scratch":
         _reinitialise(model, job.hp.seed)
-    facts = {"backbone": model.entry.name, "data": job.summary.origin, "examples": len(job.train), "hp": asdict(job.hp)}
+    facts = {"backbone": model.entry.name, "data": job.summary.origin, "examples": job.examples, "hp": asdict(job.hp)}
     recorders = callbacks.check(recording.recorders(request.track, checkpoints.folder, facts))
     job = replace(job, callbacks=(*job.callbacks, *recorders))
     with callbacks.told_of_end(job.callbacks, lambda: _all_metrics(model)):
@@ -170,8 +180,8 @@ def _report(model: Trainable, data: setup.Data, job: Job, outcome: Outcome) -> N
 
 def _say_strategy(request: Request, job: Job) -> None:
     known = job.head is not None
-    say("strategy", messages.strategy(request.recipe, job.hp, len(job.train), pretrained_head=known))
-    for number, line in enumerate(messages.recipe(job.hp, len(job.train))):
+    say("strategy", messages.strategy(request.recipe, job.hp, job.examples, pretrained_head=known))
+    for number, line in enumerate(messages.recipe(job.hp, job.examples)):
         say("" if number else "recipe", line)
 
 

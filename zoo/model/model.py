@@ -115,6 +115,8 @@ class Model:
         resume: bool = False,
         folds: int = 0,
         fixes: object = None,
+        stream: bool = False,
+        classes: str | Sequence[Any] | None = None,
         callbacks: Sequence[Callback] = (),
         track: str | Sequence[str] = (),
         report: bool | None = False,
@@ -136,8 +138,8 @@ class Model:
         fixes     table of labels to change and examples to drop, as zoo.report(model, fixes="fixes.csv") writes it
         out       folder to save the model to; it must not exist or be empty
         resume    continue the run to `out` that was stopped or killed, if there is one; it ends with the same bits
-        folds     measure by cross-validation as well: the mean over so many folds, each held out once, is printed and
-                  kept in training["folds"]; then no share is held out, and the model trains on everything
+        folds     measure by cross-validation over so many folds as well (training["folds"]); trains on everything
+        stream    read the data in windows, and keep nothing on disk (docs/scale.md); classes: its classes, if known
         callbacks objects with on_step, on_evaluation or on_end (zoo.Callback); quiet: print nothing
         track     "tensorboard", "wandb", "mlflow" or "trackio", or several: log losses, scores and recipe there
         report    write out/report.html as well; None: if that costs less than a tenth of the run
@@ -145,19 +147,18 @@ class Model:
         Raises DataError, RecipeError or ArtefactError before any training where an argument is at fault.
         """
         options = {"task": task, "valid": valid, "test": test, "input": input, "label": label, "groups": groups}
-        options |= {"folds": folds, "track": track, "fixes": fixes}
+        options |= {"folds": folds, "track": track, "fixes": fixes, "stream": stream, "classes": classes}
         with console.quiet() if quiet else nullcontext():
             request = setup.request(data, labels, recipe, {**fields, **options}, callbacks)
             folder = out if out is None else Path(out)
-            if report and folder is None:
-                fix = 'out="runs/model"; or afterwards: model.report("report.html")'
-                raise RecipeError("report=True writes to the folder of the model, and there is none", fix=fix)
+            if report:
+                finetuning.check_report(request, folder)
             resume = resume or (folder is not None and out_folder.is_restarted())
             if folder is not None and resume and artefact.is_saved(folder):
                 self._become(finetuning.finished(self, request, folder))
             else:
                 finetuning.finetune(self, request, folder, resume=resume)
-            if folder is not None and report is not False:
+            if folder is not None and report is not False and not request.is_stream:
                 from zoo.evidence.report.report import after_run
 
                 after_run(self, request.data, folder, wanted=report)

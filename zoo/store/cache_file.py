@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from zoo.console import say
+from zoo.errors import StoreError
 from zoo.store import caches, file_locks
 from zoo.weights import safetensors_header
 
@@ -97,11 +98,11 @@ def scratch(cache: str, size: int) -> Tensor:
 class Writer:
     """A new file of a cache; where it cannot be written, as on a full disk, its content is kept in memory.
 
-    Leaving the block deletes a file that is not finished.
+    Leaving the block deletes a file that is not finished. With `in_memory` false a full disk raises StoreError instead.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, in_memory: bool = True) -> None:
+        self.path, self.in_memory = path, in_memory
         self.part = caches.new_part(path)
         self.size = HEADER
         self.memory = bytearray()
@@ -161,6 +162,10 @@ class Writer:
         return _tensors(self.memory)
 
     def _move_to_memory(self) -> None:
+        if not self.in_memory:
+            self.__exit__()
+            what = f"{self.part} cannot be written after {self.size:,} bytes: the disk is full, or read-only"
+            raise StoreError(what, fix="free some disk space (zoo gc --caches), or set ZOO_HOME to a larger disk")
         self.memory = bytearray(self.size)
         if self.file is not None:
             self.file.seek(0)

@@ -49,6 +49,25 @@ def load(name: str) -> Mapping[str, Any]:
     return found
 
 
+def stream(name: str) -> dict[str, tuple[Any, str]]:
+    """Return the splits of a Hub dataset by name, each a datasets.IterableDataset and what identifies its content.
+
+    Nothing is kept on disk, and reading needs a connection. Raises DataError as `load` does.
+    """
+    repo, config, revision = parse(name)
+    import datasets
+
+    with _configured():
+        try:
+            builder = datasets.load_dataset_builder(repo, config, revision=revision)
+            found: Any = builder.as_streaming_dataset()
+        except ZooError:
+            raise
+        except Exception as error:  # datasets and its dependencies raise many unrelated types
+            raise _explain(name, repo, error) from error
+    return {part: (rows, f"{repo}/{builder.config.name}@{builder.hash}") for part, rows in found.items()}
+
+
 def _check_revision(name: str, revision: str | None, builder: Any) -> None:
     """Raise DataError if `datasets`, being offline, fell back to a cached commit other than the requested revision."""
     if revision and type(builder).__module__.endswith(".cache.cache") and builder.hash != revision:

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.datasets import AugmentedViews, Dataset, LabelledDataset, TaggedTexts
+from zoo.data.fingerprint import identity
+from zoo.data.on_access import OnAccess
+from zoo.data.streaming.streamed_dataset import StreamedDataset
 from zoo.data.texts import Texts
 from zoo.finetune.features.stage_outputs import StageOutput
 from zoo.finetune.inference import Outputs, extract_features
@@ -29,7 +32,7 @@ def cached_features(
     They are pooled (N, D), or a list of those of tokens (Mi, D); D includes the outputs of `stages`.
     """
     what = reads if not stages else repr((reads, tuple(stages)))
-    path = caches.folder("features") / f"{_key(module, data, what, precision)}.safetensors"
+    path = caches.folder("features") / f"{key(module, data, what, precision)}.safetensors"
     found = cache_file.read(path)
     if all(distributed.all_gather(found is not None)) and found is not None:
         return _outputs(found, data), True
@@ -55,7 +58,7 @@ def _tensors(features: Outputs) -> dict[str, Tensor]:
     return {"counts": counts, "targets": torch.cat(features.targets), "values": torch.cat(features.values)}
 
 
-def _key(module: nn.Module, data: Dataset, reads: str, precision: str) -> str:
+def key(module: nn.Module, data: Dataset, reads: str, precision: str) -> str:
     """Return the hash of everything that features depend on."""
     device = next(module.parameters()).device.type
     digest = hashlib.sha256(repr((machine.identity(), device, reads, precision, type(data).__name__)).encode())
@@ -74,12 +77,20 @@ def _content(data: Dataset) -> Iterator[bytes]:
         yield repr((data.count, data.first, known, data.seed)).encode()
         yield from _content(data.data)
         return
+    if isinstance(data, StreamedDataset):
+        yield data.identity.encode() if data.is_identified else os.urandom(16)
+        return
     assert isinstance(data, LabelledDataset | TaggedTexts)
     inputs = data.inputs
     if isinstance(inputs, Texts):
         yield from map(_bytes, (inputs.ids, inputs.types, inputs.words, inputs.begins, inputs.rows))
     else:
         yield repr(inputs.spec).encode()
+        if isinstance(inputs.pixels, OnAccess):
+            yield from (
+                identity(inputs.pixels.items[row]).encode("utf-8", "surrogatepass") for row in inputs.rows.tolist()
+            )
+            return
         for row in inputs.rows.tolist():
             yield repr(tuple(inputs.pixels[row].shape)).encode()
             yield _bytes(inputs.pixels[row])

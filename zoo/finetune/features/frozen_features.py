@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.datasets import AugmentedViews, Dataset, LabelledDataset
+from zoo.data.streaming.streamed_dataset import StreamedDataset
 from zoo.finetune.defaults import Hyperparameters
-from zoo.finetune.features import linear_probe, stage_search
+from zoo.finetune.features import linear_probe, stage_search, streamed_features
 from zoo.finetune.features.feature_cache import cached_features
 from zoo.finetune.features.linear_probe import MAX_VALUES, ProbeData
 from zoo.finetune.features.stage_outputs import StageOutput, total_dim
@@ -28,7 +29,11 @@ def readable_stages(
         found = tuple(stage for stage in found if stage.layout == "NTC")
     if not found:
         return (), "the outputs of its stages cannot be pooled"
-    rows = int(data.lengths.sum()) if task.reads == "tokens" and data.lengths is not None else len(data) * hp.views
+    if isinstance(data, StreamedDataset) and hp.strategy == "probe":
+        rows = data.examples or MAX_VALUES
+    else:
+        data = _sample(data)
+        rows = int(data.lengths.sum()) if task.reads == "tokens" and data.lengths is not None else len(data) * hp.views
     if rows * total_dim(backbone.dim, found) > MAX_VALUES:
         return (), f"{rows:,} rows with stage outputs take more than {MAX_VALUES * 4 >> 20} MiB"
     return found, ""
@@ -45,8 +50,12 @@ def rows(
     """Return features and targets of a dataset as rows, and whether they were in the feature cache.
 
     Each view of an image is a row, and each word of a text where the task reads tokens; those of one example are a
-    group, and those of the examples of a group, if `groups` (N,) are given.
+    group, and those of the examples of a group, if `groups` (N,) are given. Of a stream a probe reads all examples;
+    where more is trained than its head, the head starts from those of the first window.
     """
+    if isinstance(data, StreamedDataset) and hp.strategy == "probe":
+        return streamed_features.rows(backbone, task, data, hp.precision, stages)
+    data = _sample(data)
     views = hp.views if isinstance(data, LabelledDataset) else 1
     found, cached = features(backbone, task, data, hp.precision, stages)
     if isinstance(found.values, Tensor):
@@ -59,11 +68,17 @@ def rows(
             )
             values, cached = torch.cat([values, augmented.values]), cached and also
             groups = torch.arange(len(data)) if groups is None else groups
+        assert isinstance(data.targets, Tensor)
         targets = torch.cat([data.targets] * views)
         return ProbeData(values, targets, None if groups is None else groups.repeat(views), stages), cached
     counts = torch.tensor([len(part) for part in found.values])
     groups = (torch.arange(len(counts)) if groups is None else groups).repeat_interleave(counts)
     return ProbeData(torch.cat(found.values), torch.cat(found.targets), groups, stages), cached
+
+
+def _sample(data: Dataset) -> Dataset:
+    """Return the first window of a stream; other data as it is."""
+    return data.first_window if isinstance(data, StreamedDataset) else data
 
 
 def outputs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -13,9 +14,11 @@ from torch import Tensor
 
 from zoo.console import Bar, say
 from zoo.data.batch_options import BatchOptions
-from zoo.data.datasets import Batch
+from zoo.data.datasets import Batch, Dataset
 from zoo.data.sampler import training_order
 from zoo.data.seeding import generator
+from zoo.data.streaming.streamed_dataset import StreamedDataset
+from zoo.data.streaming.windows import Position
 from zoo.finetune import callbacks
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.freezing import train_mode
@@ -34,8 +37,8 @@ from zoo.finetune.training.train_step import TrainStep
 class Progress:
     """State of a phase: steps taken, measurements, losses since the last one, best weights, seconds spent.
 
-    `is_cut` says that it ended before its time: max_time was over, or stop_after reached; `is_stopped`: a callback
-    ended it.
+    `position` is that of a resumed stream: the first step of a window, and where the window begins. `is_cut` says that
+    it ended before its time: max_time was over, or stop_after reached; `is_stopped`: a callback ended it.
     """
 
     best: BestWeights
@@ -43,6 +46,7 @@ class Progress:
     history: list[Metrics] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
+    position: tuple[int, Position] | None = None
     is_cut: bool = False
     is_stopped: bool = False
 
@@ -98,7 +102,7 @@ def _steps(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> Itera
     hp = job.hp
     update = hp.batchnorm == "train"
     train_mode(step.local, freeze_stages=hp.freeze_stages, update_batchnorm=update, dropout=hp.dropout)
-    for number, indices, batch in _batches(job, phase.steps_before, progress.step, step.device):
+    for number, indices, batch in _batches(job, phase.steps_before, progress, step.device):
         loss = step(number, progress.step, indices, batch)
         progress.losses.append(loss)
         progress.step, progress.seconds = progress.step + 1, time.monotonic() - start
@@ -118,21 +122,23 @@ def _must_stop(progress: Progress, hp: Hyperparameters, phase: Phase) -> bool:
     return bool(over) or phase.steps_before + progress.step == hp.stop_after
 
 
-def _batches(job: Job, before: int, done: int, device: torch.device) -> Iterator[tuple[int, Tensor, Batch]]:
+def _batches(job: Job, before: int, progress: Progress, device: torch.device) -> Iterator[tuple[int, Tensor, Batch]]:
     """Yield (number, indices, batch) of the remaining steps; what is random depends on the number alone."""
     data, hp = job.train, job.hp
-    order = training_order(
-        len(data), hp.batch_size, before + hp.steps, hp.seed, lengths=data.lengths, weights=job.sampling_weights
-    )
+    first, end = before + progress.step, before + hp.steps
 
-    def load(step: tuple[int, Tensor]) -> tuple[int, Tensor, Batch]:
-        number, indices = step
+    def load(number: int, indices: Tensor, data: Dataset) -> tuple[int, Tensor, Batch]:
         shard = distributed.shard(len(indices))
         options = BatchOptions(hp.augment, generator(hp.seed, "augment", number), shard)
         return number, indices, data.batch(indices, options)
 
-    steps = islice(order, before + done, None)
-    yield from prefetch(load, steps, device, in_processes=hp.augment != "none")
+    if isinstance(data, StreamedDataset):  # in threads: a window would have to be copied to processes
+        with closing(data.steps(first, progress.position or data.position(first))) as steps:
+            yield from prefetch(lambda step: load(*step), islice(steps, end - first), device)
+        return
+    order = training_order(len(data), hp.batch_size, end, hp.seed, lengths=data.lengths, weights=job.sampling_weights)
+    remaining = islice(order, first, None)
+    yield from prefetch(lambda step: load(*step, data), remaining, device, in_processes=hp.augment != "none")
 
 
 def _evaluate_when_due(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> None:
@@ -167,6 +173,9 @@ def _save(progress: Progress, step: TrainStep, checkpoints: Checkpointer, phase:
         "best": progress.best.facts(),
         "micro_batch": step.micro_batch,
     }
+    if isinstance(step.job.train, StreamedDataset):
+        first, position = step.job.train.position(phase.steps_before + progress.step)
+        facts["stream"] = [first, position.to_dict()]
     checkpoints.save(phase.name, Saved(tensors, facts), names)
     if checkpoints.stop_requested:
         say("stopped", f"at step {phase.steps_before + progress.step}, saved; the same command with --resume continues")
@@ -197,4 +206,6 @@ def _resume(step: TrainStep, job: Job, checkpoints: Checkpointer, phase: Phase, 
             if "losses" in saved.tensors
             else []
         )
-        return Progress(best, facts["step"], facts["history"], losses, facts["seconds"])
+        found = facts.get("stream")
+        position = None if found is None else (found[0], Position.from_dict(found[1]))
+        return Progress(best, facts["step"], facts["history"], losses, facts["seconds"], position)

@@ -1,0 +1,287 @@
+"""Streams: shards read in windows train as data in memory does, resume, hold out rows, and name the row at fault."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+import pictures
+import pytest
+import torch
+import words
+from PIL import Image
+
+import zoo
+from zoo.data.examples import Columns
+from zoo.data.streaming import iterables, opening
+from zoo.data.streaming.scan import choose_columns, scan
+from zoo.data.streaming.windows import Limits, Position, Reader
+from zoo.errors import DataError, RecipeError
+
+DATA = [pair for group in zip(*(pictures.pairs(8)[i : i + 8] for i in (0, 8, 16)), strict=True) for pair in group]
+"""24 images, one of each class in turn."""
+QUICK = {"strategy": "full", "batch_size": 8, "evals": 1, "quiet": True}
+
+
+@pytest.fixture
+def text_backbone(distribution, tmp_path):
+    return words.pretrained(distribution, tmp_path / "weights")
+
+
+def png(pixels) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def shards(folder: Path, count: int = 3, per_shard: int = 8) -> str:
+    """Write tar shards of DATA; returns their pattern."""
+    for shard in range(count):
+        files = {}
+        for number, (pixels, label) in enumerate(DATA[shard * per_shard : (shard + 1) * per_shard]):
+            files |= {f"{number:03}.png": png(pixels), f"{number:03}.cls": label.encode()}
+        write_tar(folder / f"train-{shard:02}.tar", files)
+    return f"{folder}/train-{{00..{count - 1:02}}}.tar"
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return dict(model.module.state_dict())
+
+
+def equal(one, other) -> bool:
+    found, expected = weights(one), weights(other)
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def reader(rows: list, batch: int, most: int, *, shards: int = 1, **more) -> Reader:
+    """Return the reader of a stream of texts in shards of equal length."""
+    size = len(rows) // shards
+    parts = [
+        iterables.of_function(lambda at=at: rows[at * size : (at + 1) * size], f"part {at}") for at in range(shards)
+    ]
+    source = opening.Source("rows", [part.shards[0] for part in parts], "")
+    return Reader(source, Columns(("input",), "label"), "text", Limits(batch, most, 1 << 40), **more)
+
+
+ROWS = [(f"text {number}", number % 3) for number in range(60)]
+
+
+def epoch(found: Reader, start: Position = Position()) -> list:  # noqa: B008
+    windows = iter(found.windows(start))
+    taken = []
+    while (window := next(windows)).position.epoch == start.epoch:
+        taken.append(window)
+    return taken
+
+
+def test_every_row_is_read_once_an_epoch_and_shards_are_mixed():
+    windows = epoch(reader(ROWS, 4, 10, shards=6))
+    inputs = [item for window in windows for item in window.examples.inputs]
+    assert sorted(inputs) == sorted(text for text, _ in ROWS)
+    assert [len(window.examples) for window in windows] == [12] * 5
+    assert {int(item.split()[1]) // 10 for item in windows[0].examples.inputs} == set(range(6))
+
+
+def test_order_of_shards_differs_by_epoch_and_follows_from_the_seed():
+    def first(seed: int, number: int) -> list:
+        return epoch(reader(ROWS, 4, 10, shards=20, seed=seed), Position(number))[0].examples.inputs
+
+    assert first(0, 0) == first(0, 0)
+    assert first(0, 0) != first(0, 1)
+    assert first(0, 0) != first(1, 0)
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_window_is_read_again_from_its_position(at):
+    found = reader(ROWS, 4, 10, shards=12, held={2: frozenset({0, 3})})
+    windows = epoch(found)
+    saved = Position.from_dict(json.loads(json.dumps(windows[at].position.to_dict())))
+    assert [w.names for w in epoch(found, saved)] == [w.names for w in windows[at:]]
+    assert "part 2:0" not in {name for w in windows for name in w.names}
+
+
+@pytest.mark.parametrize("strategy", ["scratch", "lp-ft"])
+def test_a_stream_that_fits_into_a_window_trains_to_the_bits_of_memory(strategy, pretrained):
+    settings = QUICK | {"strategy": strategy, "steps": 5, "valid": 0}
+    streamed = zoo.load(pretrained, "cpu").finetune(lambda: iter(DATA), **settings)
+    assert equal(streamed, zoo.load(pretrained, "cpu").finetune(DATA, **settings))
+
+
+def test_tar_shards_train_and_hold_out_rows(pretrained, tmp_path, capsys):
+    pattern = shards(tmp_path / "shards")
+    model = zoo.load(pretrained, "cpu").finetune(pattern, strategy="full", steps=6, batch_size=8, evals=1)
+    said = capsys.readouterr().out
+    assert "24 examples in 3 shards" in said
+    assert "5 rows of it held out for validation" in said
+    assert model.summary.train == 19
+    assert model.summary.valid == 5
+    assert model.task.labels == ("blue", "green", "red")
+    assert not list((tmp_path / "store").glob("cache/**/*.safetensors"))
+
+
+def test_no_validation_row_is_trained_on(pretrained, tmp_path):
+    seen = set()
+
+    def augment(image):
+        seen.add(bytes(image.numpy()))
+        return image
+
+    zoo.load(pretrained, "cpu").finetune(shards(tmp_path / "s"), steps=12, augment=augment, shuffle_buffer=8, **QUICK)
+    assert len(seen) == 19
+
+
+def test_stopped_stream_resumes_to_the_same_bits(pretrained, tmp_path):
+    class Stop:
+        def on_step(self, step, loss):
+            if step == 4:
+                raise SystemExit
+
+    settings = QUICK | {"steps": 7, "save_every": 0, "shuffle_buffer": 8, "augment": "shift"}
+    pattern = shards(tmp_path / "s")
+    whole = zoo.load(pretrained, "cpu").finetune(pattern, out=tmp_path / "whole", **settings)
+    with pytest.raises(SystemExit):
+        zoo.load(pretrained, "cpu").finetune(pattern, out=tmp_path / "cut", callbacks=[Stop()], **settings)
+    resumed = zoo.load(pretrained, "cpu").finetune(pattern, out=tmp_path / "cut", resume=True, **settings)
+    assert equal(whole, resumed)
+    assert whole.history == resumed.history
+
+
+def test_parquet_shards_are_row_groups_with_class_names(tmp_path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    frame = pd.DataFrame({"text": [text for text, _ in ROWS], "label": [label for _, label in ROWS]})
+    for name, part in (("train-0", frame[:40]), ("train-1", frame[40:]), ("validation-0", frame[:9])):
+        part.to_parquet(folder / f"{name}.parquet", row_group_size=15)
+    assert opening.is_stream(folder)
+    parts = opening.splits(folder)
+    assert {name: [shard.rows for shard in part.shards] for name, part in parts.items()} == {
+        "train": [15, 15, 10, 15, 5],
+        "validation": [9],
+    }
+    columns, _ = choose_columns(parts["train"], Columns(), "text")
+    found = scan(parts["train"], columns)
+    assert (found.counts, set(found.labels), found.totals[1]) == ((15, 15, 10, 15, 5), {0, 1, 2}, 20)
+    rows = list(Reader(parts["train"], columns, "text", Limits(1, 1, 1)).shard(3, skip=13))
+    assert [(number, row.input, row.name) for number, row in rows] == [
+        (13, "text 53", f"{folder}/train-1.parquet:14"),
+        (14, "text 54", f"{folder}/train-1.parquet:15"),
+    ]
+
+
+def test_iterable_dataset_of_texts_trains_without_a_scan(text_backbone, capsys):
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["good", "bad"])})
+    rows = [{"text": text, "label": ["good", "bad"].index(label)} for text, label in words.reviews(40)]
+    stream = Dataset.from_list(rows, features=features).to_iterable_dataset(num_shards=4)
+    model = zoo.load(text_backbone, "cpu").finetune(
+        stream, steps=4, valid=words.reviews(10, 1), **QUICK | {"quiet": False}
+    )
+    said = capsys.readouterr().out
+    assert "scan" not in said
+    assert "examples in 4 shards, 2 classes" in said
+    assert set(model.task.labels) == {"good", "bad"}
+
+
+def test_probe_of_a_stream_reads_its_features_from_the_cache(pretrained, tmp_path, capsys):
+    pattern = shards(tmp_path / "s")
+    settings = QUICK | {"strategy": "probe", "quiet": False, "shuffle_buffer": 8}
+    one = zoo.load(pretrained, "cpu").finetune(pattern, **settings)
+    assert "19 features computed once" in capsys.readouterr().out
+    other = zoo.load(pretrained, "cpu").finetune(pattern, **settings)
+    assert "19 features from the feature cache" in capsys.readouterr().out
+    assert equal(one, other)
+    assert one.metrics["accuracy"] == 1
+
+
+def test_other_tasks_stream_too(text_backbone):
+    reviews = words.reviews(32)
+    model = zoo.load(text_backbone, "cpu")
+    model.finetune(lambda: [(text, float(len(text))) for text, _ in reviews], steps=3, **QUICK)
+    assert model.task.name == "regress"
+    model = zoo.load(text_backbone, "cpu")
+    model.finetune(lambda: [(text, [label, "x"]) for text, label in reviews], steps=3, **QUICK)
+    assert model.task.labels == ("bad", "good", "x")
+    model = zoo.load(text_backbone, "cpu")
+    model.finetune(lambda: [text for text, _ in reviews], steps=3, task="masked-lm", max_length=8, **QUICK)
+    assert model.task.name == "masked-lm"
+
+
+def damaged(folder: Path) -> dict[str, tuple[object, str]]:
+    """Return data with a fault each, and what the error names."""
+    good = {"a.png": png(DATA[0][0]), "a.cls": b"blue", "b.png": png(DATA[1][0]), "b.cls": b"red"}
+    cut = write_tar(folder / "cut.tar", good)
+    cut.write_bytes(cut.read_bytes()[:3200])
+    unlabelled = write_tar(folder / "unlabelled.tar", good | {"c.png": png(DATA[2][0])})
+    broken = write_tar(folder / "broken.tar", good | {"c.png": b"no image", "c.cls": b"red"})
+    other = write_tar(folder / "other.tar", good | {"c.png": good["a.png"], "c.cls": b"violet"})
+    no_tar = folder / "no.tar"
+    no_tar.write_bytes(b"x" * 2000)
+    return {
+        "cut short": (cut, f"{cut}, row 2 (b),"),
+        "without label": (unlabelled, f"{unlabelled}:c has no value in label"),
+        "broken image": (broken, f"{broken}:c"),
+        "unknown class": (other, f"{other}:c: the data has labels that this model does not know: violet"),
+        "no tar": (no_tar, f"{no_tar}, row 1 (its first),"),
+        "missing": (folder / "x-{0..1}.tar", "x-0.tar does not exist"),
+    }
+
+
+def test_faults_name_the_shard_and_the_row(pretrained, tmp_path):
+    for name, (data, said) in damaged(tmp_path / "bad").items():
+        with pytest.raises(DataError) as caught:
+            zoo.load(pretrained, "cpu").finetune(data, classes="blue,red", steps=2, valid=0, **QUICK)
+        assert said in caught.value.what, name
+        assert caught.value.fix
+
+
+def test_unreadable_images_of_a_stream_are_skipped(pretrained, tmp_path):
+    data, _ = damaged(tmp_path / "bad")["broken image"]
+    zoo.load(pretrained, "cpu").finetune(data, steps=2, valid=0, skip_bad=True, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"groups": "x"}, "groups='x' needs all examples at once"),
+        ({"folds": 3}, "folds=3 needs all examples at once"),
+        ({"test": 0.2}, "test=0.2 needs all examples at once"),
+        ({"class_balance": "weights"}, 'class_balance="weights" needs all examples'),
+        ({"valid": 1.5}, "valid=1.5 is not a share"),
+    ],
+)
+def test_what_streams_do_not_support_says_so(options, said, pretrained):
+    with pytest.raises((DataError, RecipeError), match="^" + said.replace("(", r"\(")):
+        zoo.load(pretrained, "cpu").finetune(lambda: DATA, steps=2, **QUICK | options)
+
+
+def test_an_iterator_cannot_be_streamed(pretrained):
+    with pytest.raises(DataError, match="can be read once only"):
+        zoo.load(pretrained, "cpu").finetune(iter(DATA), stream=True, steps=2, **QUICK)
+
+
+def test_classes_are_for_streams(pretrained):
+    with pytest.raises(RecipeError, match="classes= is for streams"):
+        zoo.load(pretrained, "cpu").finetune(DATA, classes="a,b", **QUICK)
+
+
+def test_numbers_are_sampled_evenly(monkeypatch):
+    monkeypatch.setattr("zoo.data.streaming.scan.MOST_NUMBERS", 10)
+    source = iterables.of_function(lambda: [("a", float(n)) for n in range(300)], "numbers")
+    found = scan(source, Columns(("input",), "label", task="regress"))
+    assert list(islice(found.labels, 3)) == [0.0, 32.0, 64.0]
+    assert found.rows == 300
