@@ -114,6 +114,12 @@ def test_data_page_python(isolated):
     assert names["model"].task.labels == ("blue", "green", "red")
 
 
+def test_scale_page_python(isolated, capsys):
+    (code,) = blocks((ROOT / "docs" / "scale.md").read_text(), "python")
+    exec(compile(code, "docs/scale.md", "exec"), {})
+    assert "examples(): 48 examples, 2 classes -> classify; a stream" in capsys.readouterr().out
+
+
 def test_evidence_page(isolated, pretrained):
     pictures.folder(isolated / "pictures", 6)
     pictures.folder(isolated / "more-pictures", 3, seed=1)
