@@ -17,6 +17,7 @@ from zoo.evidence.report.explain.attribution import integrated_gradients, occlus
 from zoo.evidence.report.explain.contrasts import chosen
 from zoo.evidence.report.explain.stages import Readings, outputs_by_stage, stage_of
 from zoo.evidence.report.facts import Part
+from zoo.evidence.report.features import Examined
 from zoo.finetune.features import stage_search
 from zoo.plugin import Backbone, Features, ImageInput, TextInput
 from zoo.tasks import Classify
@@ -86,7 +87,7 @@ def test_integrated_gradients_of_a_linear_output_are_exact():
 def test_occlusion_finds_the_planted_corner():
     image = random(3, 28, 28) * 0.1
     image[:, 22:, :6] = 5
-    heat = occlusion(lambda images: images[:, :, 22:, :6].mean((1, 2, 3)), image)
+    heat = occlusion(lambda images: images[:, :, 22:, :6].mean((1, 2, 3)), image, 7)
     assert heat.shape == (7, 7)
     assert int(heat.argmax()) == 6 * 7
     assert heat[:4].abs().max() == 0
@@ -164,9 +165,8 @@ def test_patches_are_where_a_channel_responds_most():
     net.module.first.bias.data.zero_()
     inputs = Images(pixels, SPEC, torch.arange(12))
     examples = Examples(list(pixels), ["red" if t else "grey" for t in targets.tolist()], "squares")
-    part = Part(
-        "train", Prepared(examples, inputs), tuple(range(12)), LabelledDataset(inputs, targets), None, targets, pixels
-    )
+    data, examined = LabelledDataset(inputs, targets), Examined(torch.arange(12), pixels)
+    part = Part("train", Prepared(examples, inputs), tuple(range(12)), data, None, targets, pixels, examined)
     channels = patches.top_patches(net, part, range(12))
     assert channels[0].stage == 1
     assert channels[0].channel == 3
@@ -217,7 +217,9 @@ def test_spans_are_those_of_the_tokens_that_truncation_keeps(truncation):
 
 
 def part_of(values, targets):
-    return Part("valid", None, tuple(range(len(values))), None, values, targets, torch.zeros(len(values), 2))
+    features = torch.zeros(len(values), 2)
+    examined = Examined(torch.arange(len(values)), features)
+    return Part("valid", None, tuple(range(len(values))), None, values, targets, features, examined)
 
 
 def test_contrasts_are_the_wrong_answer_against_the_truth_and_right_ones_against_the_next():

@@ -17,10 +17,11 @@ import zoo
 from zoo import tasks
 from zoo.cli import main
 from zoo.errors import ArtefactError, DataError, RecipeError
+from zoo.evidence.comparison import Comparison, Row
 from zoo.evidence.report import cost, facts
 from zoo.evidence.report.page import charts
 from zoo.evidence.report.page.render import commands, render
-from zoo.evidence.report.results import confidence, mistakes
+from zoo.evidence.report.results import compared, confidence, mistakes
 from zoo.evidence.report.results.measure import measure
 from zoo.model.model import Model
 from zoo.tasks import Mistake
@@ -221,7 +222,9 @@ def test_finetune_in_python_writes_a_report_beside_the_model(home, monkeypatch, 
 
 def test_a_report_is_cheap_after_many_steps(model):
     assert not cost.is_cheap(model)
-    model.recipe = replace(model.recipe, steps=1_000, stop_after=None)
+    model.recipe = replace(model.recipe, steps=1_000)
+    assert not cost.is_cheap(model), "steps that were taken count"
+    model.history[-1]["step"] = 1_000
     assert cost.is_cheap(model)
     model.recipe = replace(model.recipe, strategy="probe")
     assert not cost.is_cheap(model)
@@ -273,3 +276,42 @@ def test_commands_in_a_sentence_are_code_and_the_rest_is_escaped():
         "list them: <code>zoo report &lt;m&gt; --fixes f.csv</code>, decide, then: "
         "<code>zoo finetune a &#34;x,y&#34;</code>; or &lt;wait&gt;"
     )
+
+
+def comparison(home: Path, **changed: object) -> Path:
+    """Write what `zoo compare` writes, of two strategies at one size."""
+    rows = [
+        Row("tiny/net", name, 20, 5, mean, mean - 0.1, mean + 0.1, 0.1, 0.02, 1.0, 0.5, {}, 1.0)
+        for name, mean in (("scratch", 0.4), ("probe", 0.6))
+    ]
+    found = Comparison("classify", "accuracy", str(home / "photos"), 29, 7, 0, tuple(rows), (), ("Transfer pays.",))
+    path = home / "compare.json"
+    path.write_text(json.dumps(found.to_dict() | changed))
+    return path
+
+
+def test_a_comparison_and_another_run_stand_beside_the_model(home, model):
+    found = facts.collect(model)
+    page = render(found, measure(found, compared.all_compared(found, [comparison(home), home / "model"])))
+    rows = re.findall(r'<tr><td>([^<]*)</td><td class="t">([^<]*)</td><td>([^<]*)</td><td>([^<]*)', page)
+    assert rows[-3:-1] == [
+        ("from scratch", "zoo compare: 20 training examples, 5 draws", "7", "0.400"),
+        ("frozen probe", "zoo compare: 20 training examples, 5 draws", "7", "0.600"),
+    ]
+    assert rows[-1][:2] == ("from scratch", str(home / "model"))
+    assert rows[-1][3] == rows[0][3], "the very model, on the same examples"
+    assert "Transfer pays." in page
+
+
+def test_only_comparisons_of_the_same_data_are_shown(home, model, monkeypatch):
+    found = facts.collect(model)
+    for changed, message in (({"task": "regress"}, "compares tiny/net on"), ({"data": "elsewhere"}, "on elsewhere")):
+        with pytest.raises(DataError, match=message):
+            compared.all_compared(found, [comparison(home, **changed)])
+    (home / "other.json").write_text("{}")
+    with pytest.raises(DataError, match="is no comparison of zoo compare: 'rows'"):
+        compared.all_compared(found, [home / "other.json"])
+    monkeypatch.setitem(model.training["request"], "seed", 1)
+    found.parts.pop("test")
+    with pytest.raises(DataError, match="did not hold out the same examples"):
+        compared.all_compared(found, [home / "model"])

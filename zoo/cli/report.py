@@ -25,11 +25,25 @@ from zoo.cli.startup import load, without_gc
     metavar="FILE",
     help="Write the examples in doubt to a .csv, .jsonl or .parquet file, to be edited for zoo finetune --fixes.",
 )
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="PATH",
+    help="Set it beside the .json file of a zoo compare, or a saved model that held out the same examples.",
+)
 @columns
 @click.option("--device", default="auto", help="auto, cpu, cuda, mps, …", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 def report(
-    model: Path, data: str | None, out: Path, fixes: Path | None, device: str, as_json: bool, **names: str | None
+    model: Path,
+    data: str | None,
+    out: Path,
+    fixes: Path | None,
+    compare: tuple[Path, ...],
+    device: str,
+    as_json: bool,
+    **names: str | None,
 ) -> None:
     """Write a page on a saved model: its results, its mistakes, and what they rest on.
 
@@ -45,7 +59,7 @@ def report(
         loaded = load(model, device)
         with without_gc():
             from zoo.evidence.report import report as reports
-        found = reports.report(loaded, data, out, fixes, input=names["column"], label=names["label"])
+        found = reports.report(loaded, data, out, fixes, compare=compare, input=names["column"], label=names["label"])
     if as_json:
         console.document(found.to_dict())
         return

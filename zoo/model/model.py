@@ -222,13 +222,12 @@ class Model:
         data: object = None,
         *,
         fixes: str | os.PathLike[str] | None = None,
-        input: str | Sequence[str] | None = None,
-        label: str | Sequence[str] | None = None,
+        **options: Any,
     ) -> Written:
-        """Write the evidence report as one HTML file; returns its path and findings. Arguments of `zoo.report`."""
+        """Write the evidence report as one HTML file; returns its path and findings. Options as of `zoo.report`."""
         from zoo.evidence.report.report import report
 
-        return report(self, data, out, fixes, input=input, label=label)
+        return report(self, data, out, fixes, **options)
 
     def predict(self, inputs: object, top: int = 1, *, batch_size: int = BATCH_SIZE) -> Any:
         """Return a Prediction for one input, a list of them for many.

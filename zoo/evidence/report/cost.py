@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from zoo.evidence.report.doctor.examination import MOST
-from zoo.evidence.report.explain.stage_table import PROBED
 from zoo.evidence.report.facts import MAX_HELD, MAX_TRAIN
+from zoo.evidence.report.features import EXAMINED
 from zoo.model.model import Model
 
 SHARE = 0.1
 """A report is written by default where it costs less than this share of the run."""
-EXTRA = 900
+EXTRA = 700
 """Items that findings and explanations run beyond these: interventions, patches, saliency."""
 BACKWARD = 3
 """Cost of a training step in forward passes of its items: the backward pass takes about twice the forward pass."""
@@ -21,8 +20,8 @@ def is_cheap(model: Model) -> bool:
     if hp is None or data is None:
         return False
     report = min(data.train, MAX_TRAIN) + min(data.valid, MAX_HELD) + min(data.test, MAX_HELD) + EXTRA
-    report += sum(min(count, MOST) for count in (data.train, data.valid, data.test))  # by the frozen backbone
-    report += 2 * sum(min(count, PROBED) for count in (data.train, data.valid))  # stages, before and after
+    if hp.strategy != "probe":  # and once more by the pretrained weights
+        report += sum(min(count, EXAMINED) for count in (data.train, data.valid, data.test))
     return report < SHARE * _run(model)
 
 
@@ -34,5 +33,5 @@ def _run(model: Model) -> int:
     head = hp.views * data.train + data.valid if hp.has_probe else 0
     if hp.strategy == "probe":
         return head + data.test
-    steps = min(hp.steps, hp.stop_after or hp.steps)
-    return head + BACKWARD * steps * hp.batch_size + hp.evals * data.valid + data.test
+    steps = max((int(row["step"]) for row in model.history), default=hp.steps)  # fewer where it stopped early
+    return head + BACKWARD * steps * hp.batch_size + len(model.history) * data.valid + data.test

@@ -23,8 +23,12 @@ from zoo.data.reading import read_one
 from zoo.data.seeding import generator
 from zoo.data.summary import DataSummary
 from zoo.errors import DataError, RecipeError, ZooError
+from zoo.evidence.report import features
+from zoo.evidence.report.explain import moved
+from zoo.evidence.report.features import Examined
 from zoo.finetune import inference, setup
 from zoo.finetune.defaults import Hyperparameters
+from zoo.finetune.features.stage_outputs import StageOutput
 from zoo.finetune.heads import stages_of
 from zoo.finetune.recipe import Recipe
 from zoo.finetune.setup import Request
@@ -51,6 +55,7 @@ class Part:
     values     outputs of the head (N, K), of a tagger a list of (words, K), of a language model one of (M, 2)
     targets    as finetune.inference.Outputs: (N, …), or a list
     features   (N, D) float32, pooled by the fine-tuned backbone
+    examined   some of them with the outputs of stages as well
     """
 
     name: str
@@ -60,6 +65,7 @@ class Part:
     values: Any
     targets: Any
     features: Tensor
+    examined: Examined
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -141,6 +147,28 @@ class Facts:
         """The part to measure on: test data, else validation data, None without any."""
         return self.parts.get("test") or self.parts.get("valid")
 
+    @cached_property
+    def is_frozen(self) -> bool | None:
+        """Whether the backbone is bit-identical to the pretrained one; None without the pretrained weights."""
+        pretrained = self.pretrained()
+        return None if pretrained is None else moved.is_unchanged(self.backbone, pretrained)
+
+    @cached_property
+    def before(self) -> Mapping[str, Examined] | None:
+        """The examined examples of each part by the pretrained weights, None without these: run when first asked."""
+        pretrained = self.pretrained()
+        if pretrained is None:
+            return None
+        if self.is_frozen:
+            return {name: part.examined for name, part in self.parts.items()}
+        precision = answers.precision(self.model)
+        return {
+            name: features.examine(
+                pretrained.module, LabelledDataset(part.inputs), part.examined.rows, part.examined.stages, precision
+            )
+            for name, part in self.parts.items()
+        }
+
     def pretrained(self) -> Backbone | None:
         """Return the backbone with its pretrained weights, None where it has none or they are not in the store.
 
@@ -173,7 +201,8 @@ def collect(model: Model, data: object = None, columns: Columns | None = None) -
     notes: list[str] = []
     with quiet():
         parts, skipped = _prepared(model, data, columns, notes)
-        ran = {name: _run(model, name, part) for name, part in parts.items()}
+        stages = features.stages_read(model.backbone, model.head, model.recipe.head_stages)
+        ran = {name: _run(model, name, part, stages) for name, part in parts.items()}
     _check_finite(ran.values())
     return Facts(model, task, model.recipe, model.summary, ran, skipped, tuple(notes))
 
@@ -298,23 +327,24 @@ def _prepare(model: Model, examples: Examples) -> Prepared:
     return prepare.prepare_for_evaluation(examples, how)
 
 
-def _run(model: Model, name: str, whole: Prepared) -> Part:
-    """Run the model over a part: pooled features and outputs in one pass, two where the head reads tokens."""
+def _run(model: Model, name: str, whole: Prepared, stages: tuple[StageOutput, ...]) -> Part:
+    """Run the model over a part: features, stages and outputs in one pass, two where the head reads tokens."""
     network, task = answers.network(model)
     count = len(whole.inputs)
     chosen = _sample(count, MAX_TRAIN if name == "train" else MAX_HELD)
     labels = whole.examples.at(chosen).labels if len(whole.examples) == count else whole.examples.labels
     inputs = whole.inputs if len(chosen) == count else whole.inputs.at(chosen)
     data = task.dataset(inputs, labels, model.backbone.tokenizer)
-    module, precision = model.backbone.module, answers.precision(model)
+    module, precision, plain = model.backbone.module, answers.precision(model), LabelledDataset(inputs)
+    examined = features.examine(module, plain, features.examined_rows(len(chosen)), stages, precision)
+    own = stages_of(model.head) if task.reads == "pooled" else ()
+    rows = features.of_all(module, plain, examined, own, precision)
+    pooled = rows[:, : model.backbone.dim]
     if task.reads == "pooled":
-        stages = stages_of(model.head)
-        found = inference.extract_features(module, data, reads="pooled", precision=precision, stages=stages)
-        rows = found.values
-        return Part(name, whole, chosen, data, _outputs(model, rows), found.targets, rows[:, : model.backbone.dim])
+        assert isinstance(data, LabelledDataset)
+        return Part(name, whole, chosen, data, _outputs(model, rows), data.targets, pooled, examined)
     measured = inference.measure(network, task, data, precision=precision).outputs
-    pooled = inference.extract_features(module, LabelledDataset(inputs), reads="pooled", precision=precision)
-    return Part(name, whole, chosen, data, measured.values, measured.targets, pooled.values)
+    return Part(name, whole, chosen, data, measured.values, measured.targets, pooled, examined)
 
 
 def _sample(count: int, most: int) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from zoo.evidence.report.explain.explain import explain
 from zoo.evidence.report.facts import collect
 from zoo.evidence.report.findings import Finding
 from zoo.evidence.report.page.render import render
+from zoo.evidence.report.results import compared
 from zoo.evidence.report.results.measure import measure
 from zoo.model import result_files
 from zoo.model.load import load
@@ -47,6 +48,7 @@ def report(
     out: str | os.PathLike[str] = "report.html",
     fixes: str | os.PathLike[str] | None = None,
     *,
+    compare: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     input: str | Sequence[str] | None = None,
     label: str | Sequence[str] | None = None,
 ) -> Written:
@@ -57,6 +59,8 @@ def report(
     out    file to write; one that exists is replaced
     fixes  table (.csv, .jsonl, .parquet) to write as well: the examples in doubt, to be edited and applied with
            finetune(…, fixes=…); it must not exist
+    compare  what to set it beside: a .json file of zoo compare on the same data, the folder of a saved model that held
+           out the same examples, such as one trained from scratch, or several of these
     input  column of a table that holds the inputs; label: that of the labels; as in the fine-tuning unless given
 
     Makes no request. Raises DataError where the data of the fine-tuning is gone or has changed, RecipeError for a model
@@ -69,8 +73,9 @@ def report(
     loaded = model if isinstance(model, Model) else load(model)
     columns = None if input is None and label is None else Columns.of(input, label)
     facts = collect(loaded, data, columns)
+    beside = compared.all_compared(facts, [compare] if isinstance(compare, str | os.PathLike) else compare)
     findings = tuple(diagnose(facts))
-    text = render(facts, measure(facts), findings, explain(facts))
+    text = render(facts, measure(facts, beside), findings, explain(facts))
     write(path, text)
     if fixes is not None:
         count = doubted.write(Path(fixes), facts, findings)

@@ -15,24 +15,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.data import duplicates
-from zoo.data.datasets import Inputs, LabelledDataset
+from zoo.data.datasets import Inputs
 from zoo.data.duplicates import Duplicates
 from zoo.data.examples import Examples, Label
-from zoo.data.seeding import generator
+from zoo.evidence.report import features
 from zoo.evidence.report.facts import Facts, Part, trained_on
+from zoo.evidence.report.features import Examined
 from zoo.evidence.report.findings import Item
-from zoo.finetune.features import frozen_features, out_of_fold
-from zoo.finetune.features.feature_cache import cached_features
+from zoo.finetune.features import out_of_fold
 from zoo.finetune.features.linear_probe import ProbeData
 from zoo.finetune.features.out_of_fold import OutOfFold
-from zoo.finetune.features.stage_outputs import StageOutput
 from zoo.finetune.heads import stages_of
-from zoo.plugin import Backbone
 
 USUAL = {"--valid": "valid", "--test": "test"}
 """Options that are kept where they name data."""
-MOST = 2_000
-"""Examples of a part that are examined at most."""
 FEWEST = 20
 """Examples in all below which no out-of-fold predictions are made."""
 
@@ -51,7 +47,7 @@ class Examination:
     @cached_property
     def rows(self) -> Mapping[str, Tensor]:
         """Places in each Part of the examined examples, ascending."""
-        return {name: _drawn(len(part)) for name, part in self.parts.items()}
+        return {name: part.examined.rows for name, part in self.parts.items()}
 
     @cached_property
     def targets(self) -> Mapping[str, Tensor]:
@@ -79,52 +75,36 @@ class Examination:
         task = self.facts.task
         return {name: task.item_scores(part.values, part.targets).numpy() for name, part in self.parts.items()}
 
-    @cached_property
-    def _frozen_backbone(self) -> tuple[Backbone, bool]:
-        """The backbone whose features have not seen the labels, and whether it is one."""
-        if self.facts.recipe.strategy == "probe":
-            return self.facts.backbone, True
-        pretrained = self.facts.pretrained()
-        return (self.facts.backbone, False) if pretrained is None else (pretrained, True)
-
     @property
     def is_blind(self) -> bool:
         """Whether the features are of weights that never saw the labels."""
-        return self._frozen_backbone[1]
+        return self.facts.recipe.strategy == "probe" or self.facts.before is not None
 
-    @cached_property
-    def _features(self) -> tuple[Mapping[str, Tensor], tuple[StageOutput, ...]]:
-        facts, backbone = self.facts, self._frozen_backbone[0]
-        hp = facts.recipe
-        found: dict[str, Tensor] = {}
-        stages = stages_of(facts.model.head)
-        if backbone is facts.backbone and not stages:  # the features of the parts are the same
-            return {name: part.features[self.rows[name]] for name, part in self.parts.items()}, ()
-        for name, inputs in self.inputs.items():
-            data = LabelledDataset(inputs, self.targets[name])
-            if not found and backbone is not facts.backbone:
-                stages = frozen_features.readable_stages(backbone, facts.task, data, hp)[0]
-            values = cached_features(backbone.module, data, reads="pooled", precision=hp.precision, stages=stages)
-            found[name] = values[0].values
-        return found, stages
+    @property
+    def _examined(self) -> Mapping[str, Examined]:
+        """The features of the examined examples by weights that never saw the labels, if there are some."""
+        before = None if self.facts.recipe.strategy == "probe" else self.facts.before
+        return {name: part.examined for name, part in self.parts.items()} if before is None else before
 
     @property
     def pooled(self) -> Mapping[str, Tensor]:
         """Pooled features (N, D) of each part by the frozen backbone."""
-        dim = self._frozen_backbone[0].dim
-        return {name: values[:, :dim] for name, values in self._features[0].items()}
+        return {name: examined.pooled for name, examined in self._examined.items()}
 
     @cached_property
     def out_of_fold(self) -> Mapping[str, OutOfFold] | None:
         """Predictions for all parts by heads on frozen features that did not see the example; None for few examples."""
         if not self.has_rows or sum(map(len, self.rows.values())) < FEWEST:
             return None
-        features, stages = self._features
+        hp, backbone = self.facts.recipe, self.facts.backbone
+        own = stages_of(self.facts.model.head)
+        stages = own if hp.strategy == "probe" else features.probed_stages(backbone, hp.head_stages)
+        rows = {name: examined.columns(stages) for name, examined in self._examined.items()}
         targets = torch.cat(list(self.targets.values()))
-        data = ProbeData(torch.cat(list(features.values())), targets, self._groups, stages)
+        data = ProbeData(torch.cat(list(rows.values())), targets, self._groups, stages)
         found = out_of_fold.predict(self.facts.task, data)
-        sizes = [len(part) for part in features.values()]
-        split = zip(features, found.values.split(sizes), found.held.split(sizes), strict=True)
+        sizes = [len(part) for part in rows.values()]
+        split = zip(rows, found.values.split(sizes), found.held.split(sizes), strict=True)
         return {name: OutOfFold(values, held) for name, values, held in split}
 
     @property
@@ -183,9 +163,3 @@ class Examination:
         named = (facts.entry.name, data if isinstance(data, str) else "DATA")
         words = [*map(shlex.quote, named), *(f"{name} {shlex.quote(str(value))}" for name, value in kept.items())]
         return " ".join(filter(None, ["zoo finetune", *words, options]))
-
-
-def _drawn(count: int) -> Tensor:
-    if count <= MOST:
-        return torch.arange(count)
-    return torch.randperm(count, generator=generator(0, "examine", count))[:MOST].sort().values

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GRID = 7
+GRID = 6
 """Cells of a picture's side that are hidden in turn."""
 POINTS = (16, 48)
 """Points of the quadrature on the path; the next number is taken where completeness does not hold."""

@@ -13,7 +13,7 @@ from zoo.evidence.report.facts import Part
 from zoo.tasks import Task
 from zoo.tasks.regress import Regress
 
-ERRORS, RIGHT = 8, 4
+ERRORS, RIGHT = 6, 3
 """Worst errors, and right answers (of a classifier, each of another class), at most."""
 
 

@@ -13,7 +13,7 @@ from zoo.evidence.report.explain.filters import first_filters
 from zoo.evidence.report.explain.stage_table import stage_table
 from zoo.evidence.report.facts import Facts, Part
 
-PICTURES = 256
+PICTURES = 128
 """Pictures among which the strongest responses are looked for, at most."""
 Found = TypeVar("Found")
 
@@ -21,8 +21,8 @@ Found = TypeVar("Found")
 def explain(facts: Facts) -> Explanation:
     """Return why a model works, measured on samples of its data; what a backbone does not allow is in `missing`.
 
-    Everything is deterministic but the seconds. At most 500 training and 500 held-out examples go through the tuned and
-    the pretrained backbone, 256 pictures through the former for patches, and 12 examples have saliency.
+    Everything is deterministic but the seconds. Stages are read from the features of the examined examples; 128
+    pictures go through the tuned backbone once more for patches, and 9 examples have saliency.
     """
     seconds: dict[str, float] = {}
 

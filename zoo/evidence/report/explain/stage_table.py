@@ -15,12 +15,12 @@ from zoo.evidence.report.explain.explanation import Stage
 from zoo.evidence.report.explain.similarity import Similarity, compare
 from zoo.evidence.report.explain.stages import Readings
 from zoo.evidence.report.facts import Facts, Part
+from zoo.evidence.report.features import STAGES, Examined
+from zoo.finetune.features.stage_outputs import StageOutput
 from zoo.plugin import Backbone
 
 PROBED, TAGGED = 400, 200
 """Examples that a probe is fitted on, and measured on, at most; the second where each word is a row."""
-STAGES = 8
-"""Stages whose outputs are compared and probed, at most; evenly spaced."""
 COMPARED = 256
 """Examples (words, where tokens are read) of the similarity, at most."""
 LATEST = "pooled features"
@@ -38,27 +38,25 @@ class StageTable:
 
 
 def stage_table(facts: Facts) -> StageTable:
-    """Measure every stage on samples of the training and the held-out examples: one pass, two where weights moved."""
+    """Measure every stage on samples of the training and the held-out examples."""
     tuned, pretrained = facts.backbone, facts.pretrained()
     rows = [*_weights(tuned, pretrained), Stage(None, LATEST)]
-    is_frozen = None if pretrained is None else moved.is_unchanged(tuned, pretrained)
-    table = StageTable(tuple(rows), is_frozen)
+    table = StageTable(tuple(rows), facts.is_frozen)
     reads = facts.task.reads if facts.task.labelled else "pooled"
     outputs = stages.outputs_by_stage(tuned, reads)
     if lacking := [str(number) for number in range(1, len(tuned.stages) + 1) if number not in outputs]:
         table.missing["stages"] = f"it is not certain how to pool the outputs of stage {', '.join(lacking)}"
     outputs = {number: outputs[number] for number in stages.evenly(list(outputs), STAGES)}
     samples = _samples(facts, TAGGED if reads == "tokens" else PROBED)
-
-    def read(backbone: Backbone) -> dict[str, Readings]:
-        precision = facts.recipe.precision
-        return {
-            name: stages.read(backbone, outputs, stages.at(part.data, rows), reads=reads, precision=precision)
-            for name, (part, rows) in samples.items()
-        }
-
-    after = read(tuned)
-    before = None if pretrained is None else after if is_frozen else read(pretrained)
+    before: dict[str, Readings] | None
+    if reads == "pooled":
+        after = _of_examined(outputs, samples, {name: part.examined for name, part in facts.parts.items()})
+        before = None if facts.before is None else _of_examined(outputs, samples, facts.before)
+    else:
+        after = _of_tokens(tuned, outputs, samples, facts.recipe.precision)
+        before = after if facts.is_frozen else None
+        if pretrained is not None and before is None:
+            before = _of_tokens(pretrained, outputs, samples, facts.recipe.precision)
     table.counts.update({name: len(rows) for name, (_, rows) in samples.items()})
     return _probed(facts, samples, (before, after), _compared(table, (before, after)))
 
@@ -66,6 +64,30 @@ def stage_table(facts: Facts) -> StageTable:
 Samples = Mapping[str, tuple[Part, Sequence[int]]]
 Both = tuple[Mapping[str, Readings] | None, Mapping[str, Readings]]
 """Readings by part, with the pretrained weights and with the fine-tuned ones."""
+
+
+def _of_examined(
+    outputs: Mapping[int, StageOutput], samples: Samples, examined: Mapping[str, Examined]
+) -> dict[str, Readings]:
+    """Return the outputs of stages for the samples, which are among the examined examples."""
+    found = {}
+    for name, (part, rows) in samples.items():
+        own = examined[name]
+        places = torch.searchsorted(own.rows, torch.tensor(rows))
+        values = [own.outputs(stage)[places] for stage in outputs.values()]
+        targets = part.targets[rows] if isinstance(part.targets, Tensor) else None
+        found[name] = Readings((*outputs, None), (*values, own.pooled[places]), targets)
+    return found
+
+
+def _of_tokens(
+    backbone: Backbone, outputs: dict[int, StageOutput], samples: Samples, precision: str
+) -> dict[str, Readings]:
+    """Return the outputs of stages for each token of the samples."""
+    return {
+        name: stages.read(backbone, outputs, stages.at(part.data, rows), reads="tokens", precision=precision)
+        for name, (part, rows) in samples.items()
+    }
 
 
 def _weights(tuned: Backbone, pretrained: Backbone | None) -> list[Stage]:
@@ -90,7 +112,10 @@ def _name(parts: Sequence[str]) -> str:
 def _samples(facts: Facts, most: int) -> Samples:
     """Return the training part and the held-out one, each with the indices of a sample of it."""
     parts = {part.name: part for part in (facts.parts.get("train"), facts.held_out) if part is not None}
-    return {name: (part, stages.sample(len(part), most, "probe")) for name, part in parts.items()}
+    return {
+        name: (part, part.examined.rows[stages.sample(len(part.examined.rows), most, "probe")].tolist())
+        for name, part in parts.items()
+    }
 
 
 def _compared(table: StageTable, both: Both) -> StageTable:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from zoo.evidence.report.facts import Facts, Part
 from zoo.evidence.report.results import classes, confidence, mistakes, numbers, tokens
 from zoo.evidence.report.results.classes import ClassScore, Confusion, LabelCurve
+from zoo.evidence.report.results.compared import Compared
 from zoo.evidence.report.results.confidence import Calibrated, Coverage
 from zoo.evidence.report.results.learning_curve import LearningCurve, learning_curve
 from zoo.evidence.report.results.mistakes import Mistakes
@@ -41,6 +42,7 @@ class Results:
     baseline       the score of a model that ignores its inputs, as text
     is_no_better   whether a model that ignores its inputs does as well
     selected       whether the weights were chosen on this very part, so that its figures are optimistic
+    compared       scores of other trainings on the same data, where some are given
     """
 
     part: str
@@ -61,6 +63,7 @@ class Results:
     surprise: Surprise | None = None
     curve: LearningCurve | None = None
     mistakes: Mistakes | None = None
+    compared: tuple[Compared, ...] = ()
 
     @property
     def lower_is_better(self) -> bool:
@@ -68,8 +71,8 @@ class Results:
         return self.metric in LOWER_IS_BETTER
 
 
-def measure(facts: Facts) -> Results | None:
-    """Return the results on the test data, else the validation data; None without any."""
+def measure(facts: Facts, beside: tuple[Compared, ...] = ()) -> Results | None:
+    """Return the results on the test data, else the validation data, `beside` others; None without any."""
     part = facts.held_out
     if part is None:
         return None
@@ -101,6 +104,7 @@ def measure(facts: Facts) -> Results | None:
         surprise=tokens.surprise(facts, part),
         curve=learning_curve(facts.history, metric, chosen=chosen, strategy=strategy),
         mistakes=mistakes.mistakes(task, part),
+        compared=beside,
     )
 
 
