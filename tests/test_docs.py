@@ -139,7 +139,7 @@ def test_report_page(isolated):
     pictures.folder(isolated / "more-pictures", 3, seed=1)
     page = (ROOT / "docs" / "report.md").read_text()
     for line in commands(page):
-        result = CliRunner().invoke(main, line[1:])
+        result = CliRunner().invoke(main, [*line[1:], *(["--set", "steps=2"] if "scratch" in line else [])])
         assert result.exit_code == 0, (line, result.output)
     (code,) = blocks(page, "python")
     names: dict[str, object] = {}

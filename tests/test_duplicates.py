@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import zlib
 
 import numpy as np
 import pytest
@@ -96,6 +97,28 @@ def test_among_similar_images_only_a_copy_is_near(monkeypatch):
     assert near(train, valid).held == (0, 1, 2, 3, 4, 5)
 
 
+def test_a_small_copy_of_a_small_image_is_near_and_a_like_one_is_not():
+    chance = np.random.default_rng(0)
+    strokes = [(chance.random((7, 7)) < 0.4).repeat(4, 0).repeat(4, 1) * 255.0 for _ in range(30)]
+    drawn = [Image.fromarray(each.astype(np.uint8)).convert("RGB") for each in strokes]
+    small = [each.resize((14, 14)) for each in drawn[:5]]
+    moved = [Image.fromarray(np.roll(np.asarray(each), 2, axis=1)) for each in drawn[5:10]]
+    assert near(images(drawn), images(small + moved)).held == (0, 1, 2, 3, 4)
+
+
+def test_whole_texts_are_compared_where_the_tokens_read_are_others():
+    text, note = " ".join(f"word{i}" for i in range(300)), " ".join(f"word{i}" for i in range(400, 411))
+    known, held = [text, note], [text.partition("word30 ")[2], f"{note} sent from my phone"]
+    read = [
+        texts([[zlib.crc32(word.encode()) % 997 for word in item.split()[:20]] for item in items])
+        for items in (known, held)
+    ]
+    parts = list(zip(read, (known, held), strict=True))
+    assert near(*(inputs for inputs, _ in parts)).held == (1,)
+    found = near(*duplicates.comparable(parts))
+    assert (found.held, found.train, found.exact) == ((0, 1), (0, 1), 0)
+
+
 def test_blank_images_are_near_only_to_exact_copies():
     def plain(value: int, seed: int = 0) -> Image.Image:
         noise = np.random.default_rng(seed).integers(0, 2, (80, 80, 3))
@@ -152,7 +175,7 @@ def test_code_products_estimate_the_jaccard_similarity():
     rows = [words(0)[: 80 - 2 * k] + words(k + 1, 2 * k) for k in range(40)]
     every = texts(rows)
     codes = duplicates._codes_of_texts(every)
-    exact = torch.tensor([duplicates._jaccard(every, 0, every, k) for k in range(40)])
+    exact = torch.tensor([duplicates._overlap(every, 0, every, k)[0] for k in range(40)])
     error = codes @ codes[0] - exact
     assert error[0] == pytest.approx(0, abs=1e-5)
     assert error.abs().max() < 0.2  # three standard deviations

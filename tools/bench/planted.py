@@ -212,11 +212,13 @@ def leaked(name: str, seed: int) -> Row:
     data, chance = load(name), np.random.default_rng(seed)
     train, held = halves(len(data.targets), chance)
     inputs = prepared(name)
-    before = duplicates.near(inputs.at(train.tolist()), inputs.at(held.tolist()))
+    sides = [(inputs.at(part.tolist()), data.examples.at(part.tolist()).inputs) for part in (train, held)]
+    before = duplicates.near(*duplicates.comparable(sides))
     copies = chance.choice(train, round(LEAKED * len(held)), replace=False)
     added = Examples([edited(data.examples.inputs[i], chance) for i in copies], [0] * len(copies), "copies")
     how = preprocessing(model(name).backbone, Recipe(), cache=False)
-    found = duplicates.near(inputs.at(train.tolist()), prepare.prepare(added, how).inputs)
+    copied = prepare.prepare(added, how).inputs
+    found = duplicates.near(*duplicates.comparable([sides[0], (copied, added.inputs)]))
     return {"found": len(found.held) / len(copies), "of the rest": len(before.held) / len(held)}
 
 

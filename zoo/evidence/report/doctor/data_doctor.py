@@ -110,8 +110,8 @@ def _conflicts(found: Examination) -> Iterator[Finding]:
     """Find near-duplicates inside and between the parts whose labels differ."""
     items: list[Item] = []
     pairs = 0
-    for name, part in found.parts.items():
-        known = [(name, i, name, j) for i, j in duplicates.within(part.whole.inputs)]
+    for name in found.parts:
+        known = [(name, i, name, j) for i, j in duplicates.within(found.compared[name])]
         for (other, held), near in found.near.items():
             if held == name:
                 known += [(name, i, other, j) for i, j in zip(near.held, near.train, strict=True)]

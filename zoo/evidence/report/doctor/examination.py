@@ -126,8 +126,13 @@ class Examination:
     @cached_property
     def near(self) -> Mapping[tuple[str, str], Duplicates]:
         """The examples of a part with a near-duplicate in an earlier part, by (earlier, later part)."""
-        pairs = combinations(self.parts, 2)
-        return {(a, b): duplicates.near(self.parts[a].whole.inputs, self.parts[b].whole.inputs) for a, b in pairs}
+        return {(a, b): duplicates.near(self.compared[a], self.compared[b]) for a, b in combinations(self.parts, 2)}
+
+    @cached_property
+    def compared(self) -> Mapping[str, Inputs]:
+        """What near-duplicates are looked for in: the images, or all words of the texts, of each part."""
+        wholes = [(part.whole.inputs, part.whole.examples.inputs) for part in self.parts.values()]
+        return dict(zip(self.parts, duplicates.comparable(wholes), strict=True))
 
     @property
     def is_random_split(self) -> bool:

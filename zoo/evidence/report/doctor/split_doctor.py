@@ -73,7 +73,10 @@ def _duplicates(found: Examination, first: str, second: str, near: Duplicates) -
 def _measure_of(inputs: object) -> str:
     if isinstance(inputs, Images):
         return f"correlation of edges of at least {duplicates.NEAR_IMAGES:g}, mirrored and cropped as well"
-    return f"Jaccard similarity of {duplicates.SHINGLE}-token shingles of at least {duplicates.NEAR_TEXTS:g}"
+    return (
+        f"Jaccard similarity of {duplicates.SHINGLE}-word shingles of at least {duplicates.NEAR_TEXTS:g}, "
+        f"or {duplicates.CONTAINED:.0%} of the shorter text in the longer one"
+    )
 
 
 def _without(found: Examination, part: str, leaked: Sequence[int]) -> str:
