@@ -36,8 +36,11 @@ SIDE, COARSE, FINE = 40, 8, 16
 CANDIDATE_IMAGES, NEAR_IMAGES, NEAR_CROPS = 0.75, 0.97, 0.96
 """Minimum correlation of the codes of candidates, and of near-duplicates in the exact comparison: whole, and cropped.
 
-FIGURES
-The 64 bits of dHash or pHash alone find 43 % or 69 % of the crops.
+Chosen on 289 photos of objects on white (tuxpaint-stamps), each searched for in a modified version. Recall: 64 px, 10 %
+darker, more contrast, mirrored 100 %; halved, JPEG at quality 50 99.3 %; cropped by 5 % 99.7 %, also mirrored 99.0 %;
+10 % brighter 96.2 %; cropped, halved and JPEG 91.7 %; grey 61.9 %; cropped by 10 % 8.7 %. Of the 41,616 pairs of photos
+four are reported, all mirrored; of 600 digits of 28 px four have a like one (31 at .9, without SOFT). The 64 bits of
+dHash or pHash alone find 43 % or 69 % of the crops.
 """
 SOFT = 20
 """Cells per side of a thumbnail that is as blurred as a small copy: one of two images is blurred to compare them whole.
