@@ -46,7 +46,7 @@ def test_a_convolutional_net_without_pretrained_weights(isolated):
     assert all(stage.probe is not None and stage.moved is None for stage in found.stages)
     assert {channel.stage for channel in found.channels} == {1, 2, 3, 4}
     assert all(len(channel.patches) == 5 for channel in found.channels)
-    assert all(shown.heat.shape == (7, 7) for shown in found.saliency)
+    assert all(shown.heat.shape == (6, 6) for shown in found.saliency)
     assert found.counts == {"train": 15, "valid": 9, "patches": 15}
 
 
@@ -129,4 +129,4 @@ def test_saliency_is_where_a_planted_shortcut_is(isolated):
     right = [shown for shown in found.saliency if not shown.wrong]
     assert len(right) == 2
     for shown in right:
-        assert divmod(int(shown.heat.argmax()), 7) in {(0, 5), (0, 6), (1, 5), (1, 6)}
+        assert divmod(int(shown.heat.argmax()), 6) in {(0, 4), (0, 5), (1, 4), (1, 5)}
