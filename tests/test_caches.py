@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pictures
 import pytest
 import torch
@@ -19,9 +20,12 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import zoo
 from zoo import store
 from zoo.cli import main
-from zoo.data.decode_cache import decode
+from zoo.data import decode_cache
+from zoo.data.decode_cache import decode, estimate
+from zoo.data.examples import Examples
 from zoo.data.reading import read
 from zoo.errors import StoreError
 from zoo.plugin import ImageInput
@@ -339,3 +343,33 @@ def test_gc_deletes_no_file_that_a_symbolic_link_leads_to(tmp_path):
     (folder / "link").symlink_to(tmp_path / "mine")
     caches.clear()
     assert (tmp_path / "mine" / "file").exists()
+
+
+def test_images_without_room_are_decoded_for_each_batch(tmp_path, monkeypatch, pretrained, capsys):
+    folder = pictures.folder(tmp_path / "pictures", 8)
+    (folder / "red" / "bad.png").write_bytes(b"no image")
+    settings = {"strategy": "full", "steps": 3, "batch_size": 8, "evals": 1, "skip_bad": True}
+    usual = zoo.load(pretrained, "cpu").finetune(folder, **settings)
+    caches.clear()
+    capsys.readouterr()
+    monkeypatch.setattr(decode_cache, "IN_MEMORY", 1_000)
+    allow(monkeypatch, 10_000)
+    other = zoo.load(pretrained, "cpu").finetune(folder, **settings)
+    assert "images are decoded for each batch" in capsys.readouterr().out
+    assert not list(caches.folder("decoded").glob("*"))
+    assert other.history == usual.history
+    assert other.summary.skipped == 1
+
+
+def test_the_estimate_of_pixels_knows_the_crop_and_the_shape(tmp_path):
+    wide = Examples([np.zeros((40, 80, 3), np.uint8)] * 40, ["x"] * 40, "data")
+    spec = ImageInput(16, (0.5,) * 3, (0.5,) * 3, crop=0.8)
+    assert estimate(wide, spec) == 40 * 3 * 20 * 40
+
+
+def test_many_images_in_memory_are_decoded_into_a_file(monkeypatch):
+    monkeypatch.setattr(decode_cache, "IN_MEMORY", 1_000)
+    arrays = Examples([np.full((20, 20, 3), n, np.uint8) for n in range(9)], ["x"] * 9, "data")
+    found = decoded(arrays)
+    assert [int(image[0, 0, 0]) for image in found.images()] == list(range(9))
+    assert not list(caches.folder("decoded").glob("*"))

@@ -232,3 +232,19 @@ def test_copies_inside_one_set_are_pairs_with_the_earlier_one():
 def test_blank_images_are_found():
     pictures = [photo(0), Image.new("RGB", (50, 40), "white"), photo(1)]
     assert duplicates.blank(images(pictures)) == [1]
+
+
+def test_parts_of_the_training_data_give_the_same_pairs(monkeypatch):
+    pictures = [photo(number) for number in range(40)]
+    train, valid = images(pictures), images([jpeg(pictures[number]) for number in (3, 20, 39)] + [photo(99)])
+    whole = near(train, valid)
+    assert whole.held == (0, 1, 2)
+    monkeypatch.setattr(duplicates, "KNOWN", 7)
+    assert near(train, valid) == whole
+
+
+def test_many_held_out_examples_are_searched_evenly(monkeypatch):
+    monkeypatch.setattr(duplicates, "MOST_HELD", 2)
+    pictures = [photo(number) for number in range(8)]
+    found = near(images(pictures), images([photo(number) for number in range(50, 55)] + [pictures[1]]))
+    assert (found.held, found.train, found.exact, found.searched) == ((5,), (1,), 1, 2)

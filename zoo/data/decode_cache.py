@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK = 64
+IN_MEMORY = 1_000_000_000
+"""Bytes of pixels up to which they may be in memory."""
+MEASURED = 16
+"""Images from whose pixels those of all are estimated: evenly spaced ones."""
 SKIPPED = (0, 0, 0)
 """Shape of a skipped image in the cache."""
 
@@ -49,20 +55,55 @@ def decode(
 ) -> Decoded:
     """Decode and resize every image; cache images from files in the folder `cache` (None: no cache).
 
-    The cache key is path, size, time of change and input specification. `advance` is called with the number of images
-    of each finished chunk. Raises DataError naming the first image that cannot be read; with `skip_bad` its index is in
+    The cache key is path, size, time of change and input specification. Pixels of other images that take more than
+    IN_MEMORY are mapped from a file that is deleted after use. `advance` is called with the number of images of each
+    finished chunk. Raises DataError naming the first image that cannot be read; with `skip_bad` its index is in
     `skipped` instead.
     """
-    if cache is None or not _from_files(examples):
+    from_files = _from_files(examples)
+    if cache is None or (not from_files and estimate(examples, spec) <= IN_MEMORY):
         return _in_memory(_prepare(examples, spec, skip_bad, advance))
-    path = cache / f"{_key(examples, spec, skip_bad)}.safetensors"
-    found = cache_file.read(path)
+    path = cache_path(examples, spec, cache, skip_bad=skip_bad)
+    found = cache_file.read(path) if from_files else None
     if found is None:
-        caches.make_room(len(examples) * spec.channels * spec.size**2)
+        caches.make_room(estimate(examples, spec))
         found = _write(_prepare(examples, spec, skip_bad, advance), path)
+        if not from_files:
+            path.unlink(missing_ok=True)
     shapes = [(c, h, w) for c, h, w in found["shapes"].tolist()]
     kept = tuple(shape for shape in shapes if shape != SKIPPED)
     return Decoded(found["pixels"], kept, tuple(i for i, shape in enumerate(shapes) if shape == SKIPPED))
+
+
+def cache_path(examples: Examples, spec: ImageInput, cache: Path, *, skip_bad: bool) -> Path:
+    """Return the cache file of the images of files; of others an unused one."""
+    name = _key(examples, spec, skip_bad) if _from_files(examples) else secrets.token_hex(16)
+    return cache / f"{name}.safetensors"
+
+
+def estimate(examples: Examples, spec: ImageInput) -> int:
+    """Return about how many bytes the pixels of all images take, by those of a few."""
+    sizes = []
+    for index in range(0, len(examples), -(-len(examples) // MEASURED) or 1):
+        with suppress(DataError):
+            sizes.append(pixels(examples.inputs[index], spec, "").numel())
+    return len(examples) * sum(sizes) // max(1, len(sizes))
+
+
+def exceeds_limit(examples: Examples, spec: ImageInput, cache: Path, *, skip_bad: bool) -> bool:
+    """Return whether the pixels fit neither into memory nor into the caches, and are not there yet."""
+    if _from_files(examples) and cache_path(examples, spec, cache, skip_bad=skip_bad).exists():
+        return False
+    needed = estimate(examples, spec)
+    return needed > IN_MEMORY and not caches.make_room(needed)
+
+
+def unreadable(
+    examples: Examples, spec: ImageInput, *, skip_bad: bool, advance: Callable[[int], None]
+) -> tuple[int, ...]:
+    """Decode every image and keep none; returns the indices of those to skip. Raises DataError as `decode`."""
+    found = _prepare(examples, spec, skip_bad, advance)
+    return tuple(index for index, image in enumerate(found) if image is None)
 
 
 def _from_files(examples: Examples) -> bool:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import zlib
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ nearest image, because small images of similar objects (letters, shoes) are all 
 the training data holds RATIO_RANK copies of an image, only closer matches than these are found."""
 BLOCK = 512
 """Examples, or pairs of examples, per block."""
+MOST_HELD, KNOWN = 5_000, 1 << 15
+"""Held-out examples that are searched, of more evenly spaced ones, so that the time is linear in the training data; and
+training examples whose codes are in memory at once."""
 SIDE, COARSE, FINE = 40, 8, 16
 """Cells per side: of the stored thumbnails, of the codes for the candidate search, and of the exact comparison."""
 CANDIDATE_IMAGES, NEAR_IMAGES, NEAR_CROPS = 0.75, 0.97, 0.96
@@ -63,39 +66,58 @@ CANDIDATE_TEXTS, NEAR_TEXTS, CONTAINED = 0.5, 0.8, 0.95
 shorter text that is in the longer one, as where a line was added to a short mail."""
 MAX_CHARACTERS = 100_000_000
 """Characters up to which whole texts are compared, and not the tokens that a network reads."""
+AnyInputs = TypeVar("AnyInputs", Images, Texts)
 SPLITMIX = (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)
 """Odd 64-bit multipliers of SplitMix64 (Steele, Lea and Flood 2014)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Held-out indices with a near-duplicate, one training index for each, and the number of exact copies."""
+    """Held-out indices with a near-duplicate, one training index for each, and the number of exact copies.
+
+    All held-out examples were compared for exact copies, and `searched` of the others for near-duplicates.
+    """
 
     held: tuple[int, ...]
     train: tuple[int, ...]
     exact: int
+    searched: int = field(default=0, compare=False)
 
 
 def near(train: Inputs, valid: Inputs) -> Duplicates:
-    """Find the held-out examples (of validation or test data) with an exact or near-duplicate in the training data."""
+    """Find the held-out examples (of validation or test data) with an exact or near-duplicate in the training data.
+
+    Near-duplicates of at most MOST_HELD examples are searched; memory is that of KNOWN training examples.
+    """
     if not len(train) or not len(valid):
         return Duplicates((), (), 0)
-    if isinstance(train, Images) and isinstance(valid, Images):
-        theirs, ours = _thumbnails(train), _thumbnails(valid)
-        same = _exact_copies(
-            train, valid, *([thumb.numpy().tobytes() for thumb in thumbs] for thumbs in (theirs, ours))
-        )
-        rest = [i for i in range(len(valid)) if i not in same]
-        others = _near_images(theirs, ours[rest]) if rest else {}
+    same = _exact_copies(train, valid, *(_keys(inputs) for inputs in (train, valid)))
+    rest = [i for i in range(len(valid)) if i not in same]
+    rest = rest[:: -(-len(rest) // MOST_HELD)] if rest else []
+    if not rest:
+        others = {}
+    elif isinstance(train, Images) and isinstance(valid, Images):
+        others = _near_images(train, valid.at(rest))
     else:
         assert isinstance(train, Texts)
         assert isinstance(valid, Texts)
-        same = _exact_copies(train, valid, train.lengths.tolist(), valid.lengths.tolist())
-        rest = [i for i in range(len(valid)) if i not in same]
-        others = _near_texts(train, valid.at(rest)) if rest else {}
+        others = _near_texts(train, valid.at(rest))
     found = same | {rest[i]: j for i, j in others.items()}
     places = sorted(found)
-    return Duplicates(tuple(places), tuple(found[i] for i in places), len(same))
+    return Duplicates(tuple(places), tuple(found[i] for i in places), len(same), len(rest))
+
+
+def _keys(inputs: Inputs) -> list[Hashable]:
+    """Return a hash of each thumbnail, or the length of each text: equal for identical examples."""
+    if isinstance(inputs, Texts):
+        return [*inputs.lengths.tolist()]
+    return [hash(thumb.numpy().tobytes()) for part in _parts(inputs) for thumb in _thumbnails(part)]
+
+
+def _parts(inputs: AnyInputs) -> Iterator[AnyInputs]:
+    """Yield the examples in parts of at most KNOWN."""
+    for start in range(0, len(inputs), KNOWN):
+        yield inputs.at(range(start, min(start + KNOWN, len(inputs))))
 
 
 def within(inputs: Inputs) -> list[tuple[int, int]]:
@@ -106,12 +128,10 @@ def within(inputs: Inputs) -> list[tuple[int, int]]:
     count = len(inputs)
     if count < 2:
         return []
+    same = _copies_of_earlier(inputs, _keys(inputs))
     if isinstance(inputs, Images):
-        thumbs = _thumbnails(inputs)
-        same = _copies_of_earlier(inputs, [thumb.numpy().tobytes() for thumb in thumbs])
-        others = _near_images(thumbs, thumbs, earlier=True)
+        others = _near_images(inputs, inputs, earlier=True)
     else:
-        same = _copies_of_earlier(inputs, inputs.lengths.tolist())
         others = _near_texts(inputs, inputs, earlier=True)
     return sorted((others | same).items())
 
@@ -178,20 +198,29 @@ def _digest(inputs: Inputs, index: int) -> bytes:
     return hashlib.sha256(repr(tuple(content.shape)).encode() + content.numpy().tobytes()).digest()
 
 
-def _candidates(valid: Tensor, train: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return candidate pairs (P,), (P,): for each row of `valid` the top CANDIDATES of `train` with product >= `least`.
+def _candidates(valid: Tensor, parts: Iterable[Tensor], least: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return candidate pairs (P,), (P,): for each code of `valid` the top CANDIDATES of all `parts` of training codes.
 
-    The third tensor (P,) is the product with the RATIO_RANK-th nearest row for the ratio test, -1 with fewer rows.
+    Their product is at least `least`. The third tensor (P,) is the product with the RATIO_RANK-th nearest code for the
+    ratio test, -1 with fewer codes.
     """
-    found = []
-    for start in range(0, len(valid), BLOCK):
-        # (B, D) @ (D, M) -> (B, M)
-        products, places = (valid[start : start + BLOCK] @ train.T).topk(min(RATIO_RANK, len(train)), 1)
-        row, rank = (products[:, :CANDIDATES] >= least).nonzero().unbind(1)
-        reference = products[row, -1] if len(train) >= RATIO_RANK else torch.full(row.shape, -1.0)
-        found.append((row + start, places[row, rank], reference))
-    rows, partners, references = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return rows, partners, references
+    best: list[tuple[Tensor, Tensor]] = []
+    offset = 0
+    for train in parts:
+        for number, ours in enumerate(valid.split(BLOCK)):
+            # (B, D) @ (D, M) -> (B, M)
+            products, places = (ours @ train.T).topk(min(RATIO_RANK, len(train)), 1)
+            if not offset:
+                best.append((products, places))
+                continue
+            before, where = best[number]
+            products, order = torch.cat([before, products], 1).topk(min(RATIO_RANK, offset + len(train)), 1)
+            best[number] = products, torch.cat([where, places + offset], 1).gather(1, order)
+        offset += len(train)
+    products, places = (torch.cat(each) for each in zip(*best, strict=True))
+    row, rank = (products[:, :CANDIDATES] >= least).nonzero().unbind(1)
+    reference = products[row, -1] if offset >= RATIO_RANK else torch.full(row.shape, -1.0)
+    return row, places[row, rank], reference
 
 
 def _best_partners(rows: Tensor, partners: Tensor, scores: Tensor, near: Tensor) -> dict[int, int]:
@@ -204,19 +233,23 @@ def _best_partners(rows: Tensor, partners: Tensor, scores: Tensor, near: Tensor)
     return found
 
 
-def _near_images(train: Tensor, valid: Tensor, *, earlier: bool = False) -> dict[int, int]:
-    """Map the index of each validation thumbnail to its near-duplicate in `train`, mirrored or not, if it has one.
+def _near_images(train: Images, valid: Images, *, earlier: bool = False) -> dict[int, int]:
+    """Map the index of each validation image to its near-duplicate in `train`, mirrored or not, if it has one.
 
-    With `earlier`, both are the same thumbnails, and a partner comes before.
+    With `earlier`, both are the same images, and a partner comes before.
     """
-    codes, pairs = _codes_of_images(train), []
-    for turned in (valid, valid.flip(-1)):
-        rows, partners, references = _candidates(_codes_of_images(turned), codes, CANDIDATE_IMAGES)
-        parts = zip(rows.split(BLOCK), partners.split(BLOCK), strict=True)
-        scores = torch.cat([_similarity(turned[i].float(), train[j].float()) for i, j in parts])
-        near = (scores >= NEAR_IMAGES) & (1 - scores <= MAX_RATIO * (1 - references))
-        pairs.append((rows, partners, scores, near & (partners < rows) if earlier else near))
-    return _best_partners(*(torch.cat(parts) for parts in zip(*pairs, strict=True)))
+    ours = _thumbnails(valid)
+    turned = torch.cat([ours, ours.flip(-1)])
+    known = (_codes_of_images(_thumbnails(part)) for part in _parts(train))
+    rows, partners, references = _candidates(_codes_of_images(turned), known, CANDIDATE_IMAGES)
+    scores = torch.zeros(len(rows))
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, start + BLOCK)
+        theirs = _thumbnails(train.at(partners[part].tolist()))
+        scores[part] = _similarity(turned[rows[part]].float(), theirs.float())
+    rows = rows % len(valid)
+    near = (scores >= NEAR_IMAGES) & (1 - scores <= MAX_RATIO * (1 - references))
+    return _best_partners(rows, partners, scores, near & (partners < rows) if earlier else near)
 
 
 def _thumbnails(images: Images) -> Tensor:
@@ -279,7 +312,8 @@ def _near_texts(train: Texts, valid: Texts, *, earlier: bool = False) -> dict[in
 
     With `earlier`, both are the same texts, and a partner comes before.
     """
-    rows, partners, _ = _candidates(_codes_of_texts(valid), _codes_of_texts(train), CANDIDATE_TEXTS)
+    known = (_codes_of_texts(part) for part in _parts(train))
+    rows, partners, _ = _candidates(_codes_of_texts(valid), known, CANDIDATE_TEXTS)
     if earlier:
         rows, partners = rows[before := partners < rows], partners[before]
     pairs = zip(rows.tolist(), partners.tolist(), strict=True)

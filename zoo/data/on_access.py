@@ -35,8 +35,9 @@ class OnAccess:
         """Return the images at `rows` (N,), decoded in threads; those outside `part` are empty, (C, 0, 0)."""
         empty = torch.empty(self.spec.channels, 0, 0, dtype=torch.uint8)
         found = [empty] * len(rows)
+        is_encoded = len(self.items) and isinstance(self.items[0], str | os.PathLike | bytes | dict)
         alone = get_worker_info() is not None  # one of several processes that load
-        run = map if alone else _pool(os.getpid()).map
+        run = _pool(os.getpid()).map if is_encoded and not alone else map
         found[part] = run(self.__getitem__, rows[part].tolist())
         return found
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from zoo.console import Bar
+from zoo.console import Bar, say
 from zoo.data import split, texts
 from zoo.data.datasets import Inputs
-from zoo.data.decode_cache import Decoded, decode, name_of
+from zoo.data.decode_cache import Decoded, decode, exceeds_limit, name_of, unreadable
 from zoo.data.examples import Examples
 from zoo.data.image_batches import Images
 from zoo.data.on_access import OnAccess
 from zoo.data.texts import Texts
 from zoo.errors import DataError
 from zoo.plugin import ImageInput, TextInput, Tokenizer
-from zoo.store import home
+from zoo.store import caches, home
 
 SHOWN = 3
 """Names of unreadable inputs that an error shows."""
@@ -108,12 +108,27 @@ def prepare_for_evaluation(examples: Examples, how: Preprocessing, names: Sequen
 def _images(examples: Examples, how: Preprocessing) -> Prepared:
     assert isinstance(how.input, ImageInput)
     cache = home() / "cache" / "decoded" if how.cache and not how.lazy else None
+    if cache is not None and exceeds_limit(examples, how.input, cache, skip_bad=how.skip_bad):
+        return _on_access(examples, how)
     with nullcontext() if how.lazy else Bar("decode", len(examples)) as bar:
         advance = bar.advance if bar else lambda count: None
         decoded = decode(examples, how.input, cache, skip_bad=how.skip_bad, advance=advance)
     if len(decoded) == 0:
         raise DataError(f"{examples.origin}: no image can be read", fix="open one of them in an image viewer")
     return Prepared(_without_skipped(examples, decoded), Images.of(decoded, how.input), _names(examples, decoded))
+
+
+def _on_access(examples: Examples, how: Preprocessing) -> Prepared:
+    """Return images that are decoded for each batch, as their pixels fit nowhere; each is decoded once to check it."""
+    assert isinstance(how.input, ImageInput)
+    say("decode", f"images are decoded for each batch: the caches have no room for the pixels ({caches.VARIABLE})")
+    with Bar("decode", len(examples)) as bar:
+        skipped = unreadable(examples, how.input, skip_bad=how.skip_bad, advance=bar.advance)
+    names = tuple(name_of(examples.inputs[i], i) for i in skipped)
+    bad = set(skipped)
+    kept = examples.at(i for i in range(len(examples)) if i not in bad) if bad else examples
+    found = prepare(kept, replace(how, lazy=True, skip_bad=False))
+    return Prepared(found.examples, found.inputs, names)
 
 
 def _texts(examples: Examples, how: Preprocessing) -> Prepared:

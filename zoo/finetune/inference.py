@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +21,12 @@ from zoo.finetune.runtime import distributed
 from zoo.finetune.runtime.memory import is_out_of_memory, release
 from zoo.finetune.runtime.prefetch import prefetch
 from zoo.finetune.runtime.workers import parallel
+from zoo.store import cache_file
 from zoo.tasks.task import Task
 
 BATCH_SIZE, GPU_BATCH_SIZE = 32, 64
+LARGE = 1 << 28
+"""Bytes of outputs from which they are written to a file instead of memory."""
 Forward = Callable[[Batch], Tensor]
 Result = TypeVar("Result")
 
@@ -154,22 +158,47 @@ def _pass(module: nn.Module, forward: Forward, data: Dataset, precision: str, ba
         with torch.inference_mode(), autocast(device, precision), _failures_named():
             return forward(batch).float()
 
-    values: list[Tensor] = [torch.empty(0)] * len(data)
-    targets: list[Tensor] = [torch.empty(0)] * len(data)
-    one_each, seen = True, []
+    values: list[Tensor] = []
+    targets: list[Tensor] = []
+    rows: Tensor | None = None
+    seen = []
     batches = distributed.shard_batches(sequential_batches(len(data), batch_size, data.lengths))
     with eval_mode(module):
         for indices, batch, outputs in each_batch(compute, data, batches, device):
-            one_each = batch.selected is None
-            counts = [1] * len(indices) if batch.selected is None else batch.selected.sum(1).tolist()
+            seen.append(indices)
+            if batch.selected is None:
+                rows = _empty_rows(len(data), outputs) if rows is None else rows
+                rows[indices] = outputs.cpu()
+                continue
+            values, targets = values or [torch.empty(0)] * len(data), targets or [torch.empty(0)] * len(data)
+            counts = batch.selected.sum(1).tolist()
             _scatter(values, indices, outputs.cpu(), counts)
             if batch.targets is not None:
                 _scatter(targets, indices, batch.targets, counts)
-            seen.append(indices)
+    if rows is not None:
+        _gather_rows(rows, seen)
+        return Outputs(rows, data.targets)
     _gather(values, targets, seen)
-    if one_each:
-        return Outputs(torch.cat(values).clone(), None if data.targets is None else torch.cat(targets).clone())
     return Outputs([value.clone() for value in values], [target.clone() for target in targets])
+
+
+def _empty_rows(count: int, outputs: Tensor) -> Tensor:
+    """Return a tensor (N, …) for the outputs of all examples: of many in a file that is deleted with it."""
+    shape = (count, *outputs.shape[1:])
+    size = math.prod(shape) * outputs.element_size()
+    with torch.inference_mode(False):  # solvers differentiate functions of them
+        if size < LARGE:
+            return torch.empty(shape, dtype=outputs.dtype)
+        return cache_file.scratch("features", size).view(outputs.dtype).view(shape)
+
+
+def _gather_rows(rows: Tensor, seen: Sequence[Tensor]) -> None:
+    """Add the rows that other processes computed."""
+    if distributed.world_size() == 1:
+        return
+    places = torch.cat(list(seen)) if seen else torch.empty(0, dtype=torch.long)
+    for others, values in distributed.all_gather((places, rows[places])):
+        rows[others] = values
 
 
 def _scatter(found: list[Tensor], indices: Tensor, rows: Tensor, counts: list[int]) -> None:

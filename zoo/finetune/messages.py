@@ -60,7 +60,9 @@ def leak(held: Prepared, known: Prepared, found: Duplicates, names: tuple[str, s
     """
     places = (found.held[0], found.train[0])
     pair = zip((held.examples.inputs[places[0]], known.examples.inputs[places[1]]), places, strict=True)
-    count = f"{len(found.held):,} of {len(held.examples):,} {names[0]} examples"
+    some = found.searched + found.exact < len(held.examples)
+    searched = f" ({found.searched:,} were searched for more than copies)" if some else ""
+    count = f"{len(found.held):,} of {len(held.examples):,} {names[0]} examples{searched}"
     same = f", {found.exact:,} of them identical" if found.exact else ""
     shown = " ~ ".join(_excerpt(item, index) for item, index in pair)
     return f"{count} have a near-duplicate in the {names[1]} data{same}: the score is optimistic. {shown}"

@@ -14,7 +14,7 @@ from zoo.console import duration, say
 from zoo.errors import RecipeError
 from zoo.finetune import callbacks, heads
 from zoo.finetune.defaults import Hyperparameters
-from zoo.finetune.features import frozen_features, linear_probe, linear_solver
+from zoo.finetune.features import frozen_features, large_probe, linear_probe, linear_solver
 from zoo.finetune.features.frozen_prefix import frozen_prefix
 from zoo.finetune.features.linear_probe import Fitted, ProbeData
 from zoo.finetune.features.stage_outputs import StageOutput
@@ -31,6 +31,7 @@ from zoo.finetune.training.execution import Execution
 from zoo.finetune.training.loop import Phase, train
 from zoo.finetune.training.lr_finder import LearningRates
 from zoo.plugin import Backbone
+from zoo.tasks import Task
 from zoo.tasks.intervals import Interval
 
 CONSTANT = "no features: no penalty does better than the mean"
@@ -118,13 +119,14 @@ def _probe(backbone: Backbone, job: Job, checkpoints: Checkpointer) -> Probe:
     stages, without = _stages(backbone, job)
     data, cached = frozen_features.rows(backbone, task, job.train, hp, stages, job.groups)
     solve = linear_probe.choose if hp.head_stages is None else linear_probe.fit
-    fitted = solve(task, data, hp.l2, hp.seed)
+    large = large_probe.is_large(task, data)
+    fitted = large_probe.fit(task, data, hp.l2, hp.seed, solve) if large else solve(task, data, hp.l2, hp.seed)
     head, how = fitted.head, _describe(fitted, without)
     if job.head is not None and _given_head_wins(job, data, fitted):
         assert isinstance(job.head, nn.Linear)
         head, how = job.head.cpu(), "the pretrained head unchanged"
     checkpoints.decisions["stages"] = [asdict(stage) for stage in heads.stages_of(head)]
-    row: Metrics = {"step": 0, "loss": linear_probe.loss(task, head, data.for_head(head))}
+    row: Metrics = {"step": 0, "loss": _loss(task, head, data)}
     if job.valid is not None:
         held = frozen_features.outputs(backbone, head, task, job.valid, hp.precision, stages)
         found = Measurement(task.measure(held.values, held.targets), held)
@@ -162,7 +164,14 @@ def _given_head_wins(job: Job, data: ProbeData, fitted: Fitted) -> bool:
     """Return whether the given head, which never saw these examples, beats the out-of-fold loss of the new one."""
     assert job.head is not None
     head = job.head.cpu()
-    return linear_probe.loss(job.task, head, data.for_head(head)) < fitted.loss
+    return _loss(job.task, head, data) < fitted.loss
+
+
+def _loss(task: Task, head: nn.Module, data: ProbeData) -> float:
+    """Return the mean loss of a head."""
+    if large_probe.is_large(task, data):
+        return large_probe.loss(task, head, data, len(heads.stages_of(head)))
+    return linear_probe.loss(task, head, data.for_head(head))
 
 
 def _tune(backbone: Backbone, job: Job, probe: Probe | None, checkpoints: Checkpointer, left: float) -> Outcome:

@@ -108,11 +108,13 @@ def features(
 ) -> tuple[Outputs, bool]:
     """Return features of a dataset, computed with all examples that were read with it, and whether they were cached.
 
-    Training and validation data are mostly parts of one whole: one pass serves both, and every other split of it.
+    Training and validation data are mostly parts of one whole: one pass serves both, and every other split of it. Where
+    a copy of its rows would not fit into memory, each part has a pass and a file of its own.
     """
-    whole = data.pool() if isinstance(data, LabelledDataset) else data
+    dim = backbone.dim + sum(stage.dim for stage in stages)
+    whole = data.pool() if isinstance(data, LabelledDataset) and len(data) * dim <= MAX_VALUES else data
     found, cached = cached_features(backbone.module, whole, reads=task.reads, precision=precision, stages=stages)
-    if not isinstance(data, LabelledDataset):
+    if not isinstance(data, LabelledDataset) or whole is data:
         return found, cached
     rows = data.inputs.rows
     is_whole = torch.equal(rows, torch.arange(len(found.values)))  # no copy

@@ -165,8 +165,12 @@ def out_of_fold(task: Task, data: ProbeData, splits: Sequence[Sequence[Tensor]],
 def _scaling(data: ProbeData) -> tuple[Tensor, Tensor]:
     """Return the mean and the scale (D,) of each feature: variances sum to 1, half as much for each earlier stage."""
     mean, std = data.features.mean(0), data.features.std(0, correction=0)
-    dims = [data.dim, *(stage.dim for stage in data.stages)]
-    shares = [1.0, *(DECAY**depth for depth in range(len(data.stages), 0, -1))]
+    return mean, scale_of(mean, std, [data.dim, *(stage.dim for stage in data.stages)])
+
+
+def scale_of(mean: Tensor, std: Tensor, dims: Sequence[int]) -> Tensor:
+    """Return the scale (D,) of features by their moments; `dims` are those of the pooled features and of each stage."""
+    shares = [1.0, *(DECAY**depth for depth in range(len(dims) - 1, 0, -1))]
     scales = []
     for share, centre, part in zip(shares, mean.split(dims), std.split(dims), strict=True):
         typical = float(part.mean())
@@ -175,7 +179,7 @@ def _scaling(data: ProbeData) -> tuple[Tensor, Tensor]:
             continue
         scale = 1 / part.clamp(min=FLOOR * typical)
         scales.append(scale * math.sqrt(share / sum(shares)) / (part * scale).norm())
-    return mean, torch.cat(scales)
+    return torch.cat(scales)
 
 
 def loss(task: Task, head: nn.Module, data: ProbeData) -> float:

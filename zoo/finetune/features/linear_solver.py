@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -114,10 +115,26 @@ def solve_parts(
     start = start or Weights(data.x.new_zeros(count, outputs, dim), data.x.new_zeros(count, outputs))
     if penalty == CONSTANT:
         objective = _Objective(task, Problem(data.x[:, :0], data.targets), parts, 0.0)
-        return Weights(torch.zeros_like(start.weight), _minimise(objective, start.bias[..., None], tolerance)[..., 0])
+        return Weights(torch.zeros_like(start.weight), minimise(objective, start.bias[..., None], tolerance)[..., 0])
     point = torch.cat([start.weight, start.bias[..., None]], 2)
-    found = _minimise(_Objective(task, data, parts, penalty), point, tolerance)
+    found = minimise(_Objective(task, data, parts, penalty), point, tolerance)
     return Weights(found[..., :-1], found[..., -1])
+
+
+class Objective(Protocol):
+    """Functions of weights and bias (F, K, R + 1) that `minimise` needs."""
+
+    def values(self, point: Tensor) -> Tensor:
+        """Return the objective of each part (F,)."""
+        ...
+
+    def gradient(self, point: Tensor) -> Tensor:
+        """Return the gradient (F, K, R + 1)."""
+        ...
+
+    def hessian(self, point: Tensor) -> tuple[Product, Tensor]:
+        """Return the product of the Hessian with a direction, and about the inverse of its diagonal."""
+        ...
 
 
 class _Objective:
@@ -183,7 +200,7 @@ class _Objective:
         return product, 1 / (curvature[:, None, None] * self.spread + self.ridge)
 
 
-def _minimise(objective: _Objective, point: Tensor, tolerance: float) -> Tensor:
+def minimise(objective: Objective, point: Tensor, tolerance: float) -> Tensor:
     """Return the points (F, K, R + 1) at which no step lets an objective fall by more than `tolerance`, or rounding."""
     values = objective.values(point)
     moving = torch.ones_like(values, dtype=torch.bool)

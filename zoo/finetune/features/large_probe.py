@@ -1,0 +1,169 @@
+"""The linear probe on features that do not fit into memory: solved over blocks of rows that are read from the disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data.seeding import generator
+from zoo.finetune.features import linear_probe, linear_solver
+from zoo.finetune.features.linear_probe import Fitted, ProbeData, select
+from zoo.finetune.features.linear_solver import CONSTANT, FEW
+from zoo.finetune.heads import empty_linear, stages_of
+from zoo.tasks.task import Task
+
+LARGE = 1 << 26
+"""Values of features (M x D) above which blocks are solved: 256 MiB, of which the other solver makes three copies."""
+SAMPLE = 1 << 24
+"""Values of the rows on which the penalty is chosen."""
+BLOCK = 8_192
+"""Rows of a block."""
+Choose = Callable[[Task, ProbeData, float | None, int], Fitted]
+
+
+def is_large(task: Task, data: ProbeData) -> bool:
+    """Return whether features are solved in blocks; a loss with class weights is no mean over rows, and is not."""
+    return data.features.numel() > LARGE and getattr(task, "weights", None) is None
+
+
+def fit(task: Task, data: ProbeData, l2: float | None, seed: int, choose: Choose) -> Fitted:
+    """Return the head that minimises mean loss + l2 / 2 * |W|² over all rows, in memory of a block and D x D.
+
+    Stages and penalty are chosen by `choose` on a sample of rows, whose solution is where the solver starts; the
+    out-of-fold losses are those of the sample.
+    """
+    count = min(len(data), max(linear_probe.MANY, SAMPLE // data.features.shape[1]))
+    rows = torch.randperm(len(data), generator=generator(seed, "sample"))[:count].sort().values
+    groups = None if data.groups is None else data.groups[rows]
+    first = choose(task, ProbeData(data.features[rows], data.targets[rows], groups, data.stages), l2, seed)
+    if first.l2 == CONSTANT:
+        return first
+    stages = stages_of(first.head)
+    objective = _Objective(task, data, len(stages), first.l2)
+    weight, bias = objective.solve(first.head)
+    head = empty_linear(data.dim, len(task.labels), stages)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
+    return replace(first, head=head)
+
+
+def loss(task: Task, head: nn.Module, data: ProbeData, stages: int) -> float:
+    """Return the mean loss of a head that reads the last `stages` of the stages."""
+    with torch.no_grad():
+        total = sum(float(task.loss(head(x), targets)) * len(x) for x, targets in _blocks(data, stages))
+    return total / len(data)
+
+
+def _blocks(data: ProbeData, stages: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield features (B, D) and targets (B, …)."""
+    kept = data.stages[len(data.stages) - stages :]
+    for start in range(0, len(data), BLOCK):
+        part = slice(start, start + BLOCK)
+        yield select(data.features[part], data.dim, kept), data.targets[part]
+
+
+class _Objective:
+    """The penalised mean loss over blocks, as a function of weights and bias (1, K, R + 1) in principal axes."""
+
+    def __init__(self, task: Task, data: ProbeData, stages: int, penalty: float) -> None:
+        self.task, self.data, self.stages = task, data, stages
+        kept = data.stages[len(data.stages) - stages :]
+        self.mean, std = self._moments()
+        self.scale = linear_probe.scale_of(self.mean, std, [data.dim, *(stage.dim for stage in kept)])
+        self.axes, spread = self._principal_axes()
+        ones = self.mean.new_ones(len(spread) + 1)
+        self.ridge = torch.cat([ones[:-1] * penalty, ones[-1:] * 0])
+        self.spread = torch.cat([spread, ones[-1:]])
+
+    def solve(self, start: nn.Linear) -> tuple[Tensor, Tensor]:
+        """Return the weight (K, D) and the bias (K,) on the features, from those of another head on."""
+        with torch.no_grad():
+            scaled = torch.where(self.scale > 0, start.weight / self.scale, 0.0)
+            weight = scaled if self.axes is None else scaled @ self.axes
+            bias = start.bias + start.weight @ self.mean
+            point = torch.cat([weight, bias[:, None]], 1)[None]
+        found = linear_solver.minimise(self, point, linear_probe.TOLERANCE)[0]
+        weight = self._on_features(found[:, :-1]) * self.scale
+        return weight, found[:, -1] - weight @ self.mean
+
+    def values(self, point: Tensor) -> Tensor:
+        """Return the objective, (1,)."""
+        total = 0.0
+        for x, targets in self._scaled():
+            total += float(self.task.loss(self._outputs(x, point), targets)) * len(x)
+        return total / len(self.data) + (self.ridge * point.square()).sum((1, 2)) / 2
+
+    def gradient(self, point: Tensor) -> Tensor:
+        """Return the gradient (1, K, R + 1)."""
+        found = torch.zeros_like(point, dtype=torch.float64)
+        for x, targets in self._scaled():
+            _, slopes = self._slopes(x, targets, point)
+            found += self._pull_back(slopes, x)
+        return found.to(point) + self.ridge * point
+
+    def hessian(self, point: Tensor) -> tuple[linear_solver.Product, Tensor]:
+        """Return the function that multiplies the Hessian by directions, and about its inverse diagonal."""
+
+        def product(direction: Tensor) -> Tensor:
+            found = torch.zeros_like(point, dtype=torch.float64)
+            for x, targets in self._scaled():
+                outputs, slopes = self._slopes(x, targets, point, twice=True)
+                (bent,) = torch.autograd.grad(slopes, outputs, self._outputs(x, direction))
+                found += self._pull_back(bent, x)
+            return found.to(point) + self.ridge * direction
+
+        draws, curvature = generator(0, "signs"), 0.0
+        for x, targets in self._scaled():
+            outputs, slopes = self._slopes(x, targets, point, twice=True)
+            signs = torch.randint(2, outputs.shape, generator=draws).to(outputs) * 2 - 1
+            (bent,) = torch.autograd.grad(slopes, outputs, signs)
+            curvature += float((signs * bent).sum()) / outputs.shape[1]  # mean diagonal (Hutchinson 1989)
+        curvature = max(curvature, float(torch.finfo(point.dtype).eps))
+        return product, 1 / (curvature * self.spread + self.ridge)
+
+    def _slopes(self, x: Tensor, targets: Tensor, point: Tensor, *, twice: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the outputs (B, K), and the slopes of the mean loss over all rows by them."""
+        with torch.enable_grad():
+            outputs = self._outputs(x, point).requires_grad_()
+            loss = self.task.loss(outputs, targets) * (len(x) / len(self.data))
+            (slopes,) = torch.autograd.grad(loss, outputs, create_graph=twice)
+        return outputs, slopes
+
+    def _outputs(self, x: Tensor, point: Tensor) -> Tensor:
+        return x @ self._on_features(point[0, :, :-1]).T + point[0, :, -1]
+
+    def _on_features(self, weight: Tensor) -> Tensor:
+        """Return weights (K, R) on the scaled features, (K, D)."""
+        return weight if self.axes is None else weight @ self.axes.T
+
+    def _pull_back(self, slopes: Tensor, x: Tensor) -> Tensor:
+        """Return slopes by outputs (B, K) as slopes by weights and bias (1, K, R + 1)."""
+        weight = slopes.T @ x
+        return torch.cat([weight if self.axes is None else weight @ self.axes, slopes.sum(0)[:, None]], 1)[None]
+
+    def _scaled(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return (((x - self.mean) * self.scale, targets) for x, targets in _blocks(self.data, self.stages))
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of each feature, (D,) float32."""
+        count = len(self.data)
+        mean = torch.stack([x.double().sum(0) for x, _ in _blocks(self.data, self.stages)]).sum(0) / count
+        parts = [(x - mean).square_().sum(0) for x, _ in _blocks(self.data, self.stages)]
+        return mean.float(), (torch.stack(parts).sum(0) / count).sqrt().float()
+
+    def _principal_axes(self) -> tuple[Tensor | None, Tensor]:
+        """Return the principal axes (D, R) of the scaled features and their mean squares (R,), None if D > 1,024."""
+        dim, count = len(self.mean), len(self.data)
+        if dim > FEW:
+            return None, sum((x.square().sum(0) for x, _ in self._scaled()), self.mean.new_zeros(dim)) / count
+        gram = torch.zeros(dim, dim, dtype=torch.float64)
+        for x, _ in self._scaled():
+            gram += (x.T @ x).double()
+        values, axes = torch.linalg.eigh(gram)
+        kept = values > linear_solver.RANK * values[-1].clamp(min=math.sqrt(linear_solver.RANK))
+        return axes[:, kept].float(), (values[kept] / count).float()
