@@ -140,6 +140,14 @@ def test_recommended_is_the_cheapest_as_good_as_the_best_within_a_standard_error
     assert caught.value.fix == "yes"
 
 
+def test_a_cheaper_backbone_costs_at_most_a_point_of_accuracy():
+    best = [[1.0] * 90 + [0.0] * 10]
+    two_less, one_less = [[1.0] * 87 + [0.0] * 12 + [1.0]], [[1.0] * 88 + [0.0] * 11 + [1.0]]
+    assert not verdict.as_good(two_less, best, is_share=True)
+    assert verdict.as_good(one_less, best, is_share=True)
+    assert verdict.as_good(two_less, best, is_share=False)  # within a standard error of other metrics
+
+
 def test_expected_score_of_the_best_corrects_for_having_chosen():
     coins = np.random.default_rng(1).integers(0, 2, (15, 40, 1, 50))  # 15 times 40 models that guess
     best = np.mean([each.mean((1, 2)).max() for each in coins])

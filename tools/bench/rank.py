@@ -1,108 +1,48 @@
 """Rank against exhaustive tuning: regret of the recommended backbone, cost, and whether the tie group holds the best.
 
-    python tools/bench/rank.py [FOLDER] [--steps 40] [--tasks photos emoji]
+    python tools/bench/rank.py FOLDER [--tasks photos emoji] [--steps N] [--report]
 
 Twelve image backbones: EfficientNet-Lite0 (ImageNet) at two sizes, the letters net, small nets pre-trained here by zoo
-on Fashion-MNIST, digits and photos, and random ones; tasks of few examples. All are tuned on each task, which is the
-truth; `zoo rank` sees the training examples alone. FOLDER keeps what was computed: a stopped run goes on.
+on Fashion-MNIST, digits and photos, and random ones; tasks of few examples. All are tuned on each task with the
+default recipe (300 steps, random weights 500) or N steps, which is the truth; `zoo rank` sees the training examples
+alone and finds no cached features. FOLDER keeps each tuned backbone (truth.jsonl) and each ranking (rankings.jsonl): a
+stopped run goes on. --report prints what is there. One thread; CPU seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import random
 import resource
+import shutil
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-TOOLS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TOOLS), str(TOOLS / "bench")]
+import numpy as np
+import rank_sets
+from rank_sets import RANDOM, TASKS, TOOLS
 
-SOURCES = {
-    "fashion14": ("native/resnet14", "fashion", 150),
-    "fashion20": ("native/resnet20", "fashion", 100),
-    "fashion-short": ("native/resnet14", "fashion", 30),
-    "fashion-plain": ("native/plain20", "fashion", 80),
-    "digits14": ("native/resnet14", "digits", 80),
-    "photos14": ("native/resnet14", "photos", 60),
-}
-"""Backbones pre-trained here: architecture, data, optimizer steps."""
-RANDOM = ("native/resnet14", "native/resnet20", "native/plain14")
-LITE0 = {"bench/lite0-64": 64, "bench/lite0-48": 48}
-"""Names and image sizes of EfficientNet-Lite0."""
-STEPS = 300
-"""Optimizer steps of exhaustive tuning: those of `strategy="lp-ft"` on so few images."""
-TEST = 300
-"""Test examples, at most."""
-TASKS = ("photos", "emoji", "digits", "shirts", "clipart", "fashion", "digits-few", "animals")
-Pairs = list[tuple[Any, Any]]
+SPLITS = 200
+"""Random halves of the test items: on one the best backbone is chosen, on the other it is measured."""
+Truth = Mapping[str, Mapping[str, Any]]
 
 
-def pool(name: str, *, pretraining: bool) -> Pairs:
-    """Return labelled images of a source; those for pre-training and those of the tasks have no image in common."""
-    import numpy as np
-    import real_data
-    from PIL import Image
-
-    from zoo.model.demo import digits
-
-    if name == "fashion":
-        train, labels, test, test_labels = real_data.fashion_mnist()
-        images, classes = (train[:20_000], labels[:20_000]) if pretraining else (test, test_labels)
-        return [(np.asarray(image), int(label)) for image, label in zip(images, classes, strict=True)]
-    if name == "digits":
-        shuffled = random.Random(1).sample(digits(), 1797)
-        return shuffled[:700] if pretraining else shuffled[700:]
-    found = []
-    for path in sorted(real_data.photos().rglob("*.png")):
-        picture = Image.open(path).convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        flat = Image.alpha_composite(white, picture).convert("RGB")
-        flat.thumbnail((128, 128))
-        found.append((np.asarray(flat), path.parent.name))
-    shuffled = random.Random(1).sample(found, len(found))
-    if not pretraining:
-        return shuffled[100:]
-    return [(np.asarray(Image.fromarray(image).convert("L")), label) for image, label in shuffled[:100]]
-
-
-def examples(task: str) -> tuple[Pairs, Pairs]:
-    """Return training and test examples of a task."""
-    import small_sets
-
-    if task in ("clipart", "emoji"):
-        split = small_sets.split(task)
-        test = random.Random(task).sample(list(split.test), len(split.test))
-        return split.draw(12, seed=0), test[:TEST]
-    kind, count = {
-        **{"digits": ("digits", 120), "digits-few": ("digits", 50), "fashion": ("fashion", 150)},
-        **{"shirts": ("fashion", 120), "photos": ("photos", 95), "animals": ("photos", 95)},
-    }[task]
-    pairs = pool(kind, pretraining=False)
-    if task == "digits-few":
-        pairs = pairs[::-1]
-    if task == "shirts":
-        pairs = [pair for pair in pairs if pair[1] in {0, 2, 4, 6}]
-    if task == "animals":
-        pairs = [(image, label in {"bird", "insect", "mammal", "sea"}) for image, label in pairs]
-    return pairs[:count], pairs[count : count + TEST]
-
-
-def tune(task: str, backbone: str, steps: int) -> dict[str, float]:
-    """Fine-tune a backbone on a task; returns the accuracy on the test examples and the CPU seconds."""
+def tune(task: str, backbone: str, steps: int | None) -> dict[str, Any]:
+    """Fine-tune a backbone on a task; returns its hits on the test examples, 0 or 1, and the CPU seconds."""
     import zoo
 
-    train, test = examples(task)
+    train, test = rank_sets.examples(task)
     start = cpu()
-    scratch = backbone in RANDOM
     model = zoo.load(backbone, "cpu")
-    model.finetune(train, valid=0, strategy="scratch" if scratch else "lp-ft", steps=steps, quiet=True)
+    strategy = "scratch" if backbone in RANDOM else "lp-ft"
+    model.finetune(train, valid=0, strategy=strategy, steps=steps, quiet=True)
     spent = cpu() - start
-    return {"accuracy": model.evaluate(test)["accuracy"], "seconds": spent}
+    report = model.report(test)
+    hits = report.task.item_scores(report.outputs.values, report.outputs.targets)
+    return {"hits": [int(hit) for hit in hits.tolist()], "seconds": round(spent, 1)}
 
 
 def cpu() -> float:
@@ -111,118 +51,140 @@ def cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def prepare(folder: Path) -> list[str]:
-    """Pre-train and write the rows of all backbones; returns their names."""
-    import real_data
-    import timm
-    import torch
-    from safetensors.torch import save_file
-
-    import zoo
-
-    rows = []
-    for name, (architecture, data, steps) in SOURCES.items():
-        out = folder / "saved" / name
-        if not out.exists():
-            model = zoo.load(architecture, "cpu")
-            model.finetune(
-                pool(data, pretraining=True), valid=0, strategy="scratch", steps=steps, out=out, augment="none"
-            )
-        rows.append(f'["bench/{name}"]\nsaved = "{out}"\n')
-    weights = folder / "lite0" / "model.safetensors"
-    if not weights.exists():
-        weights.parent.mkdir(parents=True, exist_ok=True)
-        net = timm.create_model("tf_efficientnet_lite0").eval()
-        published = torch.load(real_data.lite0(), weights_only=True)
-        net.load_state_dict(dict(zip(net.state_dict(), published.values(), strict=True)), strict=True)
-        save_file(net.state_dict(), weights)
-    for name, size in LITE0.items():
-        rows.append(
-            f'["{name}"]\nplugin = "timm"\nmodality = "image"\nsource = "{weights.parent.as_uri()}"\n'
-            f'files = [{{ path = "model.safetensors" }}]\ndim = 1280\nparams = 3371008\n'
-            f"input = {{ size = {size}, mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5], interpolation = 'bicubic', "
-            f'crop = 0.875 }}\noptions = {{ arch = "tf_efficientnet_lite0.in1k" }}\n'
-            "metrics = { imagenet_top1 = 74.846 }\n"
-        )
-    (folder / "zoo.toml").write_text("\n".join(rows))
-    return ["native/resnet14.letters", *(f"bench/{name}" for name in SOURCES), *LITE0, *RANDOM]
+def truth(task: str, names: Sequence[str], steps: int | None, file: Path) -> Truth:
+    """Return hits and seconds of each backbone tuned on a task; those in the file are not tuned again."""
+    rows = [row for row in lines(file) if (row["task"], row["steps"]) == (task, steps)]
+    found = {row["backbone"]: row for row in rows}
+    for name in names:
+        if name not in found:
+            row = {"task": task, "backbone": name, "steps": steps, **tune(task, name, steps)}
+            found[name] = row
+            append(file, row)
+            print(f"tuned {task:<11} {name:<24} {np.mean(row['hits']):.3f}", file=sys.stderr, flush=True)
+    return {name: found[name] for name in names}
 
 
-def truth(task: str, names: Sequence[str], steps: int) -> dict[str, dict[str, float]]:
-    """Return accuracy and seconds of each backbone tuned on a task."""
-    from zoo.jobs.job import Job
-    from zoo.jobs.run import run
-
-    found: dict[str, dict[str, float]] = {}
-    jobs = [Job("rank:tune", {"task": task, "backbone": name, "steps": steps}) for name in names]
-    for result in run(jobs, workers=1):
-        if result.answer.error:
-            sys.exit(f"{result.job.arguments}: {result.answer.error}")
-        name = result.job.arguments["backbone"]
-        found[name] = result.answer.value
-        print(f"tuned {task:<11} {name:<24} {found[name]['accuracy']:.3f}", file=sys.stderr, flush=True)
-    return found
-
-
-def compare(task: str, tuned: Mapping[str, Mapping[str, float]], seed: int = 0) -> dict[str, Any]:
-    """Rank the backbones on a task; returns the regrets against the best tuned one, and the CPU seconds of both."""
+def ranked(task: str, names: Sequence[str], home: Path) -> dict[str, Any]:
+    """Rank the backbones on a task without anything cached; returns what it found and the CPU seconds."""
     from zoo.console import quiet
     from zoo.evidence.ranking import rank
 
+    shutil.rmtree(home / "cache", ignore_errors=True)
     start = cpu()
     with quiet():
-        found = rank(examples(task)[0], list(tuned), workers=1, device="cpu", seed=seed)
-    spent = cpu() - start
-    best = max(tuned, key=lambda name: tuned[name]["accuracy"])
-    top = tuned[best]["accuracy"]
-    group = [row.name for row in found.rows if row.group == 1]
+        found = rank(rank_sets.examples(task)[0], list(names), workers=1, device="cpu")
     return {
         "task": task,
-        "best": best,
         "recommended": found.recommended,
-        "regret": top - tuned[found.recommended]["accuracy"],
-        "first": top - tuned[found.rows[0].name]["accuracy"],
-        "static": top - tuned[found.static_choice]["accuracy"],
-        "random": top - sum(each["accuracy"] for each in tuned.values()) / len(tuned),
-        "holds": best in group,
-        "group": len(group),
-        "rank_seconds": spent,
-        "tune_seconds": sum(each["seconds"] for each in tuned.values()),
+        "first": found.rows[0].name,
+        "static": found.static_choice,
+        "group": [row.name for row in found.rows if row.group == 1],
+        "rank_seconds": round(cpu() - start, 1),
+        "rank_by_backbone": {row.name: round(row.seconds, 2) for row in found.rows},
     }
 
 
+def compared(found: Mapping[str, Any], tuned: Truth) -> dict[str, Any]:
+    """Return the regrets of a ranking in points: against the best tuned backbone, with standard errors.
+
+    "regret" is against the backbone that is best on the test items themselves, whose score is optimistic; "fair" is
+    against the one that is best on a random half of them, measured on the other half.
+    """
+    hits = {name: np.array(row["hits"], dtype=float) for name, row in tuned.items()}
+    best = max(hits, key=lambda name: hits[name].mean())
+    regrets = {key: 100 * (hits[best].mean() - hits[found[key]].mean()) for key in ("recommended", "first", "static")}
+    against_static = 100 * (hits[found["recommended"]] - hits[found["static"]])
+    difference = 100 * (hits[best] - hits[found["recommended"]])
+    top = max(hits[name].mean() for name in found["group"])
+    return {
+        **regrets,
+        "error": standard_error(difference),
+        "group_best": 100 * (hits[best].mean() - top),
+        "fair": fair_regret(hits, found["recommended"]),
+        "over_static": against_static.mean(),
+        "over_static_error": standard_error(against_static),
+        "mean_of_all": 100 * (hits[best].mean() - np.mean([each.mean() for each in hits.values()])),
+        "best": best,
+        "holds": best in found["group"],
+        "tune_seconds": sum(row["seconds"] for row in tuned.values()),
+    }
+
+
+def standard_error(values: np.ndarray[Any, Any]) -> float:
+    """Return the standard error of a mean."""
+    return float(values.std(ddof=1) / len(values) ** 0.5)
+
+
+def fair_regret(hits: Mapping[str, np.ndarray[Any, Any]], chosen: str) -> float:
+    """Return the mean regret in points against the backbone that is best on a random half, on the other half."""
+    names, matrix = list(hits), np.stack(list(hits.values()))
+    chance, found = np.random.default_rng(0), []
+    for _ in range(SPLITS):
+        order = chance.permutation(matrix.shape[1])
+        half, other = order[: len(order) // 2], order[len(order) // 2 :]
+        best = matrix[:, half].mean(1).argmax()
+        found.append(matrix[best, other].mean() - matrix[names.index(chosen), other].mean())
+    return 100 * float(np.mean(found))
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSONL file; none without one."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def append(file: Path, row: Mapping[str, Any]) -> None:
+    """Append a row to a JSONL file."""
+    with file.open("a") as out:
+        out.write(json.dumps(row) + "\n")
+
+
+def report(folder: Path, steps: int | None) -> None:
+    """Print a row for each task that was tuned and ranked, and the means."""
+    tuned = [row for row in lines(folder / "truth.jsonl") if row["steps"] == steps]
+    latest = {row["task"]: row for row in lines(folder / "rankings.jsonl")}
+    print("regret in points of test accuracy against the best of all tuned backbones")
+    print("task        recommended ± s.e.  fair  best score  best of group 1  static  mean of all  holds (size)  CPU s")
+    rows = []
+    for task, found in latest.items():
+        of_task = {row["backbone"]: row for row in tuned if row["task"] == task}
+        if set(of_task) != set(found["rank_by_backbone"]):
+            continue
+        row = found | compared(found, of_task) | {"task": task}
+        rows.append(row)
+        held = f"{'yes' if row['holds'] else 'no'} ({len(found['group'])})"
+        regret = f"{row['recommended']:.1f} ± {row['error']:.1f}"
+        others = (f"{row[key]:.1f}" for key in ("fair", "first", "group_best", "static", "mean_of_all"))
+        cost = f"{row['rank_seconds']:.0f} of {row['tune_seconds']:.0f}"
+        print(f"{task:<12}{regret:>17}", *(f"{each:>9}" for each in others), f"{held:>9}  {cost}")
+        over = f"{row['over_static']:+.1f} ± {row['over_static_error']:.1f}"
+        print(f"            recommended {found['recommended']}, {over} over static; best {row['best']}")
+    if rows:
+        keys = ("recommended", "fair", "first", "group_best", "static", "mean_of_all")
+        print("mean:", ", ".join(f"{key} {np.mean([row[key] for row in rows]):.2f}" for key in keys))
+        cost = sum(row["rank_seconds"] for row in rows) / sum(row["tune_seconds"] for row in rows)
+        print(f"best in group 1: {sum(row['holds'] for row in rows)} of {len(rows)}; cost: {cost:.3f} of tuning all")
+
+
 def main() -> None:
-    """Print a row for each task, and the means."""
+    """Tune, rank and report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--report", action="store_true")
     given = parser.parse_args()
-    folder = (given.folder or Path(tempfile.mkdtemp())).absolute()
+    folder = given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["ZOO_HOME"] = str(folder / "store")
     os.environ.setdefault("ZOO_REAL", str(TOOLS.parent / ".real"))
     os.chdir(folder)
-    names = prepare(folder)
-    print(
-        f"{len(names)} backbones tuned {given.steps} steps; regret in points of test accuracy against the best of them"
-    )
-    print("task        recommended  best score  by ImageNet or size  mean of all  best in group 1 (its size)  cost")
-    rows = [_reported(compare(task, truth(task, names, given.steps))) for task in given.tasks]
-    means = {key: 100 * sum(row[key] for row in rows) / len(rows) for key in ("regret", "first", "static", "random")}
-    cost = sum(row["rank_seconds"] for row in rows) / sum(row["tune_seconds"] for row in rows)
-    print("mean regret:", ", ".join(f"{key} {value:.1f}" for key, value in means.items()))
-    print(f"best in group 1: {sum(row['holds'] for row in rows)} of {len(rows)}; cost: {cost:.3f} of tuning all")
-
-
-def _reported(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Print a row and return it."""
-    regrets = (f"{100 * row[key]:>10.1f}" for key in ("regret", "first", "static", "random"))
-    held = f"{'yes' if row['holds'] else 'no':>8} ({row['group']})"
-    cost = f"{row['rank_seconds']:.0f} of {row['tune_seconds']:.0f} s CPU"
-    print(f"{row['task']:<11}", *regrets, held, f"  {cost}", flush=True)
-    print(f"            recommended {row['recommended']}, best {row['best']}", flush=True)
-    return row
+    if not given.report:
+        names = rank_sets.prepare(folder)
+        for task in given.tasks:
+            if task not in {row["task"] for row in lines(folder / "rankings.jsonl")}:
+                append(folder / "rankings.jsonl", ranked(task, names, folder / "store"))
+            truth(task, names, given.steps, folder / "truth.jsonl")
+    report(folder, given.steps)
 
 
 if __name__ == "__main__":

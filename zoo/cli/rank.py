@@ -133,7 +133,8 @@ def _conclusions(found: Ranking, data: str) -> Iterator[str]:
         )
     if count > 1:
         yield f"On {found.examples:,} examples, the {count} backbones of group 1 are not shown to differ."
-    which = "the best" if is_best else "the cheapest that is as good as the best within a standard error"
+    margin = "a standard error" if found.expected is None else "a standard error, at most a point,"
+    which = "the best" if is_best else f"the cheapest within {margin} of the best"
     how = f" with strategy {found.strategy}" if found.strategy else ""
     yield f"Recommended: {chosen.name}{how}, {which} ({_megabytes(chosen)} MB, {chosen.gmacs:.3g} GMACs)."
     if chosen.bytes == 0:

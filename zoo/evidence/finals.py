@@ -62,8 +62,8 @@ def tune(
 def decide(found: Ranking, rows: Sequence[Row], results: Mapping[str, Sequence[Result]]) -> Ranking:
     """Return the ranking with the finals of `rows`, and the recommendation that follows from them.
 
-    The finalists and their probes compete on the same folds; the recommended one is the cheapest of those within one
-    standard error of the best, a probe before its tuned backbone. The expected score is corrected for this choice
+    The finalists and their probes compete on the same folds; the recommended one is the cheapest of those as good as
+    the best (`verdict.as_good`), a probe before its tuned backbone. The expected score is corrected for this choice
     (`verdict.expected_of_best`), but not for that of the finalists: their probes were compared on the same examples.
     """
     competing: list[tuple[Final, Row, list[list[float]]]] = []
