@@ -134,6 +134,7 @@ def test_recommended_is_the_cheapest_as_good_as_the_best_within_a_standard_error
     found = verdict.conclude([*rows, same, worse, failed], "good", "accuracy", is_share=True)
     assert found.recommended == "cheap"
     assert [row.name for row in found.rows if row.group == 1][:2] == ["cheap", "good"]
+    assert found.detectable == pytest.approx((1.966 + 0.843) * (2 / 401 / 402) ** 0.5, rel=1e-3)  # two added items
     assert [row.name for row in found.rows][-2:] == ["bad", "broken"]
     with pytest.raises(ZooError, match="broken: no") as caught:
         verdict.conclude([failed], "good", "accuracy", is_share=True)

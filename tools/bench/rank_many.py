@@ -98,7 +98,10 @@ def main() -> None:
         wall, (cpu, memory) = time.monotonic() - began, used()
         whole = scores(folder, "whole")
         rounds = [sum(row["round"] >= number for row in whole["rows"]) for number in (1, 2, 3)]
-        print(f"{given.rows} rows, {given.examples} images: {cpu:.0f} s CPU, {wall:.0f} s, {memory:.0f} MB at most")
+        print(
+            f"{given.rows} rows, {given.examples} images: {cpu:.0f} s CPU, {wall:.0f} s, {memory:.0f} MB at most",
+            flush=True,
+        )
         print(f"measured in rounds 1, 2, 3: {rounds}; failed: {sum(row['error'] is not None for row in whole['rows'])}")
         killed = start(folder, "killed", given.workers)
         time.sleep(given.kill)

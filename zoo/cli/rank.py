@@ -132,7 +132,11 @@ def _conclusions(found: Ranking, data: str) -> Iterator[str]:
             f"{found.expected:.3f} is expected on new data."
         )
     if count > 1:
-        yield f"On {found.examples:,} examples, the {count} backbones of group 1 are not shown to differ."
+        missed = ""
+        if found.detectable is not None and found.detectable < 1:
+            size = f"{100 * found.detectable:.1f} points"
+            missed = f"; a true difference of {size} from the best would be found in 80 % of such rankings"
+        yield f"On {found.examples:,} examples, the {count} backbones of group 1 are not shown to differ{missed}."
     margin = "a standard error" if found.expected is None else "a standard error, at most a point,"
     which = "the best" if is_best else f"the cheapest within {margin} of the best"
     how = f" with strategy {found.strategy}" if found.strategy else ""

@@ -72,6 +72,8 @@ class Ranking:
     recommended      the cheapest of those that are as good as the best, as far as these data show
     static_choice    the first by accuracy on ImageNet, or size, without looking at the data
     expected         score of the best one on new data, corrected for having been chosen; None for other metrics
+    detectable       true difference from the best that is found in 80 % of such rankings, for those of group 1; None for
+                     other metrics, or if group 1 has one backbone
     metric, examples what was measured, and on how many examples
     finals           those that were fine-tuned, beside their probes, best first
     strategy         the recommended one, if there were finals
@@ -83,6 +85,7 @@ class Ranking:
     metric: str
     examples: int
     expected: float | None = None
+    detectable: float | None = None
     finals: tuple[Final, ...] = ()
     strategy: str | None = None
 
@@ -132,8 +135,14 @@ def conclude(rows: Sequence[Row], static_choice: str, metric: str, *, is_share: 
     tied = [row for row in finalists if row.group == 1 and as_good(row.items, best.items, is_share=is_share)]
     cheapest = min(tied, key=lambda row: (row.gmacs or 0.0, row.bytes or 0, row.name))
     expected = expected_of_best([row.items for row in finalists]) if is_share else None
+    others = [row for row in finalists if row.group == 1 and row is not best]
+    detectable = max((_detectable(best, row) for row in others), default=None) if is_share else None
     failed = sorted((row for row in rows if row.error), key=lambda row: row.name)
-    return Ranking((*ordered, *failed), cheapest.name, static_choice, metric, best.examples, expected)
+    return Ranking((*ordered, *failed), cheapest.name, static_choice, metric, best.examples, expected, detectable)
+
+
+def _detectable(best: Row, other: Row) -> float:
+    return statistics.smallest_detectable(statistics.mean_difference(best.items, other.items, is_share=True))
 
 
 GIVEN_UP = 0.01
