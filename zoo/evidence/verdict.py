@@ -72,8 +72,8 @@ class Ranking:
     recommended      the cheapest of those that are as good as the best, as far as these data show
     static_choice    the first by accuracy on ImageNet, or size, without looking at the data
     expected         score of the best one on new data, corrected for having been chosen; None for other metrics
-    detectable       true difference from the best that is found in 80 % of such rankings, for those of group 1; None for
-                     other metrics, or if group 1 has one backbone
+    detectable       true difference from the best that is found in 80 % of such rankings, for those of group 1; None
+                     for other metrics, or if group 1 has one backbone
     metric, examples what was measured, and on how many examples
     finals           those that were fine-tuned, beside their probes, best first
     strategy         the recommended one, if there were finals
@@ -153,8 +153,8 @@ GIVEN_UP = 0.01
 def as_good(items: ArrayLike, best: ArrayLike, *, is_share: bool) -> bool:
     """Return whether scores (R, N) are at most one standard error of the paired difference below the best ones.
 
-    That is the one-standard-error rule (Breiman et al. 1984; Hastie et al. 2009, 7.10). On few items an error is several
-    points, and half of a difference that was measured is real: of shares at most `GIVEN_UP` goes for a lower cost.
+    That is the one-standard-error rule (Breiman et al. 1984; Hastie et al. 2009, 7.10). On few items an error is
+    several points, which are too many to give up for a lower cost: of shares at most `GIVEN_UP`.
     """
     difference = statistics.mean_difference(best, items, is_share=is_share)
     most = min(difference.error, GIVEN_UP) if is_share else difference.error
