@@ -149,6 +149,18 @@ def test_a_cheaper_backbone_costs_at_most_a_point_of_accuracy():
     assert verdict.as_good(two_less, best, is_share=False)  # within a standard error of other metrics
 
 
+def test_a_little_cheaper_is_not_worth_a_lower_score():
+    def row(name: str, hits: int, gmacs: float) -> Row:
+        items = [[1.0] * hits + [0.0] * (1000 - hits)]
+        return Row(name, hits / 1000, examples=1000, round=1, gmacs=gmacs, bytes=1, items=items)
+
+    best = row("best", 900, 1.0)
+    ranking = verdict.conclude([best, row("cheaper", 899, 0.6)], "best", "accuracy", is_share=True)
+    assert ranking.recommended == "best"
+    ranking = verdict.conclude([best, row("half", 899, 0.5)], "best", "accuracy", is_share=True)
+    assert ranking.recommended == "half"
+
+
 def test_expected_score_of_the_best_corrects_for_having_chosen():
     coins = np.random.default_rng(1).integers(0, 2, (15, 40, 1, 50))  # 15 times 40 models that guess
     best = np.mean([each.mean((1, 2)).max() for each in coins])

@@ -138,7 +138,7 @@ def _conclusions(found: Ranking, data: str) -> Iterator[str]:
             missed = f"; a true difference of {size} from the best would be found in 80 % of such rankings"
         yield f"On {found.examples:,} examples, the {count} backbones of group 1 are not shown to differ{missed}."
     margin = "a standard error" if found.expected is None else "a standard error, at most a point,"
-    which = "the best" if is_best else f"the cheapest within {margin} of the best"
+    which = "the best" if is_best else f"the cheapest of those within {margin} of the best"
     how = f" with strategy {found.strategy}" if found.strategy else ""
     yield f"Recommended: {chosen.name}{how}, {which} ({_megabytes(chosen)} MB, {chosen.gmacs:.3g} GMACs)."
     if chosen.bytes == 0:

@@ -62,9 +62,10 @@ def tune(
 def decide(found: Ranking, rows: Sequence[Row], results: Mapping[str, Sequence[Result]]) -> Ranking:
     """Return the ranking with the finals of `rows`, and the recommendation that follows from them.
 
-    The finalists and their probes compete on the same folds; the recommended one is the cheapest of those as good as
-    the best (`verdict.as_good`), a probe before its tuned backbone. The expected score is corrected for this choice
-    (`verdict.expected_of_best`), but not for that of the finalists: their probes were compared on the same examples.
+    The finalists and their probes compete on the same folds; the recommended one is the best, or the cheapest of those
+    that are as good and much cheaper, a probe before its tuned backbone. The expected score is corrected for this
+    choice (`verdict.expected_of_best`), but not for that of the finalists: their probes were compared on the same
+    examples.
     """
     competing: list[tuple[Final, Row, list[list[float]]]] = []
     failed: list[Final] = []
@@ -86,8 +87,7 @@ def decide(found: Ranking, rows: Sequence[Row], results: Mapping[str, Sequence[R
     items = [scores for *_, scores in competing]
     measured = [statistics.mean_score(scores, is_share=True) for scores in items]
     best = max(range(len(items)), key=lambda place: measured[place].mean)
-    tied = [place for place, scores in enumerate(items) if verdict.as_good(scores, items[best], is_share=True)]
-    chosen = min(tied, key=lambda place: _cost(*competing[place][:2]))
+    chosen = min(_worth_it(competing, best), key=lambda place: _cost(*competing[place][:2]))
     finals = [
         replace(final, score=each.mean, low=each.low, high=each.high)
         for (final, *_), each in zip(competing, measured, strict=True)
@@ -101,5 +101,15 @@ def decide(found: Ranking, rows: Sequence[Row], results: Mapping[str, Sequence[R
     )
 
 
-def _cost(final: Final, row: Row) -> tuple[float, int, bool, str]:
-    return (row.gmacs or 0.0, row.bytes or 0, final.strategy != "probe", row.name)
+def _worth_it(competing: Sequence[tuple[Final, Row, list[list[float]]]], best: int) -> list[int]:
+    """Return the places of those as good as the best: the same backbone, or a much cheaper one."""
+    _, top, scores = competing[best]
+    return [
+        place
+        for place, (_, row, items) in enumerate(competing)
+        if (row.name == top.name or verdict.much_cheaper(row, top)) and verdict.as_good(items, scores, is_share=True)
+    ]
+
+
+def _cost(final: Final, row: Row) -> tuple[float, int, str, bool]:
+    return (*verdict.cost(row), final.strategy != "probe")

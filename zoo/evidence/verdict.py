@@ -115,7 +115,7 @@ def better_half(rows: Sequence[Row], keep: str) -> list[str]:
 def conclude(rows: Sequence[Row], static_choice: str, metric: str, *, is_share: bool) -> Ranking:
     """Return the ranking of measured rows; those with an error come last. Raises the first error if all have one.
 
-    The recommended backbone is the cheapest (multiply-accumulates, bytes) of those in group 1 that are `as_good`.
+    The recommended backbone is the best, or the cheapest of those in group 1 that are `as_good` and `much_cheaper`.
     """
     measured = [row for row in rows if not row.error]
     if not measured:
@@ -133,7 +133,7 @@ def conclude(rows: Sequence[Row], static_choice: str, metric: str, *, is_share: 
     best = ordered[0]
     finalists = [row for row in ordered if row.round == best.round]
     tied = [row for row in finalists if row.group == 1 and as_good(row.items, best.items, is_share=is_share)]
-    cheapest = min(tied, key=lambda row: (row.gmacs or 0.0, row.bytes or 0, row.name))
+    cheapest = min((row for row in tied if row is best or much_cheaper(row, best)), key=cost)
     expected = expected_of_best([row.items for row in finalists]) if is_share else None
     others = [row for row in finalists if row.group == 1 and row is not best]
     detectable = max((_detectable(best, row) for row in others), default=None) if is_share else None
@@ -150,6 +150,10 @@ GIVEN_UP = 0.01
 2017, arXiv 1606.04316)."""
 
 
+CHEAPER = 0.5
+"""Share of the best one's multiply-accumulates that a cheaper backbone has at most: for less nothing is given up."""
+
+
 def as_good(items: ArrayLike, best: ArrayLike, *, is_share: bool) -> bool:
     """Return whether scores (R, N) are at most one standard error of the paired difference below the best ones.
 
@@ -159,6 +163,16 @@ def as_good(items: ArrayLike, best: ArrayLike, *, is_share: bool) -> bool:
     difference = statistics.mean_difference(best, items, is_share=is_share)
     most = min(difference.error, GIVEN_UP) if is_share else difference.error
     return difference.mean <= most
+
+
+def much_cheaper(row: Row, best: Row) -> bool:
+    """Return whether a backbone takes at most half of the best one's multiply-accumulates."""
+    return (row.gmacs or 0.0) <= CHEAPER * (best.gmacs or 0.0)
+
+
+def cost(row: Row) -> tuple[float, int, str]:
+    """Return what backbones are ordered by, cheapest first: multiply-accumulates, bytes, then the name."""
+    return row.gmacs or 0.0, row.bytes or 0, row.name
 
 
 RESAMPLES = 1_000
