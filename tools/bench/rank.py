@@ -27,6 +27,7 @@ from rank_sets import RANDOM, TASKS, TOOLS
 
 SPLITS = 200
 """Random halves of the test items: on one the best backbone is chosen, on the other it is measured."""
+REGRETS = ("regret", "fair", "of_first", "of_group", "of_static", "of_all")
 Truth = Mapping[str, Mapping[str, Any]]
 
 
@@ -85,25 +86,27 @@ def ranked(task: str, names: Sequence[str], home: Path) -> dict[str, Any]:
 
 
 def compared(found: Mapping[str, Any], tuned: Truth) -> dict[str, Any]:
-    """Return the regrets of a ranking in points: against the best tuned backbone, with standard errors.
+    """Return the regrets of a ranking in points, against the best tuned backbone: of the one that it recommends, of its
+    first one, the best of group 1, the static choice, and the mean of all; with standard errors.
 
     "regret" is against the backbone that is best on the test items themselves, whose score is optimistic; "fair" is
     against the one that is best on a random half of them, measured on the other half.
     """
     hits = {name: np.array(row["hits"], dtype=float) for name, row in tuned.items()}
     best = max(hits, key=lambda name: hits[name].mean())
-    regrets = {key: 100 * (hits[best].mean() - hits[found[key]].mean()) for key in ("recommended", "first", "static")}
+    chosen = {"regret": "recommended", "of_first": "first", "of_static": "static"}
+    regrets = {key: 100 * (hits[best].mean() - hits[found[name]].mean()) for key, name in chosen.items()}
     against_static = 100 * (hits[found["recommended"]] - hits[found["static"]])
     difference = 100 * (hits[best] - hits[found["recommended"]])
     top = max(hits[name].mean() for name in found["group"])
     return {
         **regrets,
         "error": standard_error(difference),
-        "group_best": 100 * (hits[best].mean() - top),
+        "of_group": 100 * (hits[best].mean() - top),
         "fair": fair_regret(hits, found["recommended"]),
         "over_static": against_static.mean(),
         "over_static_error": standard_error(against_static),
-        "mean_of_all": 100 * (hits[best].mean() - np.mean([each.mean() for each in hits.values()])),
+        "of_all": 100 * (hits[best].mean() - np.mean([each.mean() for each in hits.values()])),
         "best": best,
         "holds": best in found["group"],
         "tune_seconds": sum(row["seconds"] for row in tuned.values()),
@@ -149,18 +152,17 @@ def report(folder: Path, steps: int | None) -> None:
         of_task = {row["backbone"]: row for row in tuned if row["task"] == task}
         if set(of_task) != set(found["rank_by_backbone"]):
             continue
-        row = found | compared(found, of_task) | {"task": task}
+        row = found | compared(found, of_task)
         rows.append(row)
         held = f"{'yes' if row['holds'] else 'no'} ({len(found['group'])})"
-        regret = f"{row['recommended']:.1f} ± {row['error']:.1f}"
-        others = (f"{row[key]:.1f}" for key in ("fair", "first", "group_best", "static", "mean_of_all"))
+        regret = f"{row['regret']:.1f} ± {row['error']:.1f}"
+        others = (f"{row[key]:.1f}" for key in REGRETS[1:])
         cost = f"{row['rank_seconds']:.0f} of {row['tune_seconds']:.0f}"
         print(f"{task:<12}{regret:>17}", *(f"{each:>9}" for each in others), f"{held:>9}  {cost}")
         over = f"{row['over_static']:+.1f} ± {row['over_static_error']:.1f}"
         print(f"            recommended {found['recommended']}, {over} over static; best {row['best']}")
     if rows:
-        keys = ("recommended", "fair", "first", "group_best", "static", "mean_of_all")
-        print("mean:", ", ".join(f"{key} {np.mean([row[key] for row in rows]):.2f}" for key in keys))
+        print("mean:", ", ".join(f"{key} {np.mean([row[key] for row in rows]):.2f}" for key in REGRETS))
         cost = sum(row["rank_seconds"] for row in rows) / sum(row["tune_seconds"] for row in rows)
         print(f"best in group 1: {sum(row['holds'] for row in rows)} of {len(rows)}; cost: {cost:.3f} of tuning all")
 
