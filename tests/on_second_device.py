@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from pathlib import Path
 
 import pictures
@@ -33,6 +34,7 @@ RUNS = {
     "lp-ft": {"test": 0.2},
     "gradual": {"augment": "none"},
     "lora": {"class_balance": "logits"},
+    "full, fp16": {"strategy": "full", "precision": "fp16", "deterministic": True},
 }
 TAGS = [(text.split(), ["B-GOOD" if word in words.GOOD else "O" for word in text.split()]) for text, _ in REVIEWS]
 TASKS = {
@@ -64,7 +66,8 @@ def assert_same_model(found, expected, inputs, folder: Path) -> None:
 @pytest.mark.parametrize("run", RUNS)
 def test_images(colours, tmp_path, run):
     settings = QUICK | {"strategy": run} | RUNS[run]
-    found, expected = (zoo.load(colours, device).finetune(IMAGES, **settings) for device in (second_device.NAME, CPU))
+    found = zoo.load(colours, second_device.NAME).finetune(IMAGES, **settings)
+    expected = zoo.load(colours, CPU).finetune(IMAGES, **settings | {"precision": "fp32"})
     inputs = [pixels for pixels, _ in IMAGES[::3]]
     assert_same_model(found, expected, inputs, tmp_path / "m")
     assert found.evaluate(IMAGES, per_class=True)["loss"] == pytest.approx(expected.evaluate(IMAGES)["loss"], rel=2e-3)
@@ -98,6 +101,21 @@ def test_stopped_run_resumes(colours, tmp_path):
     found = zoo.load(colours, second_device.NAME).finetune(IMAGES, resume=True, **settings)
     expected = zoo.load(colours, CPU).finetune(IMAGES, **settings | {"out": None})
     assert found.history[0] == pytest.approx(expected.history[0], rel=1e-4)
+
+
+def test_fp16_skips_steps_whose_gradients_overflow(colours, monkeypatch):
+    """At this scale every loss overflows: each step halves it and changes nothing."""
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**127))
+    model = zoo.load(colours, second_device.NAME)
+    before = [parameter.detach().cpu().clone() for parameter in model.backbone.module.parameters()]
+    model.finetune(IMAGES, **QUICK | {"strategy": "full", "precision": "fp16", "valid": 0, "batchnorm": "frozen"})
+    assert all(map(torch.equal, before, (found.cpu() for found in model.backbone.module.parameters())))
+
+
+def test_fp16_that_diverges_is_an_error(colours):
+    wild = {"strategy": "full", "precision": "fp16", "lr": 1e9, "optimizer": "sgd", "max_grad_norm": 0.0, "steps": 8}
+    with pytest.raises(zoo.ZooError, match=r'training has diverged\nfix: precision="fp32", which has more range'):
+        zoo.load(colours, second_device.NAME).finetune(IMAGES, **QUICK | wild | {"valid": 0})
 
 
 def waits_of_a_run(model, data, steps: int, **settings) -> list[second_device.Wait]:

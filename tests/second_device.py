@@ -28,6 +28,8 @@ WRITING = {"index_put", "index_put_", "_index_put_impl_"}
 """Operations that count the elements of a mask; `index` calls nonzero."""
 INDEXING = {"index", "_unsafe_index", *WRITING}
 """Operations that take indices on the CPU."""
+HALF = ("conv1d", "conv2d", "linear", "matmul", "addmm", "mm", "bmm", "baddbmm", "scaled_dot_product_attention")
+"""Operations that autocast runs in half precision."""
 _libraries: list[torch.library.Library] = []
 
 
@@ -84,6 +86,8 @@ def install() -> None:
     _libraries.extend((every, some))
     every.fallback(_run, "PrivateUse1")
     every.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    for name in HALF:
+        some.impl(name, partial(_in_half, getattr(aten, name).default), "AutocastPrivateUse1")
     for name in VIEWS:
         some.impl(name, torch.library.get_kernel(f"aten::{name}", "CPU").call_boxed, "PrivateUse1", with_keyset=True)
     some.impl("mse_loss", partial(_run, aten.mse_loss.default), "PrivateUse1")  # else its output would be resized
@@ -91,6 +95,13 @@ def install() -> None:
     some.impl("convolution_backward_overrideable", _convolution_backward, "PrivateUse1")
     some.impl("_copy_from", _copy_from, "PrivateUse1")
     some.impl("_fused_sdp_choice", lambda *args, **kwargs: 0, "PrivateUse1")  # attention as plain matrix products
+
+
+def _in_half(op: Any, *args: Any, **kwargs: Any) -> Any:
+    half = torch.get_autocast_dtype(NAME)
+    cast = [v.to(half) if isinstance(v, Tensor) and v.dtype == torch.float32 else v for v in args]
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)):
+        return op(*cast, **kwargs)
 
 
 _module_to = nn.Module.to

@@ -8,14 +8,15 @@ from click.testing import CliRunner
 from torch import nn
 
 from zoo.cli import main
-from zoo.errors import ZooError
-from zoo.finetune.network import Network
-from zoo.finetune.runtime import distributed, memory
+from zoo.errors import RecipeError, ZooError
+from zoo.finetune.network import Network, autocast
+from zoo.finetune.runtime import distributed, machine, memory
+from zoo.finetune.runtime.determinism import deterministic
 from zoo.finetune.training.best_weights import average
 from zoo.finetune.training.train_step import TrainStep
 from zoo.model.device import resolve_device
 
-META = torch.device("meta")
+META, CUDA = torch.device("meta"), torch.device("cuda:0")
 PROBES = {"cuda": "torch.cuda.is_available", "xpu": "torch.xpu.is_available", "mps": "torch.backends.mps.is_available"}
 
 
@@ -135,6 +136,64 @@ def test_resumed_optimizer_state_is_on_the_device_of_its_parameter():
     """The step count is a scalar; a fused optimizer needs it beside the parameter."""
     step = TrainStep.__new__(TrainStep)
     step.local = Network(nn.Linear(2, 3, device=META), nn.Linear(3, 2, device=META))
-    step.optimizer = torch.optim.AdamW(step.local.parameters())
+    step.optimizer, step.scaler = torch.optim.AdamW(step.local.parameters()), torch.amp.GradScaler("cpu", enabled=False)
     step.load({"optimizer.step.head.weight": torch.tensor(3.0)})
     assert step.optimizer.state[step.local.head.weight]["step"].device == META
+
+
+def test_resumed_loss_scale_is_that_of_the_checkpoint():
+    def step(scale):
+        made = TrainStep.__new__(TrainStep)
+        made.local = Network(nn.Linear(2, 3), nn.Linear(3, 2))
+        made.optimizer = torch.optim.AdamW(made.local.parameters())
+        made.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        made.scaler.scale(torch.ones(()))
+        return made
+
+    before, after = step(1024.0), step(8.0)
+    before.scaler.update(512.0)
+    after.load(before.state())
+    after.scaler.scale(torch.ones(()))
+    assert after.scaler.get_scale() == 512
+
+
+@pytest.mark.parametrize(
+    ("bf16", "hip", "capability", "expected"),
+    [
+        (True, None, (8, 0), "bf16"),
+        (False, None, (7, 5), "fp16"),
+        (False, None, (6, 1), "fp32"),
+        (False, "6.4", (9, 0), "fp32"),
+    ],
+)
+def test_gpu_without_bf16_runs_in_fp16_where_it_has_tensor_cores(monkeypatch, bf16, hip, capability, expected):
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: bf16)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    monkeypatch.setattr("torch.version.hip", hip)
+    assert machine.preferred(CUDA, "convolution").precision == expected
+
+
+def test_fp16_is_fp32_where_a_cpu_predicts():
+    with autocast(torch.device("cpu"), "fp16"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("requested", [False, True])
+def test_deterministic_kernels_are_restored(requested):
+    with deterministic(META, requested):
+        assert torch.are_deterministic_algorithms_enabled() == requested
+        assert torch.backends.cudnn.deterministic == requested
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.deterministic
+
+
+def test_operation_without_a_deterministic_kernel_is_named():
+    what = r"deterministic=True: put_ has no deterministic kernel on meta\nfix: deterministic=False"
+    with pytest.raises(RecipeError, match=what), deterministic(META, True):
+        torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_cpu_is_deterministic_without_the_switch():
+    with deterministic(torch.device("cpu"), True):
+        assert not torch.are_deterministic_algorithms_enabled()

@@ -133,6 +133,11 @@ def test_precision_is_that_of_the_recipe_else_of_the_machine(pretrained, bf16, s
     assert model.recipe.precision == precision
 
 
+def test_fp16_on_a_cpu_raises(pretrained):
+    with pytest.raises(RecipeError, match=r'precision="fp16" is not for a CPU\nfix: precision="bf16"'):
+        zoo.load(pretrained, "cpu").finetune(DATA, **QUICK | {"precision": "fp16"})
+
+
 def test_small_networks_run_in_fp32(pretrained, monkeypatch):
     monkeypatch.setattr(machine, "cpu_capabilities", lambda: {"avx512_bf16": True})
     assert zoo.load(pretrained, "cpu").finetune(DATA, **QUICK | {"precision": "auto"}).recipe.precision == "fp32"
@@ -167,10 +172,10 @@ def test_run_that_a_time_limit_cut_is_repeated_exactly(pretrained, tmp_path, mon
     steps = iter(range(100))
     real = gradients.backward
 
-    def slow(network, job, parts, sync):
+    def slow(*arguments):
         if next(steps) == 4:
             clock.passed = 100.0  # the fifth step takes longer than the whole budget
-        return real(network, job, parts, sync)
+        return real(*arguments)
 
     clock = SimpleNamespace(passed=0.0)
     now = time.monotonic

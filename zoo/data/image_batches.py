@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -71,10 +72,16 @@ class Images:
 
 def normalise(images: Tensor, spec: ImageInput) -> Tensor:
     """Map uint8 pixels (N, C, S, S) to (pixel / 255 - mean) / std as float32, in one multiplication and addition."""
+    scale, shift = _scale_and_shift(spec, images.device)
+    return images.float().mul_(scale).sub_(shift)
+
+
+@lru_cache(maxsize=16)
+def _scale_and_shift(spec: ImageInput, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the constants of `normalise` (1, C, 1, 1), once for each device: copies of them would delay every step."""
     mean = torch.tensor(spec.mean).view(1, -1, 1, 1)
     std = torch.tensor(spec.std).view(1, -1, 1, 1)
-    scale, shift = (tensor.to(images.device, non_blocking=True) for tensor in (1 / (255 * std), mean / std))
-    return images.float().mul_(scale).sub_(shift)
+    return (1 / (255 * std)).to(device), (mean / std).to(device)
 
 
 def _centre(images: Tensor, size: int) -> Tensor:

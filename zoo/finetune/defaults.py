@@ -64,6 +64,7 @@ class Hyperparameters:
     max_length: int | None
     head_stages: int | None = None
     shuffle_buffer: int | None = None
+    deterministic: bool = False
 
     @property
     def has_probe(self) -> bool:

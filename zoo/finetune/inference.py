@@ -18,6 +18,7 @@ from zoo.finetune.features.stage_outputs import StageOutput
 from zoo.finetune.freezing import eval_mode
 from zoo.finetune.network import Network, autocast, head_inputs
 from zoo.finetune.runtime import distributed
+from zoo.finetune.runtime.host_copy import to_host
 from zoo.finetune.runtime.memory import is_out_of_memory, release
 from zoo.finetune.runtime.prefetch import prefetch
 from zoo.finetune.runtime.workers import parallel
@@ -111,8 +112,8 @@ def each_batch(
 ) -> Iterator[tuple[Tensor, Batch, Result]]:
     """Yield (indices, batch, compute(batch on the device)) of each batch, in order.
 
-    A CPU computes several batches in parallel. For a GPU batches are loaded ahead, and a result is handed out when the
-    next one is under way, so that copying it to the CPU keeps nobody waiting.
+    Results are tensors on the CPU, or lists of them. A CPU computes several batches in parallel. For a GPU batches are
+    loaded ahead, and a result is handed out when the next one is under way, so that its copy keeps nobody waiting.
     """
 
     def load(indices: Tensor) -> tuple[Tensor, Batch]:
@@ -125,14 +126,14 @@ def each_batch(
     if device.type == "cpu":
         yield from parallel(whole, batches)
         return
-    last: tuple[Tensor, Batch, Result] | None = None
+    last: tuple[Tensor, Batch, Callable[[], Result]] | None = None
     for indices, batch in prefetch(load, batches, device):
-        current = indices, batch, compute(batch.to(device))
+        current = indices, batch, to_host(compute(batch.to(device)), device)
         if last is not None:
-            yield last
+            yield last[0], last[1], last[2]()
         last = current
     if last is not None:
-        yield last
+        yield last[0], last[1], last[2]()
 
 
 @contextmanager
@@ -168,11 +169,11 @@ def _pass(module: nn.Module, forward: Forward, data: Dataset, precision: str, ba
             seen.append(indices)
             if batch.selected is None:
                 rows = _empty_rows(len(data), outputs) if rows is None else rows
-                rows[indices] = outputs.cpu()
+                rows[indices] = outputs
                 continue
             values, targets = values or [torch.empty(0)] * len(data), targets or [torch.empty(0)] * len(data)
             counts = batch.selected.sum(1).tolist()
-            _scatter(values, indices, outputs.cpu(), counts)
+            _scatter(values, indices, outputs, counts)
             if batch.targets is not None:
                 _scatter(targets, indices, batch.targets, counts)
     if rows is not None:

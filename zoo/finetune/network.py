@@ -121,5 +121,7 @@ def set_memory_format(module: nn.Module, *, channels_last: bool = True) -> None:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the autocast context of a precision, "fp32" or "bf16"."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    """Return the autocast context of a precision, "fp32", "bf16" or "fp16", which is fp32 on a CPU."""
+    half = torch.float16 if precision == "fp16" else torch.bfloat16
+    enabled = precision == "bf16" or (precision == "fp16" and device.type != "cpu")
+    return torch.autocast(device.type, dtype=half, enabled=enabled)

@@ -22,7 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "batchnorm": ("auto", "frozen", "train"),
     "class_balance": ("none", "weights", "logits", "sampler"),
     "truncation": ("head", "tail", "head-tail"),
-    "precision": ("auto", "fp32", "bf16"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
 }
 OTHER_NAMES = {
     **dict.fromkeys(("learning_rate", "learning_rate_init", "base_lr", "lr_max", "max_lr", "eta0"), "lr"),
@@ -46,6 +46,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("r", "rank", "lora_r"), "lora_rank"),
     **dict.fromkeys(("aa", "auto_augment", "augmentation", "augmentations", "batch_tfms", "item_tfms"), "augment"),
     **dict.fromkeys(("transform", "transforms", "hflip", "aug_transforms"), "augment"),
+    **dict.fromkeys(("full_determinism", "deterministic_algorithms", "cudnn_deterministic"), "deterministic"),
     **dict.fromkeys(("drop", "drop_rate", "drop_path", "drop_path_rate", "hidden_dropout_prob"), "dropout"),
     **dict.fromkeys(("max_seq_length", "max_seq_len", "max_len", "seq_len", "sequence_length"), "max_length"),
     **dict.fromkeys(("random_state", "random_seed", "manual_seed", "data_seed"), "seed"),
@@ -66,6 +67,7 @@ EXAMPLES = {
     "class_balance": 'class_balance="weights"',
     "mixup": 'mixup="mixup", "cutmix" or "both"',
     "precision": 'precision="bf16"',
+    "deterministic": "deterministic=True (kernels of a GPU that always add in the same order)",
     "warmup_ratio": "warmup_ratio=0.1 (a share of the steps)",
     "augment": 'augment="randaugment", or a function of a uint8 tensor (C, H, W)',
     "freeze_stages": 'freeze_stages=2, or strategy="probe" to freeze the whole backbone',
@@ -150,7 +152,9 @@ class Recipe:
     max_length       tokens a text is truncated to
     shuffle_buffer   examples of a stream that are in memory and shuffled together; None: 16,384, or 256 MB of inputs
     truncation       which tokens stay: head, tail, or head-tail (a quarter from the beginning, the rest from the end)
-    precision        fp32 or bf16 (autocast); auto: what suits backbone and machine (`zoo doctor`)
+    precision        fp32, bf16 or, on a GPU, fp16 (autocast, with loss scaling); auto: what suits backbone and machine
+                     (`zoo doctor`)
+    deterministic    on a GPU, only kernels that give the same bits each time; slower (a CPU always does)
     evals            evaluations on the validation data, evenly spaced; the best weights are kept
     patience         evaluations after the warm-up without a better metric or loss until early stopping (0: never)
     save_every       seconds between checkpoints, for resume
@@ -189,6 +193,7 @@ class Recipe:
     shuffle_buffer: int | None = None
     truncation: str = "head-tail"
     precision: str = "auto"
+    deterministic: bool = False
     evals: int | None = None
     patience: int = 5
     save_every: float = 60
@@ -243,6 +248,7 @@ class RecipeFields(TypedDict, total=False):
     shuffle_buffer: int | None
     truncation: str
     precision: str
+    deterministic: bool
     evals: int | None
     patience: int
     save_every: float
@@ -272,6 +278,7 @@ RULES: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     "lora_rank": (int, "a whole number above 0", lambda v: v > 0),
     "max_length": (int, "a whole number of 8 or more", lambda v: v >= 8),
     "shuffle_buffer": (int, "a whole number above 0", lambda v: v > 0),
+    "deterministic": (bool, "true or false", lambda v: True),
     "evals": (int, "a whole number above 0", lambda v: v > 0),
     "patience": (int, "a whole number of 0 or more", lambda v: v >= 0),
     "save_every": ((int, float), "a number of 0 or more", lambda v: v >= 0),

@@ -23,6 +23,7 @@ from zoo.finetune.heads import empty_linear, new_head
 from zoo.finetune.inference import Measurement, measure
 from zoo.finetune.job import Job
 from zoo.finetune.network import Network
+from zoo.finetune.runtime.determinism import deterministic
 from zoo.finetune.training import best_weights, execution, lora, lr_finder, time_budget
 from zoo.finetune.training.best_weights import BestWeights, Candidate, Metrics, headline
 from zoo.finetune.training.calibration import Calibration
@@ -81,7 +82,8 @@ def run(backbone: Backbone, job: Job, checkpoints: Checkpointer | None = None) -
     backbone.module.requires_grad_(job.hp.strategy != "probe")
     chosen = execution.choose(backbone, job, checkpoints)
     job = replace(job, hp=replace(job.hp, precision=chosen.precision))
-    with execution.applied(backbone, chosen):
+    device = next(backbone.module.parameters()).device
+    with execution.applied(backbone, chosen), deterministic(device, job.hp.deterministic):
         probe = _probe(backbone, job, checkpoints) if job.hp.has_probe else None
         if probe is not None:
             job = replace(job, head=probe.head)

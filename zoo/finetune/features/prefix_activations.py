@@ -68,7 +68,7 @@ def _fill(backbone: Backbone, unit: Unit, data: Dataset, on_disk: bool, precisio
             batches = sequential_batches(len(data), BATCH_SIZE, data.lengths)
             for indices, _, tensors in each_batch(compute, data, batches, device):
                 for leaf, buffer, tensor in zip(unit.leaves, buffers, tensors, strict=True):
-                    _write(leaf, buffer, tensor.cpu(), indices, begins)
+                    _write(leaf, buffer, tensor, indices, begins)
                 bar.advance(len(indices))
     finally:
         hook.remove()

@@ -31,7 +31,7 @@ class Preferred:
 def preferred(device: torch.device, kind: Kind) -> Preferred:
     """Return what suits a device: on a CPU the calibration of this machine if there is one, else a rule."""
     if device.type != "cpu":
-        return Preferred("bf16" if _has_bf16(device) else "fp32")
+        return Preferred("bf16" if _has_bf16(device) else "fp16" if _has_fast_fp16(device) else "fp32")
     return calibration().get(kind) or by_rule(kind, cpu_capabilities())
 
 
@@ -89,6 +89,11 @@ def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "xpu" and torch.xpu.is_bf16_supported()
+
+
+def _has_fast_fp16(device: torch.device) -> bool:
+    """Return whether a GPU multiplies matrices in fp16: NVIDIA's with tensor cores, from Volta on."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
 def _processor() -> str:

@@ -10,10 +10,12 @@ from typing import Any
 
 from torch import nn
 
+from zoo.errors import RecipeError
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.job import Job
 from zoo.finetune.network import set_memory_format
 from zoo.finetune.runtime import distributed, machine, workers
+from zoo.finetune.training import fsdp
 from zoo.finetune.training.checkpoint import Checkpointer
 from zoo.plugin import Backbone
 
@@ -56,6 +58,11 @@ def _by_rule(backbone: Backbone, precision: str, hp: Hyperparameters) -> Executi
     if precision == "auto":
         small = sum(parameter.numel() for parameter in module.parameters()) < SMALL
         precision = "fp32" if small or hp.strategy == "probe" else preferred.precision
+        if precision == "fp16" and fsdp.is_requested():
+            precision = "fp32"
+    if precision == "fp16" and (device.type == "cpu" or fsdp.is_requested()):
+        where = "a CPU" if device.type == "cpu" else "FSDP, whose shards overflow apart"
+        raise RecipeError(f'precision="fp16" is not for {where}', fix='precision="bf16", or "fp32"')
     plain = backbone.attention is not None and (hp.max_length or 0) <= LONG and precision in preferred.plain_attention
     return Execution(precision, _has_convolutions(module), "plain" if plain else "fused")
 

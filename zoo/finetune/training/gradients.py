@@ -25,6 +25,10 @@ def _no_processes(last: bool) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+def _unscaled(loss: Tensor) -> Tensor:
+    return loss
+
+
 def is_divisible(network: Network, hp: Hyperparameters) -> bool:
     """Return whether micro-batches can run in parallel on a CPU: no example depends on another, or on random numbers.
 
@@ -66,22 +70,28 @@ def backward(
     job: Job,
     parts: Sequence[Batch],
     sync: Callable[[bool], AbstractContextManager[None]] = _no_processes,
+    scale: Callable[[Tensor], Tensor] = _unscaled,
 ) -> Tensor:
     """Set the gradients of the batch's mean loss, which is returned, a scalar.
 
     `network` may be wrapped for distributed training: `sync` then gives the context of a micro-batch, which may be the
-    last one.
+    last one. Gradients are those of the loss after `scale`, on a GPU.
     """
     if len(parts) > 1 and isinstance(network, Network) and is_divisible(network, job.hp):
         return _in_parallel(network, job, parts)
-    total = torch.zeros((), device=next(network.parameters()).device)
+    losses = []
     with all_threads_each():
         for part in parts:
             with sync(part is parts[-1]):
-                loss = mean_loss(network, job, part) * part.weight
-                torch.autograd.backward(loss * distributed.world_size())  # DDP averages the gradients
-            total += loss.detach()
-    return total
+                loss = _times(mean_loss(network, job, part), part.weight)
+                torch.autograd.backward(scale(_times(loss, distributed.world_size())))  # DDP averages the gradients
+            losses.append(loss.detach())
+    return sum(losses[1:], losses[0])
+
+
+def _times(loss: Tensor, factor: float) -> Tensor:
+    """Multiply a loss, but by 1, which would cost kernels in both passes."""
+    return loss if factor == 1 else loss * factor
 
 
 def _in_parallel(network: Network, job: Job, parts: Sequence[Batch]) -> Tensor:

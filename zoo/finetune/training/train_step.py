@@ -37,6 +37,8 @@ class TrainStep:
         self.sharded = fsdp.is_requested()
         self.local: Network = fsdp.shard(network) if self.sharded else network
         self.optimizer = optimizer.build(self.local, job.hp)
+        self.parameters = list(self.local.parameters())
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=job.hp.precision == "fp16")
         self.network: Any = self.local
         self.accelerator: Any = None
         if distributed.world_size() > 1 and not self.sharded:
@@ -67,18 +69,20 @@ class TrainStep:
                 break
             except (RuntimeError, MemoryError) as error:
                 self._halve_micro_batch(error, batch)
+        self.scaler.unscale_(self.optimizer)
         self.unchecked.append((number, indices, loss, self._clip()))
         if self.device.type == "cpu":
             self.check_finite()
         optimizer.set_learning_rates(self.optimizer, self.hp, in_phase)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad()
         return loss
 
     def _backward(self, batch: Batch) -> Tensor:
         """Compute the gradients of the batch's mean loss in micro-batches; returns the loss, a scalar."""
         parts = gradients.micro_batches(batch, self.micro_batch)
-        return gradients.backward(self.network, self.job, parts, self._gradient_sync)
+        return gradients.backward(self.network, self.job, parts, self._gradient_sync, self.scaler.scale)
 
     def _gradient_sync(self, last: bool) -> AbstractContextManager[None]:
         """Synchronise gradients between processes at the last micro-batch only."""
@@ -93,7 +97,7 @@ class TrainStep:
         """Clip the gradient; returns its norm before, a scalar on the device: reading it would wait for a GPU."""
         if not self.hp.max_grad_norm:
             return torch.zeros((), device=self.device)
-        norm = nn.utils.clip_grad_norm_(self.local.parameters(), self.hp.max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.hp.max_grad_norm)
         return distributed.full_tensor(norm)
 
     def _halve_micro_batch(self, error: BaseException, batch: Batch) -> None:
@@ -119,18 +123,21 @@ class TrainStep:
     def check_finite(self) -> None:
         """Raise RecipeError, naming the batch, for a loss or gradient since the last check that is not finite.
 
-        On a GPU this waits for the device, so it runs before evaluations and checkpoints only.
+        In fp16 such a gradient halves the scale of the loss, and takes no step: that is an error below a scale of 1. On
+        a GPU this waits for the device, so it runs before evaluations and checkpoints only.
         """
         if not self.unchecked:
             return
+        scaled = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
         losses = torch.stack([torch.stack((loss, norm)) for _, _, loss, norm in self.unchecked]).tolist()  # (steps, 2)
         for (number, indices, *_), (loss, norm) in zip(self.unchecked, losses, strict=True):
-            if not math.isfinite(loss) or not math.isfinite(norm):
+            if not math.isfinite(loss) or not (scaled or math.isfinite(norm)):
                 value = "finite, its gradient is not," if math.isfinite(loss) else f"{loss}"
                 names = self.job.names(indices.tolist())
                 raise RecipeError(
                     f"the loss is {value} at step {number + 1}, on {names}: training has diverged",
-                    fix="a smaller learning rate: lr=1e-4; if it is always these examples, inspect them",
+                    fix=f"{_more_range(self.hp)}a smaller learning rate: lr=1e-4; if it is always these examples, "
+                    "inspect them",
                 )
         self.unchecked.clear()
 
@@ -146,6 +153,9 @@ class TrainStep:
         for name, parameter in self._trained_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 state[f"optimizer.{key}.{name}"] = full(value)
+        if self.scaler.is_enabled():
+            scale = self.scaler.state_dict()
+            state["loss_scale"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
         return state
 
     def _trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -155,6 +165,9 @@ class TrainStep:
         """Restore the result of `state`."""
         weights = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
         load_state(self.local, weights)
+        if "loss_scale" in tensors:
+            scale, steps = tensors["loss_scale"].tolist()
+            self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(steps)})
         keys = {name.split(".")[1] for name in tensors if name.startswith("optimizer.")}
         for name, parameter in self._trained_parameters():
             held: dict[str, Any] = self.optimizer.state[parameter]
@@ -163,6 +176,10 @@ class TrainStep:
                     same = value.shape == parameter.shape  # moments have the memory format of their parameter
                     held[key] = torch.empty_like(parameter) if same else value.to(parameter.device, copy=True)
                     distributed.copy_into(held[key], value)
+
+
+def _more_range(hp: Hyperparameters) -> str:
+    return 'precision="fp32", which has more range than fp16; or ' if hp.precision == "fp16" else ""
 
 
 def _has_unused_parameters(network: Network, job: Job, device: torch.device) -> bool:
