@@ -125,6 +125,28 @@ def test_fsdp_matches_one_process(pretrained, tmp_path):
 
 
 @pytest.mark.real
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("processes", [2, 3])
+def test_no_process_of_fsdp_has_a_whole_copy(tmp_path, processes):
+    """Shards are uneven here; copied back, the weights are in the memory of a file."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run(
+        [*launch, str(HERE / "sharding.py"), str(tmp_path)],
+        env=variables(ACCELERATE_USE_FSDP="true", ZOO_HOME=str(tmp_path / "home")),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    found = json.loads(done.stdout)
+    for row in found["rows"]:
+        assert row["twice"]
+        assert row["shards"] < 1.1 * row["weights"] / processes
+        assert row["after"] < 0.2 * row["weights"]
+    assert not found["left"]
+
+
+@pytest.mark.real
 @pytest.mark.parametrize("fsdp", ["false", "true"])
 def test_stopped_distributed_run_resumes(pretrained, tmp_path, fsdp):
     settings, out = {"strategy": "full", "save_every": 0}, tmp_path / "two"

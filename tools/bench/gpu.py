@@ -1,44 +1,50 @@
 """Benchmark training and features on a GPU: zoo against a loop over data on the device, and against timm and Trainer.
 
-python tools/bench/gpu.py [--device cuda] [--small]
+python tools/bench/gpu.py [--device cuda] [--small] [--only PART …] [--profile]
 
 Random weights and made-up data: only speed, memory and agreement with the CPU count. The rate is that of the steps
 after the first ones, until the device is done. The "device loop" trains the same module, in the same precision, on one
 batch that is already on the device: nothing that reads data can be faster. --small uses tiny nets and few steps, for a
-CPU.
+CPU. --profile prints what a step asks of the host and of the device, on both sides; its rates are
+those of a slowed run.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from gpu_sides import (
+    Run,
+    Scale,
+    Speed,
+    device_loop,
+    device_name,
+    inference_rate,
+    one_batch,
+    ours,
+    processes,
+    redirected,
+    timm_loop,
+    torch,
+    trainer,
+)
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 import made_up
 from hub import Hub
-from made_up import CLASSES, TOKENS, WORDS, pairs_of_texts
+from made_up import TOKENS, pairs_of_texts
 
-BATCH = 64
 BERT = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """What is measured: nets by modality, the side of an image, and the number of examples."""
-
-    images: tuple[str, ...]
-    texts: Mapping[str, Mapping[str, int]]
-    side: int
-    examples: int
 
 
 LARGE = Scale(("resnet50.a1_in1k", "vit_base_patch16_224.augreg_in21k"), {"minilm": MINILM, "bert": BERT}, 224, 2048)
@@ -49,10 +55,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="tiny nets, few steps")
-    parser.add_argument("--only", nargs="+", help="run only these parts: agree, images, texts, features, peers")
+    parser.add_argument("--only", nargs="+", help="run only these parts: agree, images, texts, features, peers, gpus")
+    parser.add_argument("--profile", action="store_true", help="profile the steps of images and texts")
     given = parser.parse_args()
     scale, few = (SMALL, 2) if given.small else (LARGE, 20)
-    parts = {"agree": agreement, "images": images, "texts": texts, "features": features, "peers": peers}
+    parts = {"agree": agreement, "images": images, "texts": texts, "features": features, "peers": peers, "gpus": gpus}
+    parts |= {"share": share}  # one process of "gpus"
+    usual = ["images", "texts"] if given.profile else ["agree", "images", "texts", "features", "peers", "gpus"]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         repos = {f"timm/{name}": made_up.vision(name) for name in {*scale.images, *SMALL.images}}
@@ -61,36 +70,11 @@ def main() -> None:
             os.environ |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(work / "hf"), "ZOO_HOME": str(work / "store")}
             made = made_up.folder_of_images(work / "images", scale.side, scale.examples)
             print(f"torch {torch().__version__}, {device_name(given.device)}, {os.cpu_count()} processors")
-            for name in given.only or parts:
+            for name in given.only or usual:
                 start = time.perf_counter()
-                for row in parts[name](Run(given.device, scale, few, made)):
+                for row in parts[name](Run(given.device, scale, few, made, given.profile)):
                     print(f"{name:9} {row}", flush=True)
                 print(f"{name:9} took {time.perf_counter() - start:.0f} s", flush=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Device, scale, steps that are not timed, and the folder of images."""
-
-    device: str
-    scale: Scale
-    few: int
-    images: Path
-
-    @property
-    def many(self) -> int:
-        """Steps until the end of the timing."""
-        return 5 * self.few
-
-
-def torch() -> Any:
-    import torch
-
-    return torch
-
-
-def device_name(device: str) -> str:
-    return torch().cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def agreement(run: Run) -> Iterator[str]:
@@ -129,12 +113,6 @@ def text_name(run: Run) -> str:
     return f"hf/tiny/{next(iter(run.scale.texts))}"
 
 
-def redirected() -> Any:
-    import contextlib
-
-    return contextlib.redirect_stdout(sys.stderr)
-
-
 def images(run: Run) -> Iterator[str]:
     """Compare full fine-tuning of image nets, without and with augmentation, with the device loop."""
     for name in run.scale.images:
@@ -152,108 +130,9 @@ def texts(run: Run) -> Iterator[str]:
         yield ratio(name, own, bare)
 
 
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Examples a second, and the peak memory of the device in bytes."""
-
-    rate: float
-    memory: float
-
-
 def ratio(name: str, own: Speed, bare: Speed) -> str:
     memory = f", {own.memory / 1e9:.2f} / {bare.memory / 1e9:.2f} GB" if bare.memory else ""
     return f"{name}: {own.rate:,.0f} / {bare.rate:,.0f} ex/s = {own.rate / bare.rate:.3f} of the device loop{memory}"
-
-
-class Clock:
-    """Times the examples that pass through a module between the first and the last of some steps."""
-
-    def __init__(self, run: Run) -> None:
-        self.run, self.seen, self.times = run, 0, []
-
-    def watch(self, module: Any) -> None:
-        """Count the examples of a module's forward passes."""
-        module.register_forward_pre_hook(self.count, with_kwargs=True)
-
-    def count(self, module: Any, args: Any, kwargs: Any) -> None:
-        """Note the time of the two passes between which is timed."""
-        inputs = args[0] if args else kwargs["input_ids"]
-        inputs = inputs["input_ids"] if isinstance(inputs, Mapping) else inputs
-        for step in (self.run.few, self.run.many):
-            if self.seen < step * BATCH <= self.seen + len(inputs):
-                if self.run.device.startswith("cuda"):
-                    torch().cuda.synchronize()
-                self.times.append(time.perf_counter())
-        self.seen += len(inputs)
-
-    def rate(self) -> float:
-        """Return the examples/s."""
-        return (self.run.many - self.run.few) * BATCH / (self.times[1] - self.times[0])
-
-
-def rate(run: Run, train: Callable[[int, Clock], None]) -> Speed:
-    """Return the examples/s after the first steps, in which kernels are chosen and batches wait in memory."""
-    memory = torch().cuda if run.device.startswith("cuda") else None
-    if memory:
-        memory.reset_peak_memory_stats()
-    clock = Clock(run)
-    train(run.many + 1, clock)
-    return Speed(clock.rate(), memory.max_memory_allocated() if memory else 0)
-
-
-def ours(run: Run, name: str, data: Any, **fields: Any) -> Speed:
-    import zoo
-
-    def train(steps: int, clock: Clock) -> None:
-        model = zoo.load(name, run.device)
-        clock.watch(model.backbone.module)
-        with redirected():
-            model.finetune(
-                data, strategy="full", valid=0, steps=steps, evals=1, batch_size=BATCH, precision="bf16",
-                batchnorm="frozen", mixup="none", dropout=False, lr=1e-4, **fields,
-            )  # fmt: skip
-
-    return rate(run, train)
-
-
-def device_loop(run: Run, name: str) -> Speed:
-    """Train on one batch that is on the device."""
-    from torch import nn
-    from torch.nn.functional import cross_entropy
-
-    import zoo
-
-    t = torch()
-    device = t.device(run.device)
-
-    def train(steps: int, clock: Clock) -> None:
-        backbone = zoo.load(name, run.device).backbone
-        inputs = one_batch(backbone, run, device)
-        labels = t.arange(BATCH, device=device) % CLASSES
-        body, head = backbone.module.requires_grad_(True), nn.Linear(backbone.dim, CLASSES).to(device)
-        clock.watch(body)
-        net = nn.ModuleList([body, head]).eval()
-        if name.startswith("timm/"):
-            net = net.to(memory_format=t.channels_last)
-        optimizer = t.optim.AdamW(net.parameters(), lr=1e-5, fused=device.type == "cuda")
-        for _ in range(steps):
-            with t.autocast(device.type, t.bfloat16):
-                loss = cross_entropy(head(body(inputs).pooled), labels)
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-
-    return rate(run, train)
-
-
-def one_batch(backbone: Any, run: Run, device: Any) -> Any:
-    t = torch()
-    if backbone.tokenizer is None:
-        shape = (BATCH, 3, backbone.input.size, backbone.input.size)
-        return t.randn(shape, device=device).contiguous(memory_format=t.channels_last)
-    ids = t.randint(5, len(WORDS), (BATCH, TOKENS), device=device)
-    return {"input_ids": ids, "attention_mask": t.ones_like(ids), "token_type_ids": t.zeros_like(ids)}
 
 
 def features(run: Run) -> Iterator[str]:
@@ -282,23 +161,6 @@ def features(run: Run) -> Iterator[str]:
             yield f"{name} {precision}: {own:,.0f} / {bare:,.0f} images/s = {own / bare:.3f} of a bare loop"
 
 
-def inference_rate(run: Run, net: Any, batch: Any, precision: str) -> float:
-    t = torch()
-    steps = run.many
-
-    def loop() -> None:
-        with t.inference_mode(), t.autocast(run.device.split(":")[0], t.bfloat16, enabled=precision == "bf16"):
-            for _ in range(steps):
-                net(batch).pooled.float()
-        if run.device.startswith("cuda"):
-            t.cuda.synchronize()
-
-    loop()
-    start = time.perf_counter()
-    loop()
-    return steps * BATCH / (time.perf_counter() - start)
-
-
 def peers(run: Run) -> Iterator[str]:
     """Compare with the loaders and loops of timm and of transformers' Trainer on the same data, each with 8 workers."""
     workers = min(8, os.cpu_count() or 1) if run.device != "cpu" else 0
@@ -318,66 +180,29 @@ def peers(run: Run) -> Iterator[str]:
         )
 
 
-def timm_loop(run: Run, name: str, workers: int) -> Speed:
-    """Train as timm's training script does: its loader with prefetcher, its optimizer factory, autocast in bf16."""
-    import timm
-    from timm.data import create_dataset, create_loader
-    from timm.optim import create_optimizer_v2
-
-    t = torch()
-    device = t.device(run.device)
-    side = run.scale.side
-
-    def train(steps: int, clock: Clock) -> None:
-        net = timm.create_model(name, num_classes=CLASSES).to(device, memory_format=t.channels_last).train()
-        clock.watch(net)
-        optimizer = create_optimizer_v2(net, opt="adamw", lr=1e-4)
-        loader = create_loader(
-            create_dataset("", run.images), (3, side, side), BATCH, is_training=True, num_workers=workers,
-            device=device, use_prefetcher=device.type == "cuda", scale=(0.35, 1.0), hflip=0.5, color_jitter=None,
-            persistent_workers=bool(workers), re_prob=0.0,
-        )  # fmt: skip
-        done = 0
-        while done < steps:
-            for batch, labels in loader:
-                batch = batch.to(device).contiguous(memory_format=t.channels_last)
-                with t.autocast(device.type, t.bfloat16):
-                    loss = t.nn.functional.cross_entropy(net(batch), labels.to(device))
-                loss.backward()
-                t.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
-                done += 1
-                if done == steps:
-                    break
-
-    return rate(run, train)
+def gpus(run: Run) -> Iterator[str]:
+    """Compare training in one process for each GPU with training in one; a CPU has two processes."""
+    count = torch().cuda.device_count() if run.device.startswith("cuda") else 2
+    if count < 2:
+        yield "one GPU: nothing to compare"
+        return
+    command = [sys.executable, __file__, "--device", run.device.split(":")[0], "--only", "share"]
+    command += ["--small"] if run.scale is SMALL else []
+    for start in (
+        command,
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", *command[1:]],
+    ):
+        done = subprocess.run(start, capture_output=True, text=True)
+        found = [line.removeprefix("share").strip() for line in done.stdout.splitlines() if "images/s" in line]
+        yield from found or [f"failed: {done.stderr[-2000:]}"]
 
 
-def trainer(run: Run, name: str, workers: int) -> Speed:
-    """Train with transformers' Trainer in bf16 on tokenised texts."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
-
-    folder = run.images.parent / name
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    texts, labels = zip(*pairs_of_texts(run.scale.examples), strict=True)
-    tokens = tokenizer(list(texts), truncation=True, max_length=TOKENS)
-    rows = [
-        {**{key: value[i] for key, value in tokens.items()}, "label": int(label[5:])} for i, label in enumerate(labels)
-    ]
-
-    def train(steps: int, clock: Clock) -> None:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=CLASSES)
-        clock.watch(model)
-        settings = TrainingArguments(
-            output_dir=str(run.images.parent / "trainer"), max_steps=steps, per_device_train_batch_size=BATCH,
-            bf16=True, save_strategy="no", report_to=[], logging_steps=10_000, use_cpu=run.device == "cpu",
-            dataloader_num_workers=workers, dataloader_persistent_workers=bool(workers), disable_tqdm=True,
-        )  # fmt: skip
-        with redirected():
-            Trainer(model, settings, train_dataset=rows, processing_class=tokenizer).train()
-
-    return rate(run, train)
+def share(run: Run) -> Iterator[str]:
+    """Train as one of the processes of `gpus`, each on batches of BATCH images."""
+    for name in run.scale.images:
+        found = ours(run, f"timm/{name}", run.images, augment="crop-flip")
+        if os.environ.get("RANK", "0") == "0":
+            yield f"{name}, processes: {processes()}: {found.rate * processes():,.0f} images/s"
 
 
 if __name__ == "__main__":

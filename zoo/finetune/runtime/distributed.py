@@ -6,7 +6,7 @@ import atexit
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -135,7 +135,17 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _distributed_like(value: Tensor, tensor: Tensor) -> Tensor:
+def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return sharded tensors in full on rank 0, gathered one after the other, {} on the others; a collective call."""
+    found = {}
+    for name, tensor in tensors.items():
+        full = full_tensor(tensor)
+        if rank() == 0:
+            found[name] = full if full is tensor else full.cpu()
+    return found
+
+
+def shard_like(value: Tensor, tensor: Tensor) -> Tensor:
     """Return a value sharded as another tensor is, or full."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -150,4 +160,4 @@ def _distributed_like(value: Tensor, tensor: Tensor) -> Tensor:
 def copy_into(tensor: Tensor, value: Tensor) -> None:
     """Overwrite a tensor with a value; each may be sharded or full."""
     with torch.no_grad():
-        tensor.copy_(value if world_size() == 1 else _distributed_like(value, tensor))
+        tensor.copy_(value if world_size() == 1 else shard_like(value, tensor))

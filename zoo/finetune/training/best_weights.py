@@ -120,7 +120,7 @@ class BestWeights:
         for name, one in every.items():
             outputs = {} if one.outputs is None else {"outputs": one.outputs}
             if not checkpoints.has_weights(name):
-                state = {f"state.{key}": distributed.full_tensor(value) for key, value in one.state.items()}
+                state = distributed.gather({f"state.{key}": value for key, value in one.state.items()})
                 checkpoints.write_weights(name, state | outputs)
         return set(every)
 

@@ -144,15 +144,15 @@ class TrainStep:
     def copy_to(self, network: Network) -> None:
         """Copy what a sharded network has learnt to the full network."""
         if self.sharded:
-            load_state(network, dict(trained_tensors(self.local)))
+            fsdp.copy_back(self.local, network, self.device)
 
     def state(self) -> dict[str, Tensor]:
-        """Return weights, and optimizer state by parameter name, for a checkpoint."""
-        full = distributed.full_tensor
-        state = {f"network.{name}": full(tensor.detach()) for name, tensor in trained_tensors(self.local)}
+        """Return weights, and optimizer state by parameter name, for a checkpoint of rank 0."""
+        tensors = {f"network.{name}": tensor.detach() for name, tensor in trained_tensors(self.local)}
         for name, parameter in self._trained_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                state[f"optimizer.{key}.{name}"] = full(value)
+                tensors[f"optimizer.{key}.{name}"] = value
+        state = distributed.gather(tensors)
         if self.scaler.is_enabled():
             scale = self.scaler.state_dict()
             state["loss_scale"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
