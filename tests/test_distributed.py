@@ -112,6 +112,8 @@ def test_two_processes_match_one_process_with_adapters_and_texts(pretrained, dis
     runs: list[Run] = [
         (pretrained, tmp_path / "lora", {"strategy": "lora", "class_balance": "sampler"}),
         (texts, tmp_path / "texts", {"strategy": "full", "texts": True}),
+        (pretrained, tmp_path / "stream", {"strategy": "lp-ft", "stream": True, "shuffle_buffer": 14}),
+        (pretrained, tmp_path / "probe", {"strategy": "probe", "stream": True, "shuffle_buffer": 14}),
     ]
     for (name, out, settings), found in zip(runs, in_two_processes(*runs), strict=True):
         assert_close(found, in_one_process(name, Path(f"{out}-alone"), settings))

@@ -105,3 +105,31 @@ def test_a_missing_dataset_revision_or_config_raises(repos, tmp_path):
     assert "tiny/nothing" in errors[8]
     assert errors[5] == errors[7] == "fix: specify one: hf:tiny/numbers/CONFIGURATION"
     assert errors[1] == errors[3] == "fix: correct the name; or, if it is private or gated: hf auth login"
+
+
+STREAM = """
+import sys
+from zoo.data.streaming import opening
+from zoo.errors import DataError
+for name in sys.argv[1:]:
+    try:
+        for part, source in opening.splits(name).items():
+            tables = [table for shard in source.shards for table in shard.tables(1 if part == "train" else 0, None)]
+            print(part, [(t.column("text"), t.column("label"), t.where(0)) for t in tables], source.classes("label"))
+    except DataError as error:
+        print(error)
+"""
+
+
+@pytest.mark.real
+def test_a_dataset_is_streamed_and_not_kept(repos, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "READ", STREAM)
+    with DatasetHub(repos) as hub:
+        lines = read(hub, tmp_path, "hf:tiny/films", "hf:tiny/none")
+    assert lines[:3] == [
+        "train [(['a great film'], ['good'], 'hf:tiny/films[train]:2')] ['bad', 'good']",
+        "validation [(['the plot'], ['good'], 'hf:tiny/films[validation]:1')] ['bad', 'good']",
+        "test [(['?'], [None], 'hf:tiny/films[test]:1')] ['bad', 'good']",
+    ]
+    assert "hf:tiny/none cannot be read" in lines[3]
+    assert not (tmp_path / "zoo" / "cache").exists()

@@ -49,6 +49,7 @@ TIERS = {
     "zoo.data.on_access": 3,
     "zoo.data.streaming.streamed_dataset": 3,
     "zoo.data.streaming.windows": 3,
+    "zoo.data.streaming.in_memory": 3,
     "zoo.data.texts": 3,
     "zoo.tasks": 3,
     "zoo.finetune": 3,

@@ -40,7 +40,7 @@ def png(pixels) -> bytes:
 
 def write_tar(path: Path, files: dict[str, bytes]) -> Path:
     path.parent.mkdir(exist_ok=True)
-    with tarfile.open(path, "w") as archive:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -285,3 +285,38 @@ def test_numbers_are_sampled_evenly(monkeypatch):
     found = scan(source, Columns(("input",), "label", task="regress"))
     assert list(islice(found.labels, 3)) == [0.0, 32.0, 64.0]
     assert found.rows == 300
+
+
+def test_small_streams_are_evaluated_and_not_ranked(pretrained, tmp_path, monkeypatch):
+    pattern = shards(tmp_path / "s")
+    model = zoo.load(pretrained, "cpu")
+    assert model.evaluate(pattern) == model.evaluate(DATA)
+    with pytest.raises(DataError, match="is a stream, of which only finetune reads more than fits into memory"):
+        zoo.rank(pattern, ["native/resnet14.letters"])
+    monkeypatch.setattr("zoo.data.streaming.in_memory.MOST", 20)
+    with pytest.raises(DataError, match="has more than 20 examples"):
+        model.evaluate(pattern)
+
+
+def test_data_that_is_no_stream_says_what_to_do(pretrained, tmp_path):
+    (tmp_path / "x.csv").write_text("image,label\na,b\n")
+    (tmp_path / "red").mkdir()
+    for data in (tmp_path / "x.csv", tmp_path / "red"):
+        with pytest.raises(DataError, match="cannot be streamed") as caught:
+            zoo.load(pretrained, "cpu").finetune(data, stream=True, **QUICK)
+        assert "leave out stream (--stream)" in caught.value.fix
+
+
+def test_columns_of_json_and_texts_in_tar_shards(text_backbone, tmp_path):
+    files = {}
+    for number, (review, label) in enumerate(words.reviews(24)):
+        facts = json.dumps({"stars": label, "id": number})
+        files |= {f"a/{number}.txt": review.encode(), f"a/{number}.json": facts.encode()}
+    data = write_tar(tmp_path / "reviews.tar.gz", files)
+    model = zoo.load(text_backbone, "cpu").finetune(data, label="stars", steps=3, **QUICK)
+    assert model.task.labels == ("bad", "good")
+
+
+def test_dry_run_of_a_stream(pretrained, tmp_path):
+    plan = zoo.load(pretrained, "cpu").plan(shards(tmp_path / "s"), strategy="full", steps=3, batch_size=8)
+    assert plan.step > 0

@@ -74,6 +74,10 @@ def _parts(data: object, modality: str, columns: Columns) -> Parts:
     """Return a reader for each split of the data; {"train": …} if it has no splits."""
     if isinstance(data, Examples):
         return {"train": lambda: data}
+    if opening.is_stream(data):
+        from zoo.data.streaming import in_memory as streamed
+
+        return streamed.parts(data, columns, modality)
     if isinstance(data, str) and data.startswith("hf:"):
         return table_examples.of_hub(data, columns, modality)
     if isinstance(data, str | os.PathLike):

@@ -139,12 +139,15 @@ class Data:
         }
 
 
-def read_data(request: Request, entry: Entry) -> Data:
-    """Read all data of a request, and hold out test examples if it asks for a share.
+def read_data(request: Request, entry: Entry, *, streams: bool = False) -> Data:
+    """Read all data of a request, and hold out test examples if it asks for a share; a stream only with `streams`.
 
     Raises DataError for what cannot be read, RecipeError for a task that the backbone does not support.
     """
     tasks.check_name(request.task)
+    if request.is_stream and not streams:
+        what = f"{request.data!s:.200} is a stream, of which only finetune reads more than fits into memory"
+        raise DataError(what, fix="give some of its examples: a folder, a table or a list")
     if request.is_stream:
         return _read_stream(request, entry)
     if request.classes:

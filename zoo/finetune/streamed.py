@@ -150,14 +150,7 @@ def scanned(stream: Stream, classes: Sequence[Label] | None, *, needs_count: boo
 
 def first_rows(source: Source, stream: Stream) -> Held:
     """Return the first rows of another stream as validation data, VALID_MOST at most."""
-    reader = _reader(stream, source)
-    rows: list[Row] = []
-    for shard in range(len(source.shards)):
-        for _, row in reader.shard(shard):
-            rows.append(row)
-            if len(rows) == VALID_MOST:
-                return _held(rows, source.origin, {})
-    return _held(rows, source.origin, {})
+    return _held(list(islice(_reader(stream, source).rows(), VALID_MOST)), source.origin, {})
 
 
 def hold_out(stream: Stream, share: float, seed: int) -> Stream:

@@ -79,7 +79,7 @@ def finetune(model: Trainable, request: Request, out: Path | None, *, resume: bo
     with distributed.process_group(model.device), one_thread_each():
         start = time.monotonic()
         checkpoints = checkpointer(out, request.recipe.save_every, resume=resume)
-        data = setup.read_data(request, model.entry)
+        data = setup.read_data(request, model.entry, streams=True)
         with _claimed(model, out):
             identity = _identity(model, request, data)
             checkpoints.begin(identity)
@@ -113,6 +113,8 @@ def _split(request: Request) -> dict[str, Any]:
     """Return what reads the same data again, and divides it in the same way; None for data in memory."""
     sources = {"data": request.data, "valid": request.valid, "test": request.test}
     named = {name: str(each) if isinstance(each, os.PathLike) else each for name, each in sources.items()}
+    if request.is_stream:
+        named["data"] = None
     known = {name: each if isinstance(each, str | int | float) else None for name, each in named.items()}
     return known | {"task": request.task, "folds": request.folds}
 
@@ -189,7 +191,7 @@ def plan(model: Trainable, request: Request) -> dry_run.Plan:
     """Report what a request would do and take, without training; the model is unchanged afterwards."""
     before = model.entry, model.backbone
     try:
-        job = _make_job(model, request, setup.read_data(request, model.entry))
+        job = _make_job(model, request, setup.read_data(request, model.entry, streams=True))
         _check_can_be_saved(model, job)
         _say_strategy(request, job)
         with one_thread_each():
@@ -216,7 +218,7 @@ def find_lr(model: Trainable, request: Request) -> LearningRates:
     if request.recipe.strategy == "auto":
         request = replace(request, recipe=replace(request.recipe, strategy="full" if model.pretrained else "scratch"))
     try:
-        job = _make_job(model, request, setup.read_data(request, model.entry))
+        job = _make_job(model, request, setup.read_data(request, model.entry, streams=True))
         if job.hp.strategy == "scratch":
             _reinitialise(model, job.hp.seed)
         with one_thread_each():
@@ -229,7 +231,7 @@ def find_lr(model: Trainable, request: Request) -> LearningRates:
 
 def finished(model: Trainable, request: Request, folder: Path) -> Restored:
     """Return what this very request has saved in `folder`; RecipeError if it holds the result of another."""
-    identity = _identity(model, request, setup.read_data(request, model.entry))
+    identity = _identity(model, request, setup.read_data(request, model.entry, streams=True))
     saved = restore(folder)
     anew = f"save to another folder: --out {folder}-2 (out=…)"
     check_same_request(saved.manifest["training"]["request"], json.loads(json.dumps(identity)), folder, anew)

@@ -80,7 +80,8 @@ def _of_files(text: str) -> dict[str, Source]:
     if os.path.isdir(text):
         parts = _split_of_folder(Path(text))
         if not parts:
-            raise DataError(f"{text} holds no tar and no Parquet files", fix=FIX)
+            fix = "leave out stream (--stream): images that fit nowhere are decoded for each batch"
+            raise DataError(f"{text} is no folder of tar or Parquet files, and cannot be streamed", fix=fix)
         return {name: _source(f"{text}[{name}]" if len(parts) > 1 else text, paths) for name, paths in parts.items()}
     if "::" in text or "://" in text:
         raise DataError(
@@ -88,7 +89,8 @@ def _of_files(text: str) -> dict[str, Source]:
         )
     paths = list(_expanded(text))
     if not text.endswith(FILES):
-        raise DataError(f"{text} is neither a tar nor a Parquet file, and cannot be streamed", fix=FIX)
+        fix = f"leave out stream (--stream), write it as Parquet, or {FIX}"
+        raise DataError(f"{text} is neither a tar nor a Parquet file, and cannot be streamed", fix=fix)
     return {"train": _source(text, paths)}
 
 

@@ -134,6 +134,11 @@ class Reader:
         examples = Examples([row.input for row in rows], [row.label for row in rows], self.source.origin)
         return Window(examples, [row.name for row in rows], position, is_last)
 
+    def rows(self) -> Iterator[Row]:
+        """Yield all rows in the order of the shards."""
+        for number in range(len(self.source.shards)):
+            yield from (row for _, row in self.shard(number))
+
     def shard(self, number: int, skip: int = 0) -> Iterator[tuple[int, Row]]:
         """Yield the rows of a shard, each with its number in it."""
         count = skip

@@ -14,6 +14,7 @@ from zoo.finetune.features.feature_cache import key
 from zoo.finetune.features.linear_probe import ProbeData
 from zoo.finetune.features.stage_outputs import StageOutput
 from zoo.finetune.inference import extract_features
+from zoo.finetune.runtime import distributed
 from zoo.plugin import Backbone
 from zoo.store import cache_file, caches
 from zoo.tasks import Task
@@ -29,7 +30,7 @@ def rows(
     what = repr(("stream", task.reads, stages, task.to_dict()))
     path = caches.folder("features") / f"{key(backbone.module, data, what, precision)}.safetensors"
     found = cache_file.read(path)
-    if found is not None:
+    if all(distributed.all_gather(found is not None)) and found is not None:
         return _probe_data(found, stages), True
     targets: list[Tensor] = []
     groups: list[Tensor] = []
