@@ -274,14 +274,14 @@ def test_a_head_on_stages_is_where_the_next_fine_tuning_starts(staged, capsys):
     assert torch.equal(model.head.weight, before)
 
 
-@pytest.mark.parametrize("strategy", ["lp-ft", "gradual"])
-def test_tuning_starts_from_the_head_on_stages_and_keeps_it(pretrained, strategy):
+@pytest.mark.parametrize("strategy", ["lp-ft", "gradual", "lora"])
+def test_tuning_starts_from_the_head_on_stages_and_keeps_it(pretrained, staged, strategy):
     model = zoo.load(pretrained, "cpu")
-    data = pictures.pairs(6, ("red", "grey"))
-    model.finetune(data, strategy=strategy, head_stages=2, steps=3, evals=1, quiet=True)
-    assert isinstance(model.head, StageHead)
-    assert len(model.head.stages) == 2
-    assert model.history[0]["step"] == 0
+    still = {"lr": 1e-9, "backbone_lr": 1e-9, "steps": 3, "evals": 1, "calibrate": False}
+    model.finetune(pictures.pairs(5, ("red", "grey")), **STAGED | {"strategy": strategy} | still, quiet=True)
+    assert model.head.stages == staged.model.head.stages != ()
+    torch.testing.assert_close(model.head.weight, staged.model.head.weight, atol=1e-6, rtol=0)
+    assert model.history[0] == staged.model.history[0]
 
 
 def test_gradients_reach_the_stages_through_the_head():

@@ -18,6 +18,8 @@ LARGE = 20_000
 MAX_LENGTH = 256
 """Tokens of a text by default: attention costs the square of it."""
 VIEWS = 4
+PROBED = ("probe", "lp-ft", "gradual", "lora")
+"""Strategies that start with a linear probe; the first one ends there."""
 PHOTO = 64
 """Side in pixels below which images are digits, letters or icons: not to be mirrored, nor cropped to a third."""
 
@@ -68,8 +70,8 @@ class Hyperparameters:
 
     @property
     def has_probe(self) -> bool:
-        """Whether the strategy starts with a linear probe."""
-        return self.strategy in ("probe", "lp-ft", "gradual")
+        """Whether the strategy starts with a linear probe, where the task has a new head."""
+        return self.strategy in PROBED
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ def _learning_rates(recipe: Recipe, strategy: str, setting: Setting) -> tuple[fl
     2305.14314, for models a thousand times larger).
     """
     text = setting.image_size is None
-    probed = strategy in ("lp-ft", "gradual")  # keep what the probe found
+    probed = strategy in PROBED[1:] and setting.labelled  # keep what the probe found
     heads = {"scratch": 5e-4} if text else {}
     lr = recipe.lr or heads.get(strategy, (1e-4 if text else 3e-4) if probed else 1e-3 if text else 3e-3)
     if recipe.backbone_lr:
@@ -235,8 +237,7 @@ def _augment(recipe: Recipe, setting: Setting) -> str | Callable[[Any], Any]:
 
 def _views(strategy: str, augment: str | Callable[[Any], Any], setting: Setting) -> int:
     """Return four views for a probe of few photos: 0.837 instead of 0.828 (docs/recipes.md)."""
-    probed = strategy in ("probe", "lp-ft", "gradual")
-    return VIEWS if probed and augment == "crop-flip" and setting.train < SMALL else 1
+    return VIEWS if strategy in PROBED and augment == "crop-flip" and setting.train < SMALL else 1
 
 
 def _mixup(recipe: Recipe, setting: Setting) -> str:

@@ -51,6 +51,11 @@ class Job:
         """Number of training examples; 0 for a stream of unknown length."""
         return (self.train.examples or 0) if isinstance(self.train, StreamedDataset) else len(self.train)
 
+    @property
+    def has_probe(self) -> bool:
+        """Whether the run starts with a linear probe."""
+        return self.hp.has_probe and self.task.labelled
+
     def names(self, indices: Sequence[int]) -> str:
         """Return the names of some training examples."""
         names = [self.describe(i) for i in indices]

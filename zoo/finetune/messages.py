@@ -11,7 +11,8 @@ from zoo.data.duplicates import Duplicates
 from zoo.data.prepare import Prepared, Split
 from zoo.data.texts import Texts
 from zoo.finetune.defaults import Hyperparameters
-from zoo.finetune.recipe import Recipe, augment_name
+from zoo.finetune.job import Job
+from zoo.finetune.recipe import augment_name
 from zoo.finetune.streamed import Stream
 from zoo.plugin import Entry
 from zoo.tasks import Task
@@ -125,19 +126,23 @@ def backbone(entry: Entry, parameters: int, *, tuned: bool) -> str:
     return f"{entry.name}: {parameters / 1e6:.3g} M parameters, {'fine-tuned before' if tuned else origin}"
 
 
-def strategy(recipe: Recipe, hp: Hyperparameters, examples: int, *, pretrained_head: bool) -> str:
+def strategy(job: Job, *, pretrained_head: bool) -> str:
     """Describe what is trained, and why if the strategy was chosen automatically."""
-    count = f"{examples:,} examples" if examples else "a stream"
-    reason = f" (auto: {count})" if recipe.strategy == "auto" else ""
+    hp = job.hp
+    count = f"{job.examples:,} examples" if job.examples else "a stream"
+    reason = f" (auto: {count})" if job.recipe.strategy == "auto" else ""
     steps = f"up to {hp.steps} steps"
     norms = "" if hp.max_length else f", BatchNorm statistics {'updated' if hp.batchnorm == 'train' else 'frozen'}"
     held = f", the first {hp.freeze_stages} stages frozen" if hp.freeze_stages else ""
+    adapted = f"{steps} on adapters of rank {hp.lora_rank}"
+    if job.has_probe:
+        adapted = f"a probe, then {adapted} from its head"
     descriptions = {
         "probe": "backbone frozen, a linear head on its features",
         "full": f"{steps} on all layers{held}{norms}",
         "lp-ft": f"a probe, then {steps} on all layers from its head{held}{norms}",
         "gradual": f"a probe, then {steps} from its head: the last stages, then more, then all{norms}",
-        "lora": f"{steps} on adapters of rank {hp.lora_rank}, merged at the end",
+        "lora": f"{adapted}, merged at the end",
         "scratch": f"random weights, {steps} on all layers",
     }
     known = "; the head starts from the pretrained one, which knows these labels" if pretrained_head else ""

@@ -84,7 +84,7 @@ def run(backbone: Backbone, job: Job, checkpoints: Checkpointer | None = None) -
     job = replace(job, hp=replace(job.hp, precision=chosen.precision))
     device = next(backbone.module.parameters()).device
     with execution.applied(backbone, chosen), deterministic(device, job.hp.deterministic):
-        probe = _probe(backbone, job, checkpoints) if job.hp.has_probe else None
+        probe = _probe(backbone, job, checkpoints) if job.has_probe else None
         if probe is not None:
             job = replace(job, head=probe.head)
         if probe is not None and job.hp.strategy == "probe":
@@ -100,7 +100,7 @@ def find_lr(backbone: Backbone, job: Job) -> LearningRates:
     """Suggest a learning rate for a job; the backbone is as before on exit. RecipeError for strategy="probe"."""
     if job.hp.strategy == "probe":
         raise RecipeError('strategy="probe" has no learning rate: its head is solved', fix='strategy="full"')
-    if job.hp.has_probe:
+    if job.has_probe:
         job = replace(job, head=_probe(backbone, job, Checkpointer()).head)
     with requires_grad_restored(backbone.module.parameters()):
         backbone.module.requires_grad_(True)

@@ -182,7 +182,7 @@ def _report(model: Trainable, data: setup.Data, job: Job, outcome: Outcome) -> N
 
 def _say_strategy(request: Request, job: Job) -> None:
     known = job.head is not None
-    say("strategy", messages.strategy(request.recipe, job.hp, job.examples, pretrained_head=known))
+    say("strategy", messages.strategy(job, pretrained_head=known))
     for number, line in enumerate(messages.recipe(job.hp, job.examples)):
         say("" if number else "recipe", line)
 

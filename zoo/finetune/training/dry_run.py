@@ -71,7 +71,7 @@ def plan(backbone: Backbone, job: Job) -> Plan:
     with requires_grad_restored(module.parameters()):
         module.requires_grad_(True)
         with execution.applied(backbone, execution.choose(backbone, job, Checkpointer())):
-            if hp.has_probe:
+            if job.has_probe:
                 count = job.examples * hp.views + (len(job.valid) if job.valid else 0)
                 features = _seconds_of_forward(backbone, job) * count
             if hp.strategy != "probe":
