@@ -127,6 +127,28 @@ def test_folds_of_groups_do_not_reward_features_that_tell_the_groups_apart():
     assert whole > 100 * divided
 
 
+@pytest.mark.parametrize(("second", "views"), [("another draw", 2), ("of another class", 1)])
+def test_a_second_view_is_learnt_from_where_it_lowers_the_loss_of_the_examples(second, views):
+    chance = torch.Generator().manual_seed(0)
+    targets = torch.arange(3).repeat(8)
+    centres = 2 * torch.eye(3, 12)
+    shown = targets if second == "another draw" else (targets + 1) % 3
+    features = centres[torch.cat([targets, shown])] + torch.randn(48, 12, generator=chance)
+    data = linear_probe.ProbeData(features, targets.repeat(2), views=2)
+    kept, fitted = linear_probe.choose_views(linear_probe.fit, Classify.of([0, 1, 2]), data, None, 0)
+    assert (kept.views, len(kept)) == (views, 24 * views)
+    again = linear_probe.fit(Classify.of([0, 1, 2]), kept, None, 0)
+    assert torch.equal(fitted.head.weight, again.head.weight)
+
+
+def test_all_views_of_an_example_are_left_out_together_and_the_first_is_held_out():
+    data = linear_probe.ProbeData(torch.zeros(18, 1), torch.arange(3).repeat(6), views=3)
+    folds = linear_probe.all_folds(data, seed=0)
+    assert sorted(torch.cat(folds).tolist()) == list(range(6))
+    for held in folds:
+        assert linear_probe._others(data, held).tolist() == [row for row in range(18) if row % 6 not in held.tolist()]
+
+
 def test_groups_of_the_data_reach_the_probe(pretrained):
     rows = [{"image": pictures.array("red", n), "label": n % 2, "site": f"site {n // 3}"} for n in range(9)]
     model, request = zoo.load(pretrained, "cpu"), setup.request(rows, None, None, {"groups": "site", "valid": 0})

@@ -119,7 +119,7 @@ def test_resolving_leaves_no_field_open():
     hp = resolved(Recipe())
     assert "auto" not in dataclasses.asdict(hp).values()
     unset = {name for name, value in dataclasses.asdict(hp).items() if value is None}
-    assert unset == {"l2", "head_stages", "max_length", "max_time", "shuffle_buffer", "stop_after"}
+    assert unset == {"l2", "head_stages", "views", "max_length", "max_time", "shuffle_buffer", "stop_after"}
     assert (hp.steps, hp.lr, hp.backbone_lr) == (300, 3e-3, pytest.approx(3e-4))
 
 
@@ -161,8 +161,9 @@ def test_layer_decay_defaults_to_vision_transformers_only():
     assert resolve(Recipe(strategy="full"), Setting(500, image_size=224)).layer_decay == 1.0
 
 
-def test_few_photos_are_probed_with_four_views():
-    assert resolved(Recipe(), train=142).views == 4
+def test_views_of_few_photos_are_cross_validated():
+    assert resolved(Recipe(), train=142).views is None
+    assert resolved(Recipe(), train=142).most_views == 2
     assert resolved(Recipe(views=1), train=142).views == 1
     assert resolved(Recipe(augment="none"), train=142).views == 1
     assert resolved(Recipe(), train=5_000).views == 1

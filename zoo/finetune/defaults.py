@@ -17,7 +17,8 @@ LARGE = 20_000
 """Training examples from which BatchNorm may update its statistics (BiT's "small" ends here, arXiv 1912.11370)."""
 MAX_LENGTH = 256
 """Tokens of a text by default: attention costs the square of it."""
-VIEWS = 4
+VIEWS = 2
+"""Views of a photo that a probe learns from, where the second lowers its out-of-fold loss (docs/log.md)."""
 PROBED = ("probe", "lp-ft", "gradual", "lora")
 """Strategies that start with a linear probe; the first one ends there."""
 PHOTO = 64
@@ -28,7 +29,7 @@ PHOTO = 64
 class Hyperparameters:
     """A recipe with every field resolved; the fields mean what they mean in Recipe.
 
-    Six may be None: max_time (no limit, else seconds), stop_after (never), l2 and head_stages (cross-validated),
+    Seven may be None: max_time (no limit, else seconds), stop_after (never), l2, head_stages and views (cross-validated),
     max_length (images), shuffle_buffer (by size).
     """
 
@@ -42,7 +43,6 @@ class Hyperparameters:
     augment: str | Callable[[Any], Any]
     mixup: str
     batchnorm: str
-    views: int
     soup: int
     batch_size: int
     optimizer: str
@@ -67,11 +67,17 @@ class Hyperparameters:
     head_stages: int | None = None
     shuffle_buffer: int | None = None
     deterministic: bool = False
+    views: int | None = 1
 
     @property
     def has_probe(self) -> bool:
         """Whether the strategy starts with a linear probe, where the task has a new head."""
         return self.strategy in PROBED
+
+    @property
+    def most_views(self) -> int:
+        """Views of each image whose features are computed for a probe."""
+        return self.views or VIEWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,7 @@ def restore(saved: Mapping[str, Any]) -> Hyperparameters:
     """Return the hyperparameters of a saved model; RecipeError or TypeError for invalid ones."""
     is_function = str(saved.get("augment")).startswith(recipes.FUNCTION)  # the name of a function that is not here
     recipes.make({**saved, "augment": "none"} if is_function else saved)
-    optional = {"max_time", "stop_after", "l2", "head_stages", "max_length", "shuffle_buffer"}
+    optional = {"max_time", "stop_after", "l2", "head_stages", "views", "max_length", "shuffle_buffer"}
     if open_fields := [name for name, value in saved.items() if value in (None, "auto") and name not in optional]:
         raise TypeError(f"{', '.join(open_fields)} not resolved")
     return Hyperparameters(**saved)
@@ -235,9 +241,9 @@ def _augment(recipe: Recipe, setting: Setting) -> str | Callable[[Any], Any]:
     return "randaugment" if setting.train >= LARGE else "crop-flip"
 
 
-def _views(strategy: str, augment: str | Callable[[Any], Any], setting: Setting) -> int:
-    """Return four views for a probe of few photos: 0.837 instead of 0.828 (docs/recipes.md)."""
-    return VIEWS if strategy in PROBED and augment == "crop-flip" and setting.train < SMALL else 1
+def _views(strategy: str, augment: str | Callable[[Any], Any], setting: Setting) -> int | None:
+    """Return None, one or two views by cross-validation, for a probe of few photos (docs/log.md)."""
+    return None if strategy in PROBED and augment == "crop-flip" and setting.train < SMALL else 1
 
 
 def _mixup(recipe: Recipe, setting: Setting) -> str:

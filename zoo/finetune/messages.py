@@ -102,7 +102,7 @@ def single_examples(split: Split) -> str:
 def recipe(hp: Hyperparameters, examples: int) -> list[str]:
     """Return the resolved recipe in one or two lines: learning rates, batch, steps; augmentation, evaluations, seed."""
     images = hp.max_length is None
-    views = f", {hp.views} views" if hp.views > 1 else ""
+    views = ", 1 or 2 views" if hp.views is None else f", {hp.views} views" if hp.views > 1 else ""
     augment = f"augment {augment_name(hp.augment)}{views}, mixup {hp.mixup}" if images else ""
     texts = "" if images else f"up to {hp.max_length} tokens ({hp.truncation})"
     balance = "" if hp.class_balance == "none" else f"class balance {hp.class_balance}"

@@ -120,7 +120,7 @@ class Recipe:
 
     strategy         scratch (random weights), probe (frozen backbone, linear head solved on its features), full (all
                      layers), lp-ft (a probe, then all layers from its head), gradual (a probe, then the last stages,
-                     then more), lora (low-rank adapters of rank lora_rank, merged at the end)
+                     then more), lora (a probe, then low-rank adapters of rank lora_rank, merged at the end)
     steps            optimizer steps
     epochs           the same in passes over the data; give at most one of the two
     max_time         longest training time: seconds, or "90s", "5m", "1h"; fewer steps are taken to fit
@@ -144,7 +144,8 @@ class Recipe:
     l2               penalty of the probe, on features whose variances sum to 1; None: chosen by cross-validation
     head_stages      last stages whose pooled outputs the head of a probe reads beside the pooled features (0: none, as
                      in other libraries); None: up to 5, or 0 where that is better in each fold
-    views            augmented views of each image that a probe learns from (1: the image alone)
+    views            views of each image that a probe learns from, the image itself first; None: 2 of few photos if the
+                     second, augmented one lowers the out-of-fold loss, else 1
     soup             checkpoints in a greedy soup, averaged while validation improves (1: the best alone)
     calibrate        temperature scaling of a tuned classifier on the validation data
     class_balance    none, weights (of the loss), logits (logit adjustment), sampler (oversampling)

@@ -120,10 +120,11 @@ def _probe(backbone: Backbone, job: Job, checkpoints: Checkpointer) -> Probe:
     start = time.monotonic()
     stages, without = _stages(backbone, job)
     data, cached = frozen_features.rows(backbone, task, job.train, hp, stages, job.groups)
-    solve = linear_probe.choose if hp.head_stages is None else linear_probe.fit
-    large = large_probe.is_large(task, data)
-    fitted = large_probe.fit(task, data, hp.l2, hp.seed, solve) if large else solve(task, data, hp.l2, hp.seed)
+    solved, fitted = _solve(task, data, hp)
     head, how = fitted.head, _describe(fitted, without)
+    if data.views > 1 and hp.views is None:
+        how += ", two views of each" if solved.views > 1 else ", one view of each (a second did not help)"
+    data = solved
     if job.head is not None and _given_head_wins(job, data, fitted):
         assert isinstance(job.head, nn.Linear)
         head, how = job.head.cpu(), "the pretrained head unchanged"
@@ -141,6 +142,16 @@ def _probe(backbone: Backbone, job: Job, checkpoints: Checkpointer) -> Probe:
     checkpoints.finish("probe", [row])
     callbacks.evaluated(job.callbacks, row)
     return Probe(head.to(device), best)
+
+
+def _solve(task: Task, data: ProbeData, hp: Hyperparameters) -> tuple[ProbeData, Fitted]:
+    """Return the head, and the data that it is solved on: all views, or the first, as cross-validation says."""
+    solve = linear_probe.choose if hp.head_stages is None else linear_probe.fit
+    if large_probe.is_large(task, data):
+        return data, large_probe.fit(task, data, hp.l2, hp.seed, solve)
+    if hp.views is None:
+        return linear_probe.choose_views(solve, task, data, hp.l2, hp.seed)
+    return data, solve(task, data, hp.l2, hp.seed)
 
 
 def _stages(backbone: Backbone, job: Job) -> tuple[tuple[StageOutput, ...], str]:
@@ -166,7 +177,7 @@ def _given_head_wins(job: Job, data: ProbeData, fitted: Fitted) -> bool:
     """Return whether the given head, which never saw these examples, beats the out-of-fold loss of the new one."""
     assert job.head is not None
     head = job.head.cpu()
-    return _loss(job.task, head, data) < fitted.loss
+    return _loss(job.task, head, data.first_view()) < fitted.loss
 
 
 def _loss(task: Task, head: nn.Module, data: ProbeData) -> float:

@@ -31,7 +31,7 @@ def _run(model: Model) -> int:
     assert hp is not None
     assert data is not None
     assert model.task is not None
-    head = hp.views * data.train + data.valid if hp.has_probe and model.task.labelled else 0
+    head = hp.most_views * data.train + data.valid if hp.has_probe and model.task.labelled else 0
     if hp.strategy == "probe":
         return head + data.test
     steps = max((int(row["step"]) for row in model.history), default=hp.steps)  # fewer where it stopped early

@@ -33,7 +33,8 @@ def readable_stages(
         rows = data.examples or MAX_VALUES
     else:
         data = _sample(data)
-        rows = int(data.lengths.sum()) if task.reads == "tokens" and data.lengths is not None else len(data) * hp.views
+        is_tokens = task.reads == "tokens" and data.lengths is not None
+        rows = int(data.lengths.sum()) if is_tokens else len(data) * hp.most_views
     if rows * total_dim(backbone.dim, found) > MAX_VALUES:
         return (), f"{rows:,} rows with stage outputs take more than {MAX_VALUES * 4 >> 20} MiB"
     return found, ""
@@ -49,14 +50,14 @@ def rows(
 ) -> tuple[ProbeData, bool]:
     """Return features and targets of a dataset as rows, and whether they were in the feature cache.
 
-    Each view of an image is a row, and each word of a text where the task reads tokens; those of one example are a
-    group, and those of the examples of a group, if `groups` (N,) are given. Of a stream a probe reads all examples;
-    where more is trained than its head, the head starts from those of the first window.
+    Each view of an image is a row. Where the task reads tokens each word of a text is one, and those of a text are a
+    group. Rows of the examples of a group, if `groups` (N,) are given, are one too. Of a stream a probe reads all
+    examples; where more is trained than its head, the head starts from those of the first window.
     """
     if isinstance(data, StreamedDataset) and hp.strategy == "probe":
         return streamed_features.rows(backbone, task, data, hp.precision, stages)
     data = _sample(data)
-    views = hp.views if isinstance(data, LabelledDataset) else 1
+    views = hp.most_views if isinstance(data, LabelledDataset) else 1
     found, cached = features(backbone, task, data, hp.precision, stages)
     if isinstance(found.values, Tensor):
         values = found.values
@@ -67,10 +68,9 @@ def rows(
                 backbone.module, others, reads=task.reads, precision=hp.precision, stages=stages
             )
             values, cached = torch.cat([values, augmented.values]), cached and also
-            groups = torch.arange(len(data)) if groups is None else groups
         assert isinstance(data.targets, Tensor)
         targets = torch.cat([data.targets] * views)
-        return ProbeData(values, targets, None if groups is None else groups.repeat(views), stages), cached
+        return ProbeData(values, targets, None if groups is None else groups.repeat(views), stages, views), cached
     counts = torch.tensor([len(part) for part in found.values])
     groups = (torch.arange(len(counts)) if groups is None else groups).repeat_interleave(counts)
     return ProbeData(torch.cat(found.values), torch.cat(found.targets), groups, stages), cached

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,6 +52,8 @@ PRIOR, LIKELY = 0.1, 0.1
 To the out-of-fold loss is added, as a share of the loss without features, PRIOR * log10(penalty / LIKELY)² / examples:
 the losses of a dozen examples tell weak penalties apart by chance (docs/log.md).
 """
+Solve = Callable[["Task", "ProbeData", float | None, int], "Fitted"]
+"""`choose` or `fit`."""
 MAX_VALUES = 1 << 27
 """Largest N x D of features with stage outputs: 512 MiB of float32."""
 
@@ -60,16 +62,24 @@ MAX_VALUES = 1 << 27
 class ProbeData:
     """Features (M, D) with their targets (M, …); rows of one group (M,), such as a text, share a fold.
 
-    With `stages`, the last of the D features are the outputs of these, and the first the pooled features.
+    With `stages`, the last of the D features are the outputs of these, and the first the pooled features. The rows are
+    `views` of the same examples, one view after the other: the examples themselves, which alone are held out, come
+    first.
     """
 
     features: Tensor
     targets: Tensor
     groups: Tensor | None = None
     stages: tuple[StageOutput, ...] = ()
+    views: int = 1
 
     def __len__(self) -> int:
         return len(self.features)
+
+    @property
+    def examples(self) -> int:
+        """Number of rows of the first view."""
+        return len(self) // self.views
 
     @property
     def dim(self) -> int:
@@ -83,7 +93,13 @@ class ProbeData:
     def last_stages(self, count: int) -> ProbeData:
         """Return the data with the last `count` of its stages."""
         kept = self.stages[len(self.stages) - count :]
-        return ProbeData(select(self.features, self.dim, kept), self.targets, self.groups, kept)
+        return replace(self, features=select(self.features, self.dim, kept), stages=kept)
+
+    def first_view(self) -> ProbeData:
+        """Return the examples themselves, without their augmented views."""
+        count = self.examples
+        groups = None if self.groups is None else self.groups[:count]
+        return replace(self, features=self.features[:count], targets=self.targets[:count], groups=groups, views=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +141,15 @@ def choose(task: Task, data: ProbeData, l2: float | None, seed: int) -> Fitted:
     return pooled if is_better else staged
 
 
+def choose_views(solve: Solve, task: Task, data: ProbeData, l2: float | None, seed: int) -> tuple[ProbeData, Fitted]:
+    """Return the data with all views, or the first one where the others do not lower its out-of-fold loss; solved."""
+    fitted = solve(task, data, l2, seed)
+    if data.views == 1 or not fitted.folds:
+        return data, fitted
+    alone = solve(task, data.first_view(), l2, seed)
+    return (data, fitted) if fitted.loss < alone.loss else (data.first_view(), alone)
+
+
 def fit(task: Task, data: ProbeData, l2: float | None, seed: int) -> Fitted:
     """Return the head that minimises mean loss + l2 / 2 * |W|² on scaled features, all its stages included.
 
@@ -134,7 +159,7 @@ def fit(task: Task, data: ProbeData, l2: float | None, seed: int) -> Fitted:
     mean, scale = _scaling(data)
     problem = linear_solver.problem((data.features - mean) * scale, data.targets)
     folds = _folds(data, seed)
-    penalty, losses, constant = _cross_validate(task, problem, folds, PENALTIES if l2 is None else (l2,))
+    penalty, losses, constant = _cross_validate(task, problem, data, folds, PENALTIES if l2 is None else (l2,))
     solved = linear_solver.solve(task, problem, penalty)
     head = empty_linear(data.dim, len(task.labels), data.stages)
     with torch.no_grad():
@@ -153,7 +178,7 @@ def out_of_fold(task: Task, data: ProbeData, splits: Sequence[Sequence[Tensor]],
     problem = linear_solver.problem((data.features - mean) * scale, data.targets)
     found, solved = [], None
     for folds in splits:
-        parts = [_others(problem, held) for held in folds]
+        parts = [_others(data, held) for held in folds]
         solved = linear_solver.solve_parts(task, problem, parts, l2, solved, TOLERANCE)
         outputs = data.features.new_full((len(data), len(task.labels)), math.nan)
         for held, weight, bias in zip(folds, solved.weight, solved.bias, strict=True):
@@ -198,7 +223,7 @@ def predict(task: Task, head: nn.Module, features: Outputs) -> Any:
 
 
 def _cross_validate(
-    task: Task, problem: Problem, folds: Sequence[Tensor], penalties: Sequence[float]
+    task: Task, problem: Problem, data: ProbeData, folds: Sequence[Tensor], penalties: Sequence[float]
 ) -> tuple[float, tuple[float, ...], float]:
     """Return the penalty with the lowest out-of-fold loss, the losses of its folds, and the loss without features.
 
@@ -208,7 +233,7 @@ def _cross_validate(
     """
     if not folds:
         return (penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY), (), math.inf
-    kept = [_others(problem, held) for held in folds]
+    kept = [_others(data, held) for held in folds]
     without = _losses(task, problem, folds, linear_solver.solve_parts(task, problem, kept, CONSTANT))
     constant = _mean(without, folds)
     bar = (1 - ROUNDING) * constant
@@ -220,7 +245,7 @@ def _cross_validate(
         found = _losses(task, problem, folds, solved)
         mean = _mean(found, folds)
         if task.name != "regress":
-            mean += PRIOR * math.log10(penalty / LIKELY) ** 2 / len(problem) * constant
+            mean += PRIOR * math.log10(penalty / LIKELY) ** 2 / data.examples * constant
         gain, last = last - mean, mean
         is_flat = gain < least <= largest  # behind the steep part of the path
         if lowest < bar and (gain < 0 or is_flat):
@@ -236,11 +261,11 @@ def least_gain(task: Task, constant: float) -> float:
     return 0.0 if task.name == "regress" else LEAST_GAIN * constant
 
 
-def _others(problem: Problem, held: Tensor) -> Tensor:
-    """Return the indices of the examples that are not held out."""
-    kept = torch.ones(len(problem), dtype=torch.bool)
+def _others(data: ProbeData, held: Tensor) -> Tensor:
+    """Return the rows, in all views, of the examples that are not held out."""
+    kept = torch.ones(data.examples, dtype=torch.bool)
     kept[held] = False
-    return kept.nonzero()[:, 0]
+    return kept.repeat(data.views).nonzero()[:, 0]
 
 
 def _losses(task: Task, problem: Problem, folds: Sequence[Tensor], solved: Weights) -> tuple[float, ...]:
@@ -262,11 +287,12 @@ def _folds(data: ProbeData, seed: int) -> list[Tensor]:
     There are no folds where each class has one example, and one fold of many rows.
     """
     folds = all_folds(data, seed)
-    return [] if len(folds) < 2 else folds[:1] if len(data) >= MANY else folds
+    return [] if len(folds) < 2 else folds[:1] if data.examples >= MANY else folds
 
 
 def all_folds(data: ProbeData, seed: int) -> list[Tensor]:
     """Return up to five folds as for cross-validation, of many rows too, and one where there is no second."""
+    data = data.first_view()
     draws = generator(seed, "folds")
     has_classes = data.targets.ndim == 1 and not data.targets.is_floating_point()
     if data.groups is not None:

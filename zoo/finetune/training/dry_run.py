@@ -72,7 +72,7 @@ def plan(backbone: Backbone, job: Job) -> Plan:
         module.requires_grad_(True)
         with execution.applied(backbone, execution.choose(backbone, job, Checkpointer())):
             if job.has_probe:
-                count = job.examples * hp.views + (len(job.valid) if job.valid else 0)
+                count = job.examples * hp.most_views + (len(job.valid) if job.valid else 0)
                 features = _seconds_of_forward(backbone, job) * count
             if hp.strategy != "probe":
                 step = time_budget.seconds_of_step(backbone, job)
