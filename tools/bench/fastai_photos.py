@@ -9,11 +9,10 @@ Each side runs in its own process, imports included. fastai uses its default bat
 from __future__ import annotations
 
 import statistics
-import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
+import peer_models
 import peers
 from peers import Given
 
@@ -42,27 +41,10 @@ def theirs(given: Given) -> Mapping[str, float]:
 
 
 def learner(given: Given) -> tuple[Any, float]:
-    """Return a fastai learner as in its documentation, with pretrained weights, and the seconds to create its data."""
-    sys.path.append(str(peers.fastai()))
-    from fastai.vision import all as fast
-
-    fast.set_seed(given.seed)
+    """Return the learner of the photos, and the seconds to create its data."""
     train, valid = peers.halves(given)
-    start = time.perf_counter()
-    block = fast.DataBlock(
-        blocks=(fast.ImageBlock, fast.CategoryBlock),
-        get_x=fast.ItemGetter(0),
-        get_y=fast.ItemGetter(1),
-        splitter=fast.IndexSplitter(range(len(train), len(train) + len(valid))),
-        item_tfms=fast.Resize(224),
-        batch_tfms=fast.aug_transforms(),
-    )
-    loaders = block.dataloaders(train + valid, bs=min(64, len(train)))  # 64: default of fastai
-    seconds = time.perf_counter() - start
-    name = peers.LITE0.rpartition("/")[2]
-    weights = {"file": str(given.work / f"{name}.safetensors")}
-    learn = fast.vision_learner(loaders, name, metrics=fast.accuracy, pretrained_cfg_overlay=weights)
-    return learn, seconds
+    weights = given.work / f"{peers.LITE0.rpartition('/')[2]}.safetensors"
+    return peer_models.fastai_learner(train, valid, weights, given.seed)
 
 
 SIDES = {"zoo": ours, "fastai": theirs}

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import peer_models
 import peers
 import small_sets
 from small_sets import Example
@@ -33,23 +34,8 @@ def zoo(cell: Cell) -> Mapping[str, Any]:
 
 def fastai(cell: Cell) -> Mapping[str, Any]:
     """Call fine_tune(5) with the defaults of fastai's vision_learner and aug_transforms."""
-    sys.path.append(str(peers.fastai()))
-    from fastai.vision import all as fast
-
-    fast.set_seed(cell.draw)
-    train, test = cell.train, list(cell.test)
-    block = fast.DataBlock(
-        blocks=(fast.ImageBlock, fast.CategoryBlock),
-        get_x=fast.ItemGetter(0),
-        get_y=fast.ItemGetter(1),
-        splitter=fast.IndexSplitter(range(len(train), len(train) + len(test))),
-        item_tfms=fast.Resize(224),
-        batch_tfms=fast.aug_transforms(),
-    )
-    loaders = block.dataloaders(train + test, bs=min(64, len(train)), num_workers=0)  # 64: default of fastai
-    name = cell.weights.rpartition("/")[2]
-    weights = {"file": str(Path(os.environ["ZOO_HOME"]).parent / f"{name}.safetensors")}
-    learn = fast.vision_learner(loaders, name, metrics=fast.accuracy, pretrained_cfg_overlay=weights)
+    weights = Path(os.environ["ZOO_HOME"]).parent / f"{cell.weights.rpartition('/')[2]}.safetensors"
+    learn, _ = peer_models.fastai_learner(cell.train, cell.test, weights, cell.draw, num_workers=0)
     with learn.no_bar(), learn.no_logging():
         learn.fine_tune(5)
     return {"accuracy": float(learn.validate()[1])}
@@ -57,40 +43,8 @@ def fastai(cell: Cell) -> Mapping[str, Any]:
 
 def trainer(cell: Cell) -> Mapping[str, Any]:
     """Fine-tune with transformers' Trainer, default TrainingArguments but for checkpoints."""
-    from datasets import Dataset
-    from transformers import (
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        DataCollatorWithPadding,
-        Trainer,
-        TrainingArguments,
-        set_seed,
-    )
-
-    set_seed(cell.draw)
-    folder, labels = peers.real_data.minilm(), sorted({label for _, label in cell.train})
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(labels))
-
-    def tokenised(pairs: Sequence[Example]) -> Dataset:
-        columns = {"text": [text for text, _ in pairs], "label": [labels.index(label) for _, label in pairs]}
-        return Dataset.from_dict(columns).map(
-            lambda rows: tokenizer(rows["text"], truncation=True, max_length=256), batched=True
-        )
-
     with tempfile.TemporaryDirectory() as out:
-        settings = TrainingArguments(
-            output_dir=out, save_strategy="no", dataloader_pin_memory=False, use_cpu=True, seed=cell.draw,
-            disable_tqdm=True,
-        )  # fmt: skip
-        run = Trainer(
-            model,
-            settings,
-            train_dataset=tokenised(cell.train),
-            processing_class=tokenizer,
-            data_collator=DataCollatorWithPadding(tokenizer),
-            compute_metrics=lambda found: {"accuracy": (found.predictions.argmax(1) == found.label_ids).mean()},
-        )
+        run, tokenised = peer_models.trainer(cell.train, Path(out), cell.draw, disable_tqdm=True)
         run.train()
         return {"accuracy": float(run.evaluate(tokenised(cell.test))["eval_accuracy"])}
 

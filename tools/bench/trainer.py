@@ -13,11 +13,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import peer_models
 import peers
 from peers import Given
-
-LENGTH = 256
-"""Maximum length in tokens: the default of zoo."""
 
 
 def ours(given: Given, strategy: str) -> Mapping[str, float]:
@@ -45,42 +43,11 @@ def our_rate(given: Given) -> Mapping[str, float]:
 
 def trainer(given: Given, frozen: bool = False, **arguments: Any) -> Mapping[str, float]:
     """Fine-tune as in the documentation of transformers, with default TrainingArguments except `arguments`."""
-    from datasets import Dataset
-    from transformers import (
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        DataCollatorWithPadding,
-        Trainer,
-        TrainingArguments,
-        set_seed,
-    )
-
-    set_seed(given.seed)
-    folder = peers.real_data.minilm()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
-    model.base_model.requires_grad_(not frozen)
-
-    def tokenised(pairs: list[tuple[str, str]]) -> Dataset:
-        data = Dataset.from_dict(
-            {"text": [text for text, _ in pairs], "label": [int(name == "spam") for _, name in pairs]}
-        )
-        return data.map(lambda rows: tokenizer(rows["text"], truncation=True, max_length=LENGTH), batched=True)
-
     train, valid = peers.mails(given)
-    # Without checkpoints and pinned memory, which are not needed here.
-    fixed = {"output_dir": given.work / "trainer", "save_strategy": "no", "dataloader_pin_memory": False}
-    settings = TrainingArguments(
-        **fixed, use_cpu=True, seed=given.seed, **arguments, max_steps=2 if given.quick else -1
-    )
+    steps = 2 if given.quick else -1
     start = time.perf_counter()
-    run = Trainer(
-        model,
-        settings,
-        train_dataset=tokenised(train),
-        processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=lambda found: {"accuracy": (found.predictions.argmax(1) == found.label_ids).mean()},
+    run, tokenised = peer_models.trainer(
+        train, given.work / "trainer", given.seed, frozen=frozen, max_steps=steps, **arguments
     )
     figures = run.train().metrics
     elapsed = time.perf_counter() - start

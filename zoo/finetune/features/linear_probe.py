@@ -157,7 +157,7 @@ def fit(task: Task, data: ProbeData, l2: float | None, seed: int) -> Fitted:
     a few dozen examples does not (docs/log.md). The scale is folded into the weights.
     """
     mean, scale = _scaling(data)
-    problem = linear_solver.problem((data.features - mean) * scale, data.targets)
+    problem = linear_solver.problem((data.features - mean).mul_(scale), data.targets)
     folds = _folds(data, seed)
     penalty, losses, constant = _cross_validate(task, problem, data, folds, PENALTIES if l2 is None else (l2,))
     solved = linear_solver.solve(task, problem, penalty)
@@ -175,7 +175,7 @@ def out_of_fold(task: Task, data: ProbeData, splits: Sequence[Sequence[Tensor]],
     means and deviations know nothing of the targets.
     """
     mean, scale = _scaling(data)
-    problem = linear_solver.problem((data.features - mean) * scale, data.targets)
+    problem = linear_solver.problem((data.features - mean).mul_(scale), data.targets)
     found, solved = [], None
     for folds in splits:
         parts = [_others(data, held) for held in folds]

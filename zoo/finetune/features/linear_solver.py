@@ -73,7 +73,7 @@ def problem(features: Tensor, targets: Tensor) -> Problem:
     """
     count, dim = features.shape
     if min(count, dim) > FEW:
-        return Problem(features, targets, spread=features.square().mean(0))
+        return Problem(features, targets, spread=torch.linalg.vector_norm(features, dim=0).square() / count)
     exact = features.double()
     values, axes = torch.linalg.eigh(exact @ exact.T if count < dim else exact.T @ exact)
     kept = values > RANK * values[-1].clamp(min=RANK)
