@@ -29,8 +29,8 @@ PHOTO = 64
 class Hyperparameters:
     """A recipe with every field resolved; the fields mean what they mean in Recipe.
 
-    Seven may be None: max_time (no limit, else seconds), stop_after (never), l2, head_stages and views (cross-validated),
-    max_length (images), shuffle_buffer (by size).
+    Seven may be None: max_time (no limit, else seconds), stop_after (never), l2, head_stages and views
+    (cross-validated), max_length (images), shuffle_buffer (by size).
     """
 
     strategy: str

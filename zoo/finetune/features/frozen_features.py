@@ -33,8 +33,8 @@ def readable_stages(
         rows = data.examples or MAX_VALUES
     else:
         data = _sample(data)
-        is_tokens = task.reads == "tokens" and data.lengths is not None
-        rows = int(data.lengths.sum()) if is_tokens else len(data) * hp.most_views
+        words = data.lengths if task.reads == "tokens" else None
+        rows = len(data) * hp.most_views if words is None else int(words.sum())
     if rows * total_dim(backbone.dim, found) > MAX_VALUES:
         return (), f"{rows:,} rows with stage outputs take more than {MAX_VALUES * 4 >> 20} MiB"
     return found, ""
