@@ -13,6 +13,7 @@ import torch
 import words
 
 import zoo
+from zoo.finetune.training.train_step import TrainStep
 
 IMAGES = pictures.pairs(6)
 REVIEWS = words.reviews(24)
@@ -137,6 +138,13 @@ def test_step_on_texts_does_not_make_the_host_wait(distribution, tmp_path, task)
     data, more = TASKS[task]
     few, many = (waits_of_a_run(zoo.load(name), data, steps, **more) for steps in (2, 4))
     assert many == few
+
+
+def test_losses_are_read_at_evaluations_alone(colours, monkeypatch):
+    read, check = [], TrainStep.check_finite
+    monkeypatch.setattr(TrainStep, "check_finite", lambda step: (read.append(len(step.unchecked)), check(step))[1])
+    zoo.load(colours).finetune(IMAGES, strategy="full", **QUICK | {"steps": 4, "evals": 2})
+    assert read == [2, 2]
 
 
 DEVICE = torch.device(second_device.NAME)

@@ -56,7 +56,7 @@ def main() -> None:
 
         seconds = cost(load)
         print(f"{name}: {BATCH / seconds:,.0f} images/s a core")
-        for factor in (1.25, 0.6):
+        for factor in (10, 4, 1.25):
             shares: dict[str, list[float]] = {side: [] for side in SIDES}
             for _ in range(rounds):
                 for side, (ahead, count) in SIDES.items():
