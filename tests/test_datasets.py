@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pictures
 import pytest
 import torch
@@ -12,7 +14,7 @@ import zoo
 from zoo.data.datasets import Batch
 from zoo.data.seeding import derive_seed, generator
 from zoo.finetune.runtime import memory
-from zoo.finetune.training import gradients
+from zoo.finetune.training import gradients, train_step
 
 META = torch.device("meta")
 FULL = Batch(
@@ -86,3 +88,13 @@ def test_only_memory_errors_are_out_of_memory():
     assert memory.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert memory.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     assert not memory.is_out_of_memory(RuntimeError("shapes do not match"))
+
+
+def test_mixed_images_have_the_targets_of_their_partners():
+    """Each image is filled with its target, so a mixture shows the target of its partner."""
+    targets = torch.arange(8.0)
+    batch = Batch(targets.view(-1, 1, 1, 1).expand(-1, 3, 4, 4), targets=targets)
+    mixed = train_step._mixed(batch, SimpleNamespace(mixup="mixup", seed=0), 5)
+    expected = mixed.mix_weight * targets + (1 - mixed.mix_weight) * mixed.mixed_targets
+    assert not torch.equal(mixed.mixed_targets, targets)
+    torch.testing.assert_close(mixed.inputs[:, 0, 0, 0], expected)
