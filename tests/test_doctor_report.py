@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pictures
 import pytest
+import words
 from click.testing import CliRunner
 from PIL import Image
 
 import zoo
 from zoo.cli import main
+from zoo.data.examples import Examples
+from zoo.data.fixes import apply, read
 from zoo.errors import DataError
 from zoo.evidence.report import facts
+from zoo.evidence.report.doctor import fixes
 from zoo.evidence.report.doctor.diagnosis import CONFIDENCE, KINDS, diagnose
 from zoo.model.model import Model
 
@@ -98,3 +102,44 @@ def test_a_table_of_fixes_is_not_replaced(model, home):
     with pytest.raises(DataError, match=r"own\.csv exists already"):
         zoo.report(model, fixes="own.csv", out="r.html")
     assert (home / "own.csv").read_text() == "mine"
+
+
+def several_labels(count: int) -> tuple[list, set[int]]:
+    """Return texts with two labels each, and those of which one was taken away."""
+    data = [(text, ("all", label)) for text, label in words.reviews(count)]
+    planted = {7, 31, 58}
+    return [(text, ("all",) if i in planted else names) for i, (text, names) in enumerate(data)], planted
+
+
+def tags(count: int) -> tuple[list, set[int]]:
+    """Return lists of words with tags, and those of which one tag was changed."""
+    texts = [text.split() for text, _ in words.reviews(count)]
+    data = [(text, ["GOOD" if word in words.GOOD else "O" for word in text]) for text in texts]
+    planted = set()
+    for number, (_, names) in enumerate(data[5::19]):
+        if "GOOD" in names:
+            names[names.index("GOOD")] = "O"
+            planted.add(5 + 19 * number)
+    return [(text, tuple(names)) for text, names in data], planted
+
+
+@pytest.mark.parametrize(("task", "planted"), [("multilabel", several_labels), ("tag", tags)])
+def test_wrong_labels_of_several_and_of_words_are_found_and_fixed(task, planted, distribution, isolated):
+    data, wrong = planted(80)
+    assert wrong
+    model = zoo.load(words.pretrained(distribution, isolated / "weights"), "cpu")
+    model.finetune(data, task=task, valid=0.3, strategy="probe", l2=1e-4, quiet=True)
+    collected = facts.collect(model, data)
+    findings = diagnose(collected)
+    (finding,) = [one for one in findings if one.kind == "label-issues"]
+    inputs = [collected.parts[item.part].whole.examples.inputs[item.index] for item in finding.items]
+    places = {next(i for i, (text, _) in enumerate(data) if text == item) for item in inputs}
+    assert wrong <= places
+    assert len(places) <= 2 * len(wrong) + 2
+    fixes.write(isolated / "fixes.csv", collected, findings)
+    rows = list(csv.DictReader((isolated / "fixes.csv").open()))
+    chosen = [row | {"action": "relabel"} for row in rows if "label-issues" in row["reason"] and row["suggested"]]
+    examples = Examples([text for text, _ in data], [names for _, names in data], "memory")
+    (changed,), applied = apply(read(chosen), [examples])
+    assert applied.relabelled >= len(wrong)
+    assert all(changed.labels[i] != examples.labels[i] for i in wrong)

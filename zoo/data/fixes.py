@@ -147,7 +147,7 @@ def apply(fixes: Sequence[Fix], parts: Sequence[Examples]) -> tuple[list[Example
     for (part, index), fix in decided.items():
         _check_present(fix, labels[part][index])
         if fix.action == "relabel":
-            labels[part][index] = known.label(fix)
+            labels[part][index] = _fitting(fix, known.label(fix), parts[part].inputs[index])
     dropped = {place for place, fix in decided.items() if fix.action == "drop"}
     found = []
     for number, examples in enumerate(parts):
@@ -158,6 +158,14 @@ def apply(fixes: Sequence[Fix], parts: Sequence[Examples]) -> tuple[list[Example
         found.append(fixed if len(kept) == len(examples) else fixed.at(kept))
     relabelled = sum(fix.action == "relabel" for fix in decided.values())
     return found, Applied(relabelled, len(dropped), tuple(fixes))
+
+
+def _fitting(fix: Fix, label: Label, item: object) -> Label:
+    """Return the label; DataError for words with another number of tags."""
+    if isinstance(item, list) and isinstance(label, tuple) and len(item) != len(label):
+        what = f"{fix.where}: {_name(fix)} has {len(item):,} words and is given {len(label):,} tags"
+        raise DataError(what, fix=f"write a tag for each word, between |, under suggested in {fix.where}")
+    return label
 
 
 def _said(fix: Fix) -> str:
@@ -218,6 +226,9 @@ class _Known:
         if self.labels and all(isinstance(label, float) for label in self.labels.values()):
             with suppress(ValueError):
                 return float(fix.suggested)
+        several = {str(one): one for label in self.labels.values() if isinstance(label, tuple | list) for one in label}
+        if several and several.keys() >= set(fix.suggested.split("|")):
+            return tuple(several[one] for one in fix.suggested.split("|"))
         names = sorted(self.labels)
         shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
         what = f"{fix.where}: {fix.suggested!r:.60} is no label of the data; it has {shown:.300}"

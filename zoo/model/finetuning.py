@@ -57,6 +57,7 @@ class Trainable(Protocol):
     tested: dict[str, float]
     summary: DataSummary | None
     training: dict[str, Any]
+    folder: Path | None
 
     @property
     def device(self) -> torch.device:
@@ -289,6 +290,7 @@ def _adopt(model: Trainable, outcome: Outcome, job: Job) -> None:
         "execution": provenance(outcome.execution),
         "step": outcome.step,
     }
+    model.folder = None
     model.pretrained = True  # what the next fine-tuning starts from
 
 

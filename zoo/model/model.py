@@ -55,9 +55,9 @@ class Model:
     head, task  None before `finetune`
     recipe      hyperparameters of the last fine-tuning, all resolved
     history     one dict per evaluation of the last fine-tuning: step, loss, valid_<metric>
-    metrics     on the validation data ({} without any)
-    tested      on the test data ({} without any)
+    metrics     on the validation data; tested: on the test data; {} without any
     summary     what is known about the data it was fine-tuned on
+    folder      where it is saved, None before `save`
     """
 
     def __init__(self, entry: Entry, backbone: Backbone, files: Mapping[str, Path], provenance: dict[str, Any]) -> None:
@@ -75,6 +75,7 @@ class Model:
         self.tested: Metrics = {}
         self.summary: DataSummary | None = None
         self.training: dict[str, Any] = {}
+        self.folder: Path | None = None
 
     @classmethod
     def restored(cls, saved: Restored) -> Model:
@@ -85,7 +86,7 @@ class Model:
         model.weights_id = finetuning.digest({"files": manifest["files"], "task": manifest["task"]})
         model.head, model.task, model.recipe, model.summary = saved.head, saved.task, saved.recipe, saved.summary
         model.metrics, model.tested, model.history = manifest["metrics"], manifest["tested"], manifest["history"]
-        model.training = manifest["training"]
+        model.training, model.folder = manifest["training"], saved.folder
         return model
 
     def _become(self, saved: Restored) -> Model:
@@ -327,7 +328,7 @@ class Model:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Save to a new folder, which loads without network, catalogue or training data; returns the folder."""
         network, task = self._network()
-        path = Path(folder)
+        path = self.folder = Path(folder)
         assert self.recipe is not None
         assert self.summary is not None
         manifest = {

@@ -36,6 +36,7 @@ class Restored:
     recipe: Hyperparameters
     summary: DataSummary
     manifest: Mapping[str, Any]
+    folder: Path
 
 
 def restore(folder: Path) -> Restored:
@@ -62,4 +63,4 @@ def restore(folder: Path) -> Restored:
             f"{path}: the head does not fit its {len(task.labels)} labels and {backbone.dim} features: {error}",
             fix="restore the folder from a copy, or fine-tune again",
         ) from error
-    return Restored(entry, backbone, files, head, task, recipe, summary, manifest)
+    return Restored(entry, backbone, files, head, task, recipe, summary, manifest, folder)

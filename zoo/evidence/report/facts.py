@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -168,6 +169,11 @@ class Facts:
             )
             for name, part in self.parts.items()
         }
+
+    @property
+    def folder(self) -> str:
+        """The folder of the saved model as an argument of a command; MODEL for one that is not saved."""
+        return "MODEL" if self.model.folder is None else shlex.quote(str(self.model.folder))
 
     def pretrained(self) -> Backbone | None:
         """Return the backbone with its pretrained weights, None where it has none or they are not in the store.

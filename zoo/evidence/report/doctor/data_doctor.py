@@ -13,14 +13,13 @@ from zoo.data import duplicates
 from zoo.data.decode_cache import name_of
 from zoo.data.examples import Examples
 from zoo.data.image_batches import Images
-from zoo.evidence.report.doctor import labels, outliers
+from zoo.evidence.report.doctor import label_doctor, labels, outliers
 from zoo.evidence.report.doctor.examination import Examination
 from zoo.evidence.report.findings import Finding, Item
 from zoo.tasks.intervals import wilson
 
 SURE_GIVEN, SURE_OTHER = 0.05, 0.8
 """A label is contradicted clearly if its own probability is at most the first, and that of another at least this."""
-REVIEW = "list them: zoo report MODEL --fixes fixes.csv, decide in its column action (relabel, drop, keep), then: "
 NAMED = 5
 """Names of unreadable inputs that are shown."""
 FAR_RESIDUAL = 6.0
@@ -34,6 +33,10 @@ def examine(found: Examination) -> Iterator[Finding]:
         yield from _label_issues(found)
     elif found.facts.task.name == "regress":
         yield from _far_numbers(found)
+    elif found.facts.task.name == "multilabel":
+        yield from label_doctor.of_several(found)
+    else:
+        yield from label_doctor.of_tags(found)
     yield from _blank(found)
     if found.has_rows:
         yield from _outliers(found)
@@ -73,7 +76,7 @@ def _label_issues(found: Examination) -> Iterator[Finding]:
         for row, p, k in zip(rows.tolist(), own.tolist(), other.tolist(), strict=True)
     )
     confidence = "likely" if clear > len(rows) / 2 else "possible"
-    fix = REVIEW + found.command("--fixes fixes.csv")
+    fix = found.review
     yield Finding("label-issues", what, evidence, confidence, fix, items)
 
 
@@ -103,7 +106,7 @@ def _far_numbers(found: Examination) -> Iterator[Finding]:
     items = tuple(
         found.item(found.of_all(i), f"error {z[i]:.1f} standard deviations", score=-float(z[i])) for i in order.tolist()
     )
-    yield Finding("label-issues", what, evidence, "possible", REVIEW + found.command("--fixes fixes.csv"), items)
+    yield Finding("label-issues", what, evidence, "possible", found.review, items)
 
 
 def _conflicts(found: Examination) -> Iterator[Finding]:
@@ -129,7 +132,7 @@ def _conflicts(found: Examination) -> Iterator[Finding]:
     what = f"{counted(pairs, 'pair')} of near-duplicates with different labels: at least one label of each is wrong"
     evidence = f"{counted(pairs, 'pair')} among {_total(found):,} examples"
     unique = tuple({(item.part, item.index): item for item in items}.values())
-    yield Finding("conflicting-labels", what, evidence, "likely", REVIEW + found.command("--fixes fixes.csv"), unique)
+    yield Finding("conflicting-labels", what, evidence, "likely", found.review, unique)
 
 
 def _copied(examples: Examples, index: int) -> str:
@@ -153,7 +156,7 @@ def _blank(found: Examination) -> Iterator[Finding]:
     kind = "image" if found.facts.entry.modality == "image" else "text"
     what = f"{counted(len(items), kind)} of {_total(found):,} {'is' if len(items) == 1 else 'are'} blank"
     evidence = "one colour" if kind == "image" else "no word"
-    yield Finding("blank", what, evidence, "certain", REVIEW + found.command("--fixes fixes.csv"), tuple(items))
+    yield Finding("blank", what, evidence, "certain", found.review, tuple(items))
 
 
 def _empty(inputs: Sequence[Any]) -> list[int]:
@@ -174,7 +177,7 @@ def _outliers(found: Examination) -> Iterator[Finding]:
         f"mean distance to {outliers.NEIGHBOURS} neighbours in {_features(found)}: its logarithm is at least "
         f"{outliers.LEAST_Z:g} robust standard deviations above the median"
     )
-    yield Finding("outliers", what, evidence, "possible", REVIEW + found.command("--fixes fixes.csv"), items)
+    yield Finding("outliers", what, evidence, "possible", found.review, items)
 
 
 def unreadable(found: Examination) -> Iterator[Finding]:

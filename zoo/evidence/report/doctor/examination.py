@@ -157,6 +157,13 @@ class Examination:
         """Return a label by its index."""
         return self.facts.task.labels[number]
 
+    @property
+    def review(self) -> str:
+        """What to do about examples in doubt: list them, decide, fine-tune again."""
+        listed = f"zoo report {self.facts.folder} --fixes fixes.csv"
+        decide = "decide in its column action (relabel, drop, keep)"
+        return f"list them: {listed}, {decide}, then: {self.command('--fixes fixes.csv')}"
+
     def command(self, options: str = "") -> str:
         """Return the command that fine-tunes again on the same data with other options."""
         facts = self.facts

@@ -50,3 +50,16 @@ def find(probabilities: Floats, labels: Ints) -> LabelIssues:
     issues = np.flatnonzero(is_issue)
     order = issues[np.argsort(given[issues], kind="stable")]
     return LabelIssues(given, others.argmax(1), order)
+
+
+def find_several(probabilities: Floats, given: NDArray[np.bool_]) -> list[tuple[float, int, int]]:
+    """Find label issues of examples with several labels: (quality, row, label), most suspicious first.
+
+    probabilities (N, K) out of fold and given (N, K): each label by itself is a problem of two classes.
+    """
+    found = []
+    for place in range(probabilities.shape[1]):
+        share = probabilities[:, place]
+        issues = find(np.stack([1 - share, share], 1), given[:, place].astype(np.int64))
+        found += [(float(issues.quality[row]), row, place) for row in issues.issues.tolist()]
+    return sorted(found)

@@ -66,7 +66,8 @@ def _duplicates(found: Examination, first: str, second: str, near: Duplicates) -
         for i, j in zip(near.held, near.train, strict=True)
     ]
     confidence = "certain" if near.exact else "likely"
-    fix = f"list them: zoo report MODEL --fixes fixes.csv; without them: {found.command('--fixes fixes.csv')}"
+    listed = f"list them: zoo report {found.facts.folder} --fixes fixes.csv"
+    fix = f"{listed}; without them: {found.command('--fixes fixes.csv')}"
     yield Finding("leakage", what, evidence, confidence, fix, tuple(items))
 
 
@@ -135,8 +136,12 @@ def _drift(found: Examination, part: str) -> Iterator[Finding]:
     moved = drift.find(found.pooled["train"], found.pooled[part])
     if moved is not None and moved.is_drift:
         what = f"The {NAMES[part]} data differ from the training data: a classifier tells them apart"
-        evidence = f"area under the ROC curve {moved.auc:.3f} (95 % interval {moved.low:.3f} to {moved.high:.3f}, "
-        evidence += f"p = {moved.p:.2g}; two-sample test on frozen features, out of fold)"
+        evidence = (
+            f"p = {moved.p:.2g} (energy distance of frozen features, permutation test); area under the ROC curve "
+        )
+        evidence += (
+            f"of the classifier {moved.auc:.3f} (95 % interval {moved.low:.3f} to {moved.high:.3f}), out of fold"
+        )
         items = tuple(found.item((part, i), "least like the training data") for i in moved.odd.tolist()[:SHOWN])
         fix = f"train on examples of both: add some of the {NAMES[part]} kind, then {found.command()}"
         yield Finding("drift", what, evidence, "certain" if moved.low >= 0.8 else "likely", fix, items)
