@@ -132,6 +132,10 @@ def test_reliability_of_known_answers():
     found = confidence.reliability(sure.double(), right)
     assert [(each.count, each.accuracy) for each in found.bins] == [(10, 0.4), (10, 0.9)]
     assert found.error == pytest.approx(0.5 * 0.25 + 0.5 * 0.05)
+    low, high = found.interval
+    assert 0 <= low < found.error < high < 0.35
+    right = torch.rand(2_000, generator=torch.Generator().manual_seed(0)) < 0.7
+    assert confidence.reliability(torch.full((2_000,), 0.7), right).interval[0] == 0
 
 
 def test_coverage_sends_the_least_sure_to_a_person():

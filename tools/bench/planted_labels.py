@@ -74,7 +74,7 @@ def tags(seed: int) -> planted.Row:
     given = np.where(wrong, (truth + chance.integers(1, classes, len(truth))) % classes, truth)
     rows = ProbeData(features, torch.tensor(given), groups)
     predicted = out_of_fold.predict(Classify(tuple(range(classes))), rows, repeats=1)
-    issues = labels.find(predicted.values.double().numpy(), given)
+    issues = labels.find(predicted.values.double().numpy(), given, labels.LIKELY)
     return of_issues([(row,) for row in issues.issues.tolist()], wrong)
 
 

@@ -67,7 +67,7 @@ def of_tags(found: Examination) -> Iterator[Finding]:
     data = ProbeData(torch.cat(features), torch.cat(targets), groups)
     predicted = out_of_fold.predict(Classify(tuple(found.facts.task.labels)), data, repeats=1)
     kept = predicted.held.numpy()
-    issues = labels.find(predicted.values.double().numpy()[kept], data.targets.numpy()[kept])
+    issues = labels.find(predicted.values.double().numpy()[kept], data.targets.numpy()[kept], labels.LIKELY)
     places = np.flatnonzero(kept)
     doubts: dict[tuple[str, int], list[tuple[float, int, int, int]]] = defaultdict(list)
     for place in issues.issues.tolist():

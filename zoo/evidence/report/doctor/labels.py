@@ -11,6 +11,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+LIKELY = 0.5
+"""Least probability of the other label, for one of several labels and for tags, most of which are alike."""
+
+
 @dataclass(frozen=True, slots=True)
 class LabelIssues:
     """Label quality of each example.
@@ -33,12 +37,13 @@ def thresholds(probabilities: Floats, labels: Ints) -> Floats:
     return found
 
 
-def find(probabilities: Floats, labels: Ints) -> LabelIssues:
+def find(probabilities: Floats, labels: Ints, least: float = 0.0) -> LabelIssues:
     """Find label issues from out-of-fold probabilities (N, K) and the given labels (N,).
 
     An example counts as an issue if another class is the likeliest of those whose probability reaches their threshold:
     off the diagonal of the confident joint. Ranked by p(given), which finds more flipped labels early than its margin
-    to the likeliest other class (docs/log.md).
+    to the likeliest other class (docs/log.md). The probability of that has to be at least `least`: where one class has
+    nearly all examples, the thresholds of the others are low.
     """
     rows = np.arange(len(labels))
     given = probabilities[rows, labels]
@@ -46,7 +51,7 @@ def find(probabilities: Floats, labels: Ints) -> LabelIssues:
     others[rows, labels] = -1.0
     reached = np.where(probabilities >= thresholds(probabilities, labels) - 1e-6, probabilities, -1.0)
     confident = reached.argmax(1)
-    is_issue = (reached.max(1) >= 0) & (confident != labels)
+    is_issue = (reached.max(1) >= 0) & (confident != labels) & (others.max(1) >= least)
     issues = np.flatnonzero(is_issue)
     order = issues[np.argsort(given[issues], kind="stable")]
     return LabelIssues(given, others.argmax(1), order)
@@ -60,6 +65,6 @@ def find_several(probabilities: Floats, given: NDArray[np.bool_]) -> list[tuple[
     found = []
     for place in range(probabilities.shape[1]):
         share = probabilities[:, place]
-        issues = find(np.stack([1 - share, share], 1), given[:, place].astype(np.int64))
+        issues = find(np.stack([1 - share, share], 1), given[:, place].astype(np.int64), LIKELY)
         found += [(float(issues.quality[row]), row, place) for row in issues.issues.tolist()]
     return sorted(found)

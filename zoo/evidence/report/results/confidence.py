@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.finetune.training.calibration import BINS as ERROR_BINS
@@ -15,6 +17,8 @@ from zoo.tasks.intervals import Interval, wilson
 
 BINS = 10
 """Bins of the reliability diagram, of equal width."""
+ROUNDS = 500
+"""Resamples of the interval of the calibration error."""
 REFERRED = 0.1
 """Share of the answers that goes to a person, the least sure ones."""
 POINTS = 100
@@ -33,10 +37,14 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Bins of answers by their probability, and the expected calibration error (Guo et al. 2017, 1706.04599)."""
+    """Bins of answers by their probability, and the expected calibration error (Guo et al. 2017, 1706.04599).
+
+    interval is its 95 % interval by the basic bootstrap, which takes off what few answers a bin add to the error.
+    """
 
     bins: tuple[Bin, ...]
     error: float
+    interval: Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,21 @@ def reliability(sure: Tensor, right: Tensor) -> Reliability:
         count, hits = int(inside.sum()), int(right[inside].sum())
         if count:
             found.append(Bin(float(sure[inside].mean()), hits / count, wilson(hits, count), count))
-    return Reliability(tuple(found), calibration_error(sure, right))
+    low, high = np.quantile(_resampled_errors(sure, right), [0.025, 0.975]).tolist()
+    error = calibration_error(sure, right)
+    return Reliability(tuple(found), error, (max(0.0, 2 * error - high), max(0.0, 2 * error - low)))
+
+
+def _resampled_errors(sure: Tensor, right: Tensor) -> NDArray[np.float64]:
+    """Return the expected calibration error of ROUNDS resamples of answers (M,), weighted by Poisson numbers."""
+    place = ((sure * ERROR_BINS).ceil().long() - 1).clamp(0, ERROR_BINS - 1)
+    gaps = torch.nn.functional.one_hot(place, ERROR_BINS).double() * (right.double() - sure.double())[:, None]
+    chance = np.random.default_rng(0)
+    found = np.empty(ROUNDS)
+    for number in range(ROUNDS):
+        weights = chance.poisson(1.0, len(sure)).astype(np.float64)
+        found[number] = np.abs(weights @ gaps.numpy()).sum() / max(1.0, weights.sum())
+    return found
 
 
 def calibration_error(sure: Tensor, right: Tensor) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,10 +79,21 @@ def _tokens(facts: Facts, part: Part, index: int) -> tuple[Token, ...]:
     ids[places] = batch.targets
     known = dict(zip(places.tolist(), rows, strict=True))
     length = min(MAX_TOKENS, int(batch.inputs["attention_mask"][0].sum()))
-    return tuple(_token(facts.backbone.tokenizer, int(ids[place]), known.get(place)) for place in range(length))
+    assert facts.backbone.tokenizer is not None
+    texts = pieces(facts.backbone.tokenizer, ids[:length].tolist())
+    return tuple(_token(text, known.get(place)) for place, text in enumerate(texts))
 
 
-def _token(tokenizer: Tokenizer | None, number: int, known: list[float] | None) -> Token:
-    assert tokenizer is not None
-    text = tokenizer.fast.decode([number], skip_special_tokens=False)
+def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    """Return the text of each token with the space before it: what it adds to the text of those before."""
+    found, before = [], ""
+    for place in range(len(ids)):
+        text = tokenizer.fast.decode(ids[: place + 1], skip_special_tokens=False)
+        own = tokenizer.fast.decode([ids[place]], skip_special_tokens=False)
+        found.append(text[len(before) :] if text.startswith(before) and len(text) > len(before) else own)
+        before = text
+    return found
+
+
+def _token(text: str, known: list[float] | None) -> Token:
     return Token(text, None, False) if known is None else Token(text, known[0], known[1] > 0)
