@@ -27,7 +27,7 @@ MOST, FEWEST = 500, 20
 ROUNDS = 499
 """Permutations: the smallest p is 0.002."""
 MAX_P, LEAST_AUC, LEAST_CHANGE = 0.01, 0.6, 0.1
-"""Drift is beyond chance and may be large: the upper end of the AUC; the change of the class shares."""
+"""Drift is beyond chance, and large: the AUC, or the change of the class shares (total variation)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class Drift:
 
     @property
     def is_drift(self) -> bool:
-        """Whether the parts differ beyond chance, and not by too little to matter."""
-        return self.p <= MAX_P and self.high >= LEAST_AUC
+        """Whether the parts differ beyond chance, and clearly."""
+        return self.p <= MAX_P and self.auc >= LEAST_AUC
 
 
 @dataclass(frozen=True, slots=True)
