@@ -71,7 +71,7 @@ def large(rows: int, dim: int) -> None:
     import torch
 
     from zoo import tasks
-    from zoo.finetune.features import linear_probe
+    from zoo.finetune.features import large_probe, linear_probe
 
     draws = torch.Generator().manual_seed(0)
     targets = torch.randint(CLASSES, (rows,), generator=draws)
@@ -81,7 +81,10 @@ def large(rows: int, dim: int) -> None:
     task, data = tasks.make("classify", list(range(CLASSES))), linear_probe.ProbeData(features, targets)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before, start = _peak(), time.process_time()
-    fitted = linear_probe.choose(task, data, None, 0)
+    if large_probe.is_large(task, data):
+        fitted = large_probe.fit(task, data, None, 0, linear_probe.choose)
+    else:
+        fitted = linear_probe.choose(task, data, None, 0)
     spent, more = time.process_time() - start, _peak() - before
     size = features.numel() * 4 / 2**30
     print(f"{rows:,} x {dim:,}: {spent:.1f} CPU s, {more:.2f} GiB beside {size:.2f} GiB of features, L2 {fitted.l2:g}")
