@@ -320,3 +320,14 @@ def test_columns_of_json_and_texts_in_tar_shards(text_backbone, tmp_path):
 def test_dry_run_of_a_stream(pretrained, tmp_path):
     plan = zoo.load(pretrained, "cpu").plan(shards(tmp_path / "s"), strategy="full", steps=3, batch_size=8)
     assert plan.step > 0
+
+
+def test_one_class_is_not_enough(pretrained):
+    with pytest.raises(DataError, match="has one class only, 'blue'; classification needs two"):
+        zoo.load(pretrained, "cpu").finetune(lambda: [pair for pair in DATA if pair[1] == "blue"], steps=2, **QUICK)
+
+
+def test_classes_of_the_command_line_are_numbers_where_labels_are(pretrained):
+    numbered = [(pixels, ("blue", "green", "red").index(label)) for pixels, label in DATA]
+    model = zoo.load(pretrained, "cpu").finetune(lambda: numbered, classes="0,1,2", steps=2, valid=0, **QUICK)
+    assert model.task.labels == (0, 1, 2)

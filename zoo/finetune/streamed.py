@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from zoo import tasks
-from zoo.console import printable, say
+from zoo.console import counted, printable, say
 from zoo.data import prepare
 from zoo.data.datasets import Dataset
 from zoo.data.examples import TRAIN, VALID, Columns, Examples, Label
@@ -92,7 +92,7 @@ class Stream:
         data = StreamedDataset(
             reader, lambda part: dataset(part.examples, part.names, task, how), self.examples, identity
         )
-        assert len(data)  # reads the first window: what is wrong with it is said before the training
+        _ = data.first_window  # what is wrong with it is said before the training
         return data
 
 
@@ -134,17 +134,24 @@ def scanned(stream: Stream, classes: Sequence[Label] | None, *, needs_count: boo
     """Return a stream with its classes and its number of rows, by a pass over its labels where one is needed."""
     name = stream.columns.task
     assert name is not None
+    if classes and all(isinstance(label, int) for label in stream.head.labels):
+        classes = [int(one) if str(one).removeprefix("-").isdigit() else one for one in classes]
     recorded = stream.source.classes(stream.columns.label or "")
     known = classes or recorded if name in ("classify", "multilabel", "tag") else None
     if not tasks.KINDS[name].labelled:
         known = (None,)
     if known and not needs_count:
-        return replace(stream, scan=Scan(labels=tuple(known), digest=stream.source.identity))
-    found = scan(stream.source, stream.columns, label_sets if name == "multilabel" else None)
-    if classes:
-        found = replace(found, labels=tuple(classes))
-    rows = found.rows or 0
-    say("scan", f"{rows:,} examples in {len(stream.source.shards):,} shards")
+        found = Scan(labels=tuple(known), digest=stream.source.identity)
+    else:
+        found = scan(stream.source, stream.columns, label_sets if name == "multilabel" else None)
+        found = replace(found, labels=tuple(classes)) if classes else found
+    if name == "classify" and len(set(found.labels)) < 2:
+        what = f"{stream.source.origin} has one class only, {found.labels[0]!r}; classification needs two"
+        raise DataError(what, fix="add shards with a second class")
+    if found.rows is None:
+        return replace(stream, scan=found)
+    rows = found.rows
+    say("scan", f"{counted(rows, 'example')} in {counted(len(stream.source.shards), 'shard')}")
     return replace(stream, scan=found)
 
 

@@ -98,6 +98,7 @@ class StreamedDataset:
         `start` is the first step of a window at or before it, and its position; windows are read from there until the
         step is reached. The batches depend on the seed and on the limits of a window alone.
         """
+        self.__dict__.pop("first_window", None)  # two windows are in memory, not three
         step, position = start
         offset, served_epoch = 0, position.epoch
         for window, data in self._ahead(position):

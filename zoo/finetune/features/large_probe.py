@@ -18,7 +18,7 @@ from zoo.tasks.task import Task
 
 LARGE = 1 << 26
 """Values of features (M x D) above which blocks are solved: 256 MiB, of which the other solver makes three copies."""
-SAMPLE = 1 << 24
+SAMPLE = 1 << 23
 """Values of the rows on which the penalty is chosen."""
 BLOCK = 8_192
 """Rows of a block."""
