@@ -26,7 +26,7 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("axes", [True, False])
+@pytest.mark.parametrize("axes", [True, pytest.param(False, marks=pytest.mark.real)])
 @pytest.mark.parametrize("name", TASKS)
 def test_blocks_give_the_head_of_the_solver_in_memory(name, axes, features, monkeypatch):
     task, targets = TASKS[name]

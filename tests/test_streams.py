@@ -114,7 +114,7 @@ def test_a_window_is_read_again_from_its_position(at):
     assert "part 2:0" not in {name for w in windows for name in w.names}
 
 
-@pytest.mark.parametrize("strategy", ["scratch", "lp-ft"])
+@pytest.mark.parametrize("strategy", ["scratch", pytest.param("lp-ft", marks=pytest.mark.real)])
 def test_a_stream_that_fits_into_a_window_trains_to_the_bits_of_memory(strategy, pretrained):
     settings = QUICK | {"strategy": strategy, "steps": 5, "valid": 0}
     streamed = zoo.load(pretrained, "cpu").finetune(lambda: iter(DATA), **settings)
@@ -317,6 +317,7 @@ def test_columns_of_json_and_texts_in_tar_shards(text_backbone, tmp_path):
     assert model.task.labels == ("bad", "good")
 
 
+@pytest.mark.real
 def test_dry_run_of_a_stream(pretrained, tmp_path):
     plan = zoo.load(pretrained, "cpu").plan(shards(tmp_path / "s"), strategy="full", steps=3, batch_size=8)
     assert plan.step > 0
