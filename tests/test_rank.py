@@ -205,6 +205,8 @@ def test_finals_choose_among_tuned_backbones_and_their_probes():
     assert found.to_dict()["finals"][0]["seconds"] == 5.0
     same = finals.decide(ranking, rows[:2], final_results({"big": shares(79)[0], "small": probes["small"]}))
     assert (same.recommended, same.strategy) == ("big", "probe")  # no better than chance: not tuned
+    chance = {"big": [0.0] * 2 + [1.0] * 82 + [0.0] * 16}  # two hits more, on six items they differ
+    assert finals.decide(ranking, rows[:1], final_results(chance)).strategy == "probe"
 
 
 def test_finals_that_did_not_end_change_nothing():

@@ -102,13 +102,18 @@ def decide(found: Ranking, rows: Sequence[Row], results: Mapping[str, Sequence[R
 
 
 def _worth_it(competing: Sequence[tuple[Final, Row, list[list[float]]]], best: int) -> list[int]:
-    """Return the places of those as good as the best: the same backbone, or a much cheaper one."""
+    """Return the places of those as good as the best: a much cheaper backbone, or the probe of the same one.
+
+    A probe counts as good within a whole standard error, as for `strategy="auto"`: tuning has to be shown to help.
+    """
     _, top, scores = competing[best]
-    return [
-        place
-        for place, (_, row, items) in enumerate(competing)
-        if (row.name == top.name or verdict.much_cheaper(row, top)) and verdict.as_good(items, scores, is_share=True)
-    ]
+    found = []
+    for place, (_, row, items) in enumerate(competing):
+        same = row.name == top.name
+        most = 1.0 if same else verdict.GIVEN_UP
+        if (same or verdict.much_cheaper(row, top)) and verdict.as_good(items, scores, is_share=True, most=most):
+            found.append(place)
+    return found
 
 
 def _cost(final: Final, row: Row) -> tuple[float, int, str, bool]:

@@ -148,21 +148,18 @@ def _detectable(best: Row, other: Row) -> float:
 GIVEN_UP = 0.01
 """Share that is given up for a cheaper backbone, at most: the usual region of practical equivalence (Benavoli et al.
 2017, arXiv 1606.04316)."""
-
-
 CHEAPER = 0.5
 """Share of the best one's multiply-accumulates that a cheaper backbone has at most: for less nothing is given up."""
 
 
-def as_good(items: ArrayLike, best: ArrayLike, *, is_share: bool) -> bool:
+def as_good(items: ArrayLike, best: ArrayLike, *, is_share: bool, most: float = GIVEN_UP) -> bool:
     """Return whether scores (R, N) are at most one standard error of the paired difference below the best ones.
 
     That is the one-standard-error rule (Breiman et al. 1984; Hastie et al. 2009, 7.10). On few items an error is
-    several points, which are too many to give up for a lower cost: of shares at most `GIVEN_UP`.
+    several points, which are too many to give up for a lower cost: of shares at most `most`.
     """
     difference = statistics.mean_difference(best, items, is_share=is_share)
-    most = min(difference.error, GIVEN_UP) if is_share else difference.error
-    return difference.mean <= most
+    return difference.mean <= (min(difference.error, most) if is_share else difference.error)
 
 
 def much_cheaper(row: Row, best: Row) -> bool:
