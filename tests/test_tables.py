@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from zoo.data import table
 from zoo.data.examples import Columns
 from zoo.data.reading import read, read_one
 from zoo.errors import DataError
@@ -337,7 +338,6 @@ def test_an_unknown_column_raises_with_the_known_ones(names):
         (pd.DataFrame([["a", "b"]], columns=["text", "text"]), "two columns called 'text'"),
         (pd.DataFrame({"text": ["a"], "label": [pd.Timestamp("2020-01-01")]}), r"label of row 1 .*\(Timestamp\)"),
         (datasets.DatasetDict(), "has no splits"),
-        (datasets.Dataset.from_dict({"text": ["a"]}).to_iterable_dataset(), "is an iterable dataset"),
         ({"text": ["a"], "label": []}, "differ in length"),
         ([{}], "1 examples in memory has no columns"),
     ],
@@ -345,6 +345,12 @@ def test_an_unknown_column_raises_with_the_known_ones(names):
 def test_invalid_tables_in_memory_raise(data, message):
     with pytest.raises(DataError, match=message):
         text(data)
+
+
+def test_streams_are_no_tables():
+    stream = datasets.Dataset.from_dict({"text": ["a"]}).to_iterable_dataset()
+    assert table.in_memory(stream) is None
+    assert table.in_memory(datasets.IterableDatasetDict({"train": stream})) is None
 
 
 def test_an_empty_text_in_memory_is_valid():

@@ -37,13 +37,18 @@ class Table:
 
 
 def in_memory(data: Any) -> dict[str, Table] | None:
-    """Convert a DataFrame, Dataset, DatasetDict or dict of columns to tables by split; None for any other type."""
+    """Convert a DataFrame, Dataset, DatasetDict or dict of columns to tables by split; None for any other type.
+
+    An IterableDataset, or a dict of them, is a stream and no table.
+    """
     kind = f"{type(data).__module__}.{type(data).__name__}"  # a type check without importing the library
     if kind.startswith(("pandas.", "polars.")) and hasattr(data, "columns") and hasattr(data, "__len__"):
         return {"train": of_frame(data)}
     if kind.startswith("datasets."):
         if not hasattr(data, "items"):
-            return {"train": of_dataset(data, "a Dataset")}
+            return {"train": of_dataset(data, "a Dataset")} if hasattr(data, "__len__") else None
+        if not all(hasattr(part, "__len__") for part in data.values()):
+            return None
         if not data:
             raise DataError("the DatasetDict has no splits", fix='add one: DatasetDict({"train": …})')
         return {name: of_dataset(part, f"a DatasetDict[{name}]") for name, part in data.items()}
@@ -79,9 +84,6 @@ def of_dataset(rows: Any, origin: str) -> Table:
     """Convert a datasets.Dataset: class ids become names, images are read lazily."""
     import datasets
 
-    if not hasattr(rows, "__len__"):
-        fix = "remove streaming=True, or take a subset: Dataset.from_list(list(data.take(1000)))"
-        raise DataError(f"{origin} is an iterable dataset without a length", fix=fix)
     plain = rows.with_format(None)
 
     def column(name: str) -> Sequence[Any]:
