@@ -75,6 +75,10 @@ def decode(
     return Decoded(found["pixels"], kept, tuple(i for i, shape in enumerate(shapes) if shape == SKIPPED))
 
 
+WIDE = 4
+"""Width through height that is assumed of every image where the set is so small that none has to be measured."""
+
+
 def cache_path(examples: Examples, spec: ImageInput, cache: Path, *, skip_bad: bool) -> Path:
     """Return the cache file of the images of files; of others an unused one."""
     name = _key(examples, spec, skip_bad) if _from_files(examples) else secrets.token_hex(16)
@@ -92,7 +96,10 @@ def estimate(examples: Examples, spec: ImageInput) -> int:
 
 def exceeds_limit(examples: Examples, spec: ImageInput, cache: Path, *, skip_bad: bool) -> bool:
     """Return whether the pixels fit neither into memory nor into the caches, and are not there yet."""
-    if _from_files(examples) and cache_path(examples, spec, cache, skip_bad=skip_bad).exists():
+    side = spec.size / spec.crop
+    if len(examples) * spec.channels * WIDE * side**2 <= IN_MEMORY:
+        return False
+    if _from_files(examples) and os.path.exists(cache_path(examples, spec, cache, skip_bad=skip_bad)):
         return False
     needed = estimate(examples, spec)
     return needed > IN_MEMORY and not caches.make_room(needed)
