@@ -361,7 +361,8 @@ def test_images_without_room_are_decoded_for_each_batch(tmp_path, monkeypatch, p
     assert other.summary.skipped == 1
 
 
-def test_the_estimate_of_pixels_knows_the_crop_and_the_shape(tmp_path):
+def test_the_estimate_of_pixels_knows_the_crop_and_the_shape(monkeypatch):
+    monkeypatch.setattr(decode_cache, "IN_MEMORY", 1_000)
     wide = Examples([np.zeros((40, 80, 3), np.uint8)] * 40, ["x"] * 40, "data")
     spec = ImageInput(16, (0.5,) * 3, (0.5,) * 3, crop=0.8)
     assert estimate(wide, spec) == 40 * 3 * 20 * 40

@@ -251,7 +251,8 @@ def test_faults_name_the_shard_and_the_row(pretrained, tmp_path):
 
 def test_unreadable_images_of_a_stream_are_skipped(pretrained, tmp_path):
     data, _ = damaged(tmp_path / "bad")["broken image"]
-    zoo.load(pretrained, "cpu").finetune(data, steps=2, valid=0, skip_bad=True, **QUICK)
+    model = zoo.load(pretrained, "cpu").finetune(data, steps=2, valid=0, skip_bad=True, **QUICK)
+    assert set(model.task.labels) == {"blue", "red"}
 
 
 @pytest.mark.parametrize(

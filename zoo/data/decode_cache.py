@@ -27,6 +27,8 @@ IN_MEMORY = 1_000_000_000
 """Bytes of pixels up to which they may be in memory."""
 MEASURED = 16
 """Images from whose pixels those of all are estimated: evenly spaced ones."""
+WIDE = 4
+"""Width through height that is assumed of all images of a set so small that even then its pixels fit into memory."""
 SKIPPED = (0, 0, 0)
 """Shape of a skipped image in the cache."""
 
@@ -75,10 +77,6 @@ def decode(
     return Decoded(found["pixels"], kept, tuple(i for i, shape in enumerate(shapes) if shape == SKIPPED))
 
 
-WIDE = 4
-"""Width through height that is assumed of every image where the set is so small that none has to be measured."""
-
-
 def cache_path(examples: Examples, spec: ImageInput, cache: Path, *, skip_bad: bool) -> Path:
     """Return the cache file of the images of files; of others an unused one."""
     name = _key(examples, spec, skip_bad) if _from_files(examples) else secrets.token_hex(16)
@@ -86,7 +84,10 @@ def cache_path(examples: Examples, spec: ImageInput, cache: Path, *, skip_bad: b
 
 
 def estimate(examples: Examples, spec: ImageInput) -> int:
-    """Return about how many bytes the pixels of all images take, by those of a few."""
+    """Return about how many bytes the pixels of all images take, by those of a few; of a small set how many at most."""
+    most = int(len(examples) * spec.channels * WIDE * (spec.size / spec.crop) ** 2)
+    if most <= IN_MEMORY:
+        return most
     sizes = []
     for index in range(0, len(examples), -(-len(examples) // MEASURED) or 1):
         with suppress(DataError):
@@ -96,9 +97,6 @@ def estimate(examples: Examples, spec: ImageInput) -> int:
 
 def exceeds_limit(examples: Examples, spec: ImageInput, cache: Path, *, skip_bad: bool) -> bool:
     """Return whether the pixels fit neither into memory nor into the caches, and are not there yet."""
-    side = spec.size / spec.crop
-    if len(examples) * spec.channels * WIDE * side**2 <= IN_MEMORY:
-        return False
     if _from_files(examples) and os.path.exists(cache_path(examples, spec, cache, skip_bad=skip_bad)):
         return False
     needed = estimate(examples, spec)
