@@ -51,3 +51,17 @@ def test_large_is_by_size_and_not_with_class_weights(features, monkeypatch):
     monkeypatch.setattr(large_probe, "LARGE", 10_000)
     assert large_probe.is_large(task, data)
     assert not large_probe.is_large(task.balanced("weights", data.targets), data)
+
+
+def test_views_of_an_example_share_a_fold(features, monkeypatch):
+    task, targets = TASKS["classify"]
+    seen = []
+
+    def solve(task, data, l2, seed):
+        seen.append(data)
+        return linear_probe.fit(task, data, 1e-3, seed)
+
+    monkeypatch.setattr(large_probe, "SAMPLE", 1)
+    x = torch.cat([features[0], features[0]])
+    large_probe.fit(task, ProbeData(x, targets(features[1]).repeat(2), views=2), None, 0, solve)
+    assert torch.equal(features[0][seen[0].groups], seen[0].features)

@@ -69,7 +69,7 @@ class Final:
 class Ranking:
     """Backbones, best first.
 
-    recommended      the cheapest of those that are as good as the best, as far as these data show
+    recommended      the best, or the cheapest of those that are as good and take at most half of its operations
     static_choice    the first by accuracy on ImageNet, or size, without looking at the data
     expected         score of the best one on new data, corrected for having been chosen; None for other metrics
     detectable       true difference from the best that is found in 80 % of such rankings, for those of group 1; None

@@ -196,7 +196,7 @@ def _keeping_one_of_each(found: Sequence[Place], totals: Mapping[Label, int]) ->
 
 
 def _reader(stream: Stream, source: Source) -> Reader:
-    return Reader(source, stream.columns, stream.modality, Limits(1, 1, 1))
+    return Reader(source, stream.columns, stream.modality)
 
 
 def _held(rows: Sequence[Row], origin: str, places: Mapping[int, frozenset[int]]) -> Held:

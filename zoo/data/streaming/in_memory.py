@@ -9,7 +9,7 @@ from zoo.data.examples import Columns, Examples, Parts
 from zoo.data.streaming import opening
 from zoo.data.streaming.scan import choose_columns
 from zoo.data.streaming.shards import Source
-from zoo.data.streaming.windows import Limits, Reader
+from zoo.data.streaming.windows import Reader
 from zoo.errors import DataError
 
 MOST = 50_000
@@ -24,7 +24,7 @@ def parts(data: object, columns: Columns, modality: str) -> Parts:
 def _read(source: Source, columns: Columns, modality: str) -> Examples:
     """Return all examples of a stream; DataError for more than MOST."""
     chosen, _ = choose_columns(source, columns, modality)
-    rows = list(islice(Reader(source, chosen, modality, Limits(1, 1, 1)).rows(), MOST + 1))
+    rows = list(islice(Reader(source, chosen, modality).rows(), MOST + 1))
     if len(rows) > MOST:
         what = f"{source.origin} has more than {MOST:,} examples, and they are all read into memory here"
         raise DataError(what, fix="give some of its shards; finetune reads as many as there are")

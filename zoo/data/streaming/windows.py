@@ -97,7 +97,7 @@ class Reader:
     source: Source
     columns: Columns
     modality: str
-    limits: Limits
+    limits: Limits = Limits(1, 1, 1)
     seed: int = 0
     held: Mapping[int, frozenset[int]] = field(default_factory=dict)
 

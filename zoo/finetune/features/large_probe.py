@@ -39,6 +39,8 @@ def fit(task: Task, data: ProbeData, l2: float | None, seed: int, choose: Choose
     count = min(len(data), max(linear_probe.MANY, SAMPLE // data.features.shape[1]))
     rows = torch.randperm(len(data), generator=generator(seed, "sample"))[:count].sort().values
     groups = None if data.groups is None else data.groups[rows]
+    if groups is None and data.views > 1:
+        groups = rows % data.examples  # the views of an example share a fold
     first = choose(task, ProbeData(data.features[rows], data.targets[rows], groups, data.stages), l2, seed)
     if first.l2 == CONSTANT:
         return first
