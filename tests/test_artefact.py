@@ -139,7 +139,7 @@ def test_invalid_manifest_section_raises(saved, key, value):
     ("text", "message"),
     [
         ('{"format": 1, "format": 2}', "duplicate key 'format'"),
-        ('{"format": 1%s}' % ("0" * 5000), "has more than 1,000 digits"),
+        ('{"format": 1%s}' % ("0" * 5000), "has more than 300 digits"),
         ('{"format": 1, "entry": %s}' % ("[" * 5000 + "]" * 5000), "recursion"),
     ],
 )
@@ -168,7 +168,7 @@ def test_file_name_outside_the_folder_raises(saved):
         artefact.files(saved, manifest)
 
 
-@pytest.mark.parametrize("label", [10**20, 10**900, "\udcff", "\x1b[2J\n", True])
+@pytest.mark.parametrize("label", [10**20, 10**299, "\udcff", "\x1b[2J\n", True])
 def test_any_label_is_read_as_it_was_saved(tmp_path, label):
     manifest = MANIFEST | {"task": {"labels": [label]}}
     assert artefact.as_read(manifest) == manifest
@@ -177,8 +177,8 @@ def test_any_label_is_read_as_it_was_saved(tmp_path, label):
 
 
 def test_a_label_that_cannot_be_read_raises():
-    with pytest.raises(ValueError, match="has more than 1,000 digits"):
-        artefact.as_read({"labels": [10**1000]})
+    with pytest.raises(ValueError, match="has more than 300 digits"):
+        artefact.as_read({"labels": [10**300]})
 
 
 @pytest.mark.parametrize("number", [True, 0, -1, 1.0])

@@ -42,7 +42,7 @@ FOLDER = Path("guided").absolute()
 SAVED = FOLDER / "saved"
 REGISTRY = Path(__file__).parents[2] / "registry.toml"
 LEAVES: list[Any] = [
-    *(None, True, False, 0, -1, 1, 7, 2**31, 2**63, 2**64, 10**400, 0.5, float("nan"), float("inf")),
+    *(None, True, False, 0, -1, 1, 7, 2**31, 2**63, 2**64, 10**200, 10**400, 0.5, float("nan"), float("inf")),
     *("", "a", "../a", "/etc/passwd", "c:\\x", "\ud800", "\u202e", "\x00", "x" * 5000, "native", "hf", "image", "text"),
     *("classify", "tag", "regress", "multilabel", "causal-lm", "masked-lm", "hf://a/b", "file://../x", "https://h"),
     *([], {}, [[]], [None], {"": None}, ["a", "a"], ["a", "b"], {"a": 1}, "F32", "U8", [0, 4], [2, 2]),

@@ -36,8 +36,8 @@ OLD_WEIGHTS = "model.safetensors"
 MANIFEST = "zoo.json"
 MAX_BYTES = 64 << 20
 """Maximum size of a manifest in bytes."""
-MAX_DIGITS = 1_000
-"""Maximum length of an integer in a manifest, such as a label."""
+MAX_DIGITS = 300
+"""Maximum length of an integer in a manifest, such as a label: each can be converted to a float."""
 SCHEMA = {
     "entry": dict,
     "task": dict,
