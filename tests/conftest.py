@@ -10,10 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+settings.register_profile("same", derandomize=True)
+if "ZOO_FUZZ_SECONDS" not in os.environ:  # make fuzz draws new inputs each time
+    settings.load_profile("same")
 
 DEVICE = os.environ.get("ZOO_TEST_DEVICE")
 """Device of the models in all tests: cuda, or second (second_device.py); None: what a test asks for."""

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from safetensors.torch import save
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import pictures
+from mutations import LEAVES, nodes
 
 with atheris.instrument_imports(include=["zoo", "PIL"]):
     from hostile import images
@@ -41,12 +42,6 @@ with atheris.instrument_imports(include=["zoo", "PIL"]):
 FOLDER = Path("guided").absolute()
 SAVED = FOLDER / "saved"
 REGISTRY = Path(__file__).parents[2] / "registry.toml"
-LEAVES: list[Any] = [
-    *(None, True, False, 0, -1, 1, 7, 2**31, 2**63, 2**64, 10**200, 10**400, 0.5, float("nan"), float("inf")),
-    *("", "a", "../a", "/etc/passwd", "c:\\x", "\ud800", "\u202e", "\x00", "x" * 5000, "native", "hf", "image", "text"),
-    *("classify", "tag", "regress", "multilabel", "causal-lm", "masked-lm", "hf://a/b", "file://../x", "https://h"),
-    *([], {}, [[]], [None], {"": None}, ["a", "a"], ["a", "b"], {"a": 1}, "F32", "U8", [0, 4], [2, 2]),
-]
 HEADER = {
     "__metadata__": {"zoo": "1"},
     "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
@@ -75,14 +70,6 @@ commit = "0123456789abcdef0123456789abcdef01234567"
 when = "2026-01-01T00:00:00+00:00"
 files = [{ path = "model.safetensors", sha256 = "%s", bytes = 7 }]
 """ % ("ab" * 32)
-
-
-def nodes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of every node of a document except the root."""
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in pairs:
-        yield (*path, key)
-        yield from nodes(inner, (*path, key))
 
 
 def mutate(document: Any, content: bytes) -> Any:
