@@ -10,9 +10,11 @@ import signal
 import threading
 from types import SimpleNamespace
 
+import pictures
 import pytest
 import torch
 
+import zoo
 from zoo.data.batch_options import BatchOptions
 from zoo.data.datasets import LabelledDataset
 from zoo.data.image_batches import Images
@@ -143,3 +145,27 @@ def test_launched_processes_share_the_processors(monkeypatch):
     alone = loaders()
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert (alone, loaders()) == (1, 2)
+
+
+@forks
+@pytest.mark.parametrize("data", ["images", "stream"])
+def test_workers_change_no_result(data, pretrained):
+    pairs = pictures.pairs(4)
+    settings = {"strategy": "full", "steps": 3, "batch_size": 4, "valid": 0, "augment": "shift", "quiet": True}
+    given = pairs if data == "images" else lambda: iter(pairs)
+    weights = [
+        zoo.load(pretrained, "cpu").finetune(given, workers=workers, **settings).module.state_dict()
+        for workers in (None, 0, 1, 2)
+    ]
+    assert all(torch.equal(other[name], value) for other in weights[1:] for name, value in weights[0].items())
+
+
+def test_workers_asked_for_load_for_a_cpu_too():
+    def load(number):
+        return (threading.current_thread().name, os.getpid())
+
+    threads, processes = (list(prefetch(load, range(4), CPU, in_processes=ask, workers=1)) for ask in (False, True))
+    assert all(name.startswith("zoo-load") for name, _ in threads)
+    assert all(name == threading.current_thread().name for name, _ in prefetch(load, range(4), GPU, workers=0))
+    if loader_processes._room([]):
+        assert {process for _, process in processes[1:]} - {os.getpid()}

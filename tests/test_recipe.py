@@ -119,7 +119,8 @@ def test_resolving_leaves_no_field_open():
     hp = resolved(Recipe())
     assert "auto" not in dataclasses.asdict(hp).values()
     unset = {name for name, value in dataclasses.asdict(hp).items() if value is None}
-    assert unset == {"l2", "head_stages", "views", "max_length", "max_time", "shuffle_buffer", "stop_after"}
+    optional = {"l2", "head_stages", "views", "max_length", "max_time", "shuffle_buffer", "stop_after", "workers"}
+    assert unset == optional
     assert (hp.steps, hp.lr, hp.backbone_lr) == (300, 3e-3, pytest.approx(3e-4))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from itertools import islice
 from pathlib import Path
@@ -14,13 +15,16 @@ import pytest
 import torch
 import words
 from PIL import Image
+from pyarrow import parquet
 
 import zoo
 from zoo.data.examples import Columns
 from zoo.data.streaming import iterables, opening
 from zoo.data.streaming.scan import choose_columns, scan
-from zoo.data.streaming.windows import Limits, Position, Reader
+from zoo.data.streaming.streamed_dataset import StreamedDataset
+from zoo.data.streaming.windows import Limits, Position, Reader, Row
 from zoo.errors import DataError, RecipeError
+from zoo.finetune import streamed
 
 DATA = [pair for group in zip(*(pictures.pairs(8)[i : i + 8] for i in (0, 8, 16)), strict=True) for pair in group]
 """24 images, one of each class in turn."""
@@ -114,7 +118,9 @@ def test_a_window_is_read_again_from_its_position(at):
     assert "part 2:0" not in {name for w in windows for name in w.names}
 
 
-@pytest.mark.parametrize("strategy", ["scratch", pytest.param("lp-ft", marks=pytest.mark.real)])
+@pytest.mark.parametrize(
+    "strategy", ["scratch", *(pytest.param(s, marks=pytest.mark.real) for s in ("lp-ft", "gradual"))]
+)
 def test_a_stream_that_fits_into_a_window_trains_to_the_bits_of_memory(strategy, pretrained):
     settings = QUICK | {"strategy": strategy, "steps": 5, "valid": 0}
     streamed = zoo.load(pretrained, "cpu").finetune(lambda: iter(DATA), **settings)
@@ -158,6 +164,16 @@ def test_stopped_stream_resumes_to_the_same_bits(pretrained, tmp_path):
     resumed = zoo.load(pretrained, "cpu").finetune(pattern, out=tmp_path / "cut", resume=True, **settings)
     assert equal(whole, resumed)
     assert whole.history == resumed.history
+
+
+def test_frozen_stages_of_a_stream_see_more_than_its_first_window(pretrained, monkeypatch):
+    """Their activations would be cached of the window that is in memory."""
+    served = []
+    serve = StreamedDataset.steps
+    monkeypatch.setattr(StreamedDataset, "steps", lambda *args: (served.append(step) or step for step in serve(*args)))
+    settings = QUICK | {"freeze_stages": 1, "augment": "none", "steps": 3, "valid": 0, "shuffle_buffer": 8}
+    zoo.load(pretrained, "cpu").finetune(lambda: DATA, **settings)
+    assert sorted(index for _, indices, _ in served for index in indices.tolist()) == list(range(24))
 
 
 def test_parquet_shards_are_row_groups_with_class_names(tmp_path):
@@ -219,6 +235,32 @@ def test_other_tasks_stream_too(text_backbone):
     model = zoo.load(text_backbone, "cpu")
     model.finetune(lambda: [text for text, _ in reviews], steps=3, task="masked-lm", max_length=8, **QUICK)
     assert model.task.name == "masked-lm"
+    tagged = [(text.split(), ["B-X" if word in words.GOOD else "O" for word in text.split()]) for text, _ in reviews]
+    streamed, whole = (
+        zoo.load(text_backbone, "cpu").finetune(data, task="tag", steps=3, **QUICK | {"valid": 0})
+        for data in (lambda: tagged, tagged)
+    )
+    assert streamed.task.labels == ("O", "B-X")
+    assert equal(streamed, whole)
+
+
+@pytest.mark.parametrize(("how", "valid"), [("weights", 0), ("weights", 0.2), ("logits", 0)])
+def test_classes_of_a_stream_are_balanced_by_its_labels(how, valid, pretrained):
+    uneven = [pair for index, pair in enumerate(DATA) if pair[1] == "blue" or index < 9]
+    settings = QUICK | {"class_balance": how, "steps": 3, "valid": valid}
+    streamed, plain = (
+        zoo.load(pretrained, "cpu").finetune(lambda: uneven, **settings | more)
+        for more in ({"classes": "blue,green,red"}, {"class_balance": "none"})
+    )
+    assert not equal(streamed, plain)
+    if not valid:
+        assert equal(streamed, zoo.load(pretrained, "cpu").finetune(uneven, **settings))
+
+
+def test_labels_in_one_text_are_held_out_one_by_one():
+    rows = [(0, number, Row(number, label, "")) for number, label in enumerate(("red|blue", "red", "blue", "red|blue"))]
+    kept = streamed._keeping_one_of_each(rows, {"red": 3, "blue": 3}, "multilabel")
+    assert [number for _, number, _ in kept] == [0, 1, 2]
 
 
 def damaged(folder: Path) -> dict[str, tuple[object, str]]:
@@ -241,6 +283,27 @@ def damaged(folder: Path) -> dict[str, tuple[object, str]]:
     }
 
 
+def test_damaged_parquet_and_compressed_tar_name_the_row(text_backbone, tmp_path):
+    good = tmp_path / "good.parquet"
+    frame = pd.DataFrame({"text": [text for text, _ in words.reviews(40)], "label": ["good", "bad"] * 20})
+    frame.to_parquet(good, row_group_size=20, compression="gzip")
+    content = bytearray(good.read_bytes())
+    begin = parquet.read_metadata(good).row_group(1).column(0).data_page_offset
+    content[begin + 40 : begin + 80] = bytes(40)
+    rotten, cut, packed = tmp_path / "rotten.parquet", tmp_path / "cut.parquet", tmp_path / "cut.tar.gz"
+    rotten.write_bytes(content)
+    cut.write_bytes(good.read_bytes()[:-100])
+    files = {
+        f"{n}.{end}": value for n in range(30) for end, value in (("txt", os.urandom(40).hex().encode()), ("cls", b"a"))
+    }
+    packed.write_bytes(write_tar(tmp_path / "whole.tar.gz", files).read_bytes()[:-300])
+    for data, said in ((rotten, f"{rotten}, row 21,"), (cut, f"{cut}"), (packed, f"{packed}, row ")):
+        with pytest.raises(DataError, match=r"cannot be read|is damaged") as caught:
+            zoo.load(text_backbone, "cpu").finetune(data, stream=True, steps=2, **QUICK)
+        assert said in caught.value.what
+        assert caught.value.fix
+
+
 def test_faults_name_the_shard_and_the_row(pretrained, tmp_path):
     for name, (data, said) in damaged(tmp_path / "bad").items():
         with pytest.raises(DataError) as caught:
@@ -261,7 +324,7 @@ def test_unreadable_images_of_a_stream_are_skipped(pretrained, tmp_path):
         ({"groups": "x"}, "groups='x' needs all examples at once"),
         ({"folds": 3}, "folds=3 needs all examples at once"),
         ({"test": 0.2}, "test=0.2 needs all examples at once"),
-        ({"class_balance": "weights"}, 'class_balance="weights" needs all examples'),
+        ({"class_balance": "sampler"}, 'class_balance="sampler" draws from all examples'),
         ({"valid": 1.5}, "valid=1.5 is not a share"),
     ],
 )
@@ -288,15 +351,17 @@ def test_numbers_are_sampled_evenly(monkeypatch):
     assert found.rows == 300
 
 
-def test_small_streams_are_evaluated_and_not_ranked(pretrained, tmp_path, monkeypatch):
+def test_small_streams_are_read_as_a_whole(pretrained, tmp_path, monkeypatch):
     pattern = shards(tmp_path / "s")
     model = zoo.load(pretrained, "cpu")
     assert model.evaluate(pattern) == model.evaluate(DATA)
-    with pytest.raises(DataError, match="is a stream, of which only finetune reads more than fits into memory"):
-        zoo.rank(pattern, ["native/resnet14.letters"])
+    ranked, expected = (zoo.rank(data, ["native/resnet14.letters"]).rows[0] for data in (pattern, DATA))
+    assert ranked.score == expected.score
     monkeypatch.setattr("zoo.data.streaming.in_memory.MOST", 20)
-    with pytest.raises(DataError, match="has more than 20 examples"):
-        model.evaluate(pattern)
+    for read in (model.evaluate, lambda data: zoo.rank(data, ["native/resnet14.letters"])):
+        with pytest.raises(DataError, match="has more than 20 examples") as caught:
+            read(pattern)
+        assert "give some of its shards" in caught.value.fix
 
 
 def test_data_that_is_no_stream_says_what_to_do(pretrained, tmp_path):

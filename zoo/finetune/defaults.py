@@ -29,8 +29,8 @@ PHOTO = 64
 class Hyperparameters:
     """A recipe with every field resolved; the fields mean what they mean in Recipe.
 
-    Seven may be None: max_time (no limit, else seconds), stop_after (never), l2, head_stages and views
-    (cross-validated), max_length (images), shuffle_buffer (by size).
+    Eight may be None: max_time (no limit, else seconds), stop_after (never), l2, head_stages and views
+    (cross-validated), max_length (images), shuffle_buffer (by size), workers (by the machine).
     """
 
     strategy: str
@@ -67,6 +67,7 @@ class Hyperparameters:
     head_stages: int | None = None
     shuffle_buffer: int | None = None
     deterministic: bool = False
+    workers: int | None = None
     views: int | None = 1
 
     @property
@@ -144,7 +145,7 @@ def restore(saved: Mapping[str, Any]) -> Hyperparameters:
     """Return the hyperparameters of a saved model; RecipeError or TypeError for invalid ones."""
     is_function = str(saved.get("augment")).startswith(recipes.FUNCTION)  # the name of a function that is not here
     recipes.make({**saved, "augment": "none"} if is_function else saved)
-    optional = {"max_time", "stop_after", "l2", "head_stages", "views", "max_length", "shuffle_buffer"}
+    optional = {"max_time", "stop_after", "l2", "head_stages", "views", "max_length", "shuffle_buffer", "workers"}
     if open_fields := [name for name, value in saved.items() if value in (None, "auto") and name not in optional]:
         raise TypeError(f"{', '.join(open_fields)} not resolved")
     return Hyperparameters(**saved)

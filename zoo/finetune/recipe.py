@@ -55,6 +55,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("encoder_lr", "body_lr", "lr_backbone"), "backbone_lr"),
     **dict.fromkeys(("eval_steps", "evaluation_strategy", "eval_strategy", "num_evals"), "evals"),
     **dict.fromkeys(("save_steps", "checkpoint_freq", "save_strategy"), "save_every"),
+    **dict.fromkeys(("num_workers", "dataloader_num_workers", "n_jobs", "num_proc"), "workers"),
     **dict.fromkeys(("tta", "n_views"), "views"),
     **dict.fromkeys(("ema", "model_ema", "swa", "average"), "soup"),
 }
@@ -77,6 +78,7 @@ EXAMPLES = {
     "save_every": "save_every=60 (seconds)",
     "max_time": 'max_time="10m"',
     "soup": "soup=3 (checkpoints that are averaged)",
+    "workers": "workers=4, or nothing: their number follows from the machine, and changes no result",
 }
 """Field -> how it is written, in the answer to the name that another library gives it."""
 ELSEWHERE = {
@@ -98,15 +100,13 @@ ELSEWHERE = {
     **dict.fromkeys(("metrics", "metric", "scoring"), "nothing: each task reports its metrics"),
     **dict.fromkeys(("num_classes", "num_labels", "n_out"), "nothing: the number of classes is that of the data"),
     **dict.fromkeys(
-        ("num_workers", "workers", "n_jobs"),
-        "nothing: images are decoded once, by all processors, and prepared ahead of a GPU",
-    ),
-    **dict.fromkeys(
         ("img_size", "image_size", "input_size", "resolution"), "the size of the backbone: zoo list --task"
     ),
     **dict.fromkeys(("pretrained", "from_scratch"), 'strategy="scratch" for random weights'),
 }
 """Names in other libraries that are no field of a recipe -> what there is instead."""
+FREE = ("save_every", "workers")
+"""Fields that change no result, so that a resumed run may have others."""
 LARGEST = 2**32 - 1
 """Largest number in a recipe: seeds of NumPy have 32 bits."""
 FUNCTION = "function "
@@ -160,6 +160,8 @@ class Recipe:
     patience         evaluations after the warm-up without a better metric or loss until early stopping (0: never)
     save_every       seconds between checkpoints, for resume
     skip_bad         leave out unreadable images instead of raising at the first
+    workers          processes or threads that prepare training batches ahead (0: the thread that trains); None: for a
+                     GPU one fewer than processors, at most 16; for a CPU 0. Changes no result
     seed             of everything random
     """
 
@@ -199,6 +201,7 @@ class Recipe:
     patience: int = 5
     save_every: float = 60
     skip_bad: bool = False
+    workers: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -254,6 +257,7 @@ class RecipeFields(TypedDict, total=False):
     patience: int
     save_every: float
     skip_bad: bool
+    workers: int | None
     seed: int
 
 
@@ -284,6 +288,7 @@ RULES: dict[str, tuple[Any, str, Callable[[Any], bool]]] = {
     "patience": (int, "a whole number of 0 or more", lambda v: v >= 0),
     "save_every": ((int, float), "a number of 0 or more", lambda v: v >= 0),
     "skip_bad": (bool, "true or false", lambda v: True),
+    "workers": (int, "a whole number from 0 to 256", lambda v: 0 <= v <= 256),
     "seed": (int, "a whole number of 0 or more", lambda v: v >= 0),
 }
 """Field -> type, rule in words, and the test of a value."""

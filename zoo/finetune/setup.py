@@ -140,17 +140,16 @@ class Data:
 
 
 def read_data(request: Request, entry: Entry, *, streams: bool = False) -> Data:
-    """Read all data of a request, and hold out test examples if it asks for a share; a stream only with `streams`.
+    """Read all data of a request, and hold out test examples if it asks for a share.
+
+    Without `streams` a stream is read into memory, if it is small enough.
 
     Raises DataError for what cannot be read, RecipeError for a task that the backbone does not support.
     """
     tasks.check_name(request.task)
-    if request.is_stream and not streams:
-        what = f"{request.data!s:.200} is a stream, of which only finetune reads more than fits into memory"
-        raise DataError(what, fix="give some of its examples: a folder, a table or a list")
-    if request.is_stream:
+    if request.is_stream and streams:
         return _read_stream(request, entry)
-    if request.classes:
+    if request.classes and not request.is_stream:
         raise RecipeError("classes= is for streams, and those of other data are read from it", fix="leave out classes")
     columns = replace(request.columns, task=request.task)
     train, valid = read(request.data, modality=entry.modality, columns=columns)
@@ -198,7 +197,8 @@ def _read_stream(request: Request, entry: Entry) -> Data:
     assert name is not None
     check_task(name, entry, stream.head)
     share = float(valid) if isinstance(valid, int | float) and part is None else 0.0
-    stream = streamed.scanned(stream, request.classes, needs_count=bool(share) or not recipe.steps)
+    needs_count = bool(share) or not recipe.steps or recipe.class_balance != "none"
+    stream = streamed.scanned(stream, request.classes, needs_count=needs_count)
     if not tasks.KINDS[name].labelled and not recipe.steps:
         what = f"the length of a stream of texts in blocks is not known, and {name} takes its steps from it"
         raise RecipeError(what, fix="steps=10_000 (--set steps=10000)")
@@ -294,7 +294,7 @@ def _stream_job(
     stream, recipe, kind = data.stream, request.recipe, tasks.KINDS[data.task]
     assert stream is not None
     how = replace(preprocessing(backbone, recipe, cache=False, blocks=not kind.labelled), lazy=True)
-    task = tasks.make(data.task, stream.task_labels())
+    task = stream.balanced(tasks.make(data.task, stream.task_labels()), recipe.class_balance)
     own, valid = data.validation.examples, None
     if own is not None:
         names = stream.held.names if stream.held else ()
@@ -383,8 +383,8 @@ def _overlap(held: Prepared, known: Prepared, names: tuple[str, str], *, new: bo
 
 
 def identity(request: Request, data: Data, backbone: str) -> dict[str, Any]:
-    """Return what a resumed run has to have in common: recipe, data and backbone; not how often it is saved."""
-    fields = {name: value for name, value in recipes.to_dict(request.recipe).items() if name != "save_every"}
+    """Return what a resumed run has to have in common: recipe, data and backbone; not what changes no result."""
+    fields = {name: value for name, value in recipes.to_dict(request.recipe).items() if name not in recipes.FREE}
     return fields | {"backbone": backbone, "groups": request.columns.groups} | data.identity()
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from torch import Tensor, nn
 
 from zoo.console import duration, say
+from zoo.data.streaming.streamed_dataset import StreamedDataset
 from zoo.errors import RecipeError
 from zoo.finetune import callbacks, heads
 from zoo.finetune.defaults import Hyperparameters
@@ -276,13 +277,13 @@ def _phases(hp: Hyperparameters, stages: int) -> list[tuple[str, Hyperparameters
 
 @contextmanager
 def _stages_frozen(backbone: Backbone, job: Job) -> Iterator[Job]:
-    """Freeze the first stages inside the block; without augmentation their activations are cached."""
+    """Freeze the first stages inside the block; their activations are cached, but of augmented images and streams."""
     hp = job.hp
     if hp.strategy == "lora" or (not hp.freeze_stages and hp.strategy != "gradual"):
         yield job
         return
     with first_stages_frozen(backbone, hp.freeze_stages):
-        if not hp.freeze_stages or hp.augment != "none":
+        if not hp.freeze_stages or hp.augment != "none" or isinstance(job.train, StreamedDataset):
             yield job
             return
         if heads.stages_of(job.head) and hp.freeze_stages:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
+
+import torch
 
 from zoo import tasks
 from zoo.console import counted, printable, say
@@ -70,6 +72,15 @@ class Stream:
         """Return labels from which the task is made: all that there are, or of numbers a sample."""
         several = self.columns.task in ("multilabel", "tag")
         return [(label,) for label in self.scan.labels] if several else self.scan.labels or [None]
+
+    def balanced(self, task: Task, how: str) -> Task:
+        """Return the task with a class-balanced loss, by the labels of all training examples."""
+        if how == "none":
+            return task
+        counts = Counter(self.scan.totals)
+        if self.held and self.held.rows:
+            counts.subtract(chain.from_iterable(_sets(task.name, self.held.examples.labels)))
+        return task.balanced_by_counts(how, torch.tensor([counts[one] for one in task.labels]), self.examples or 0)
 
     def dataset(self, task: Task, how: Preprocessing, recipe: Recipe) -> StreamedDataset:
         """Return the training dataset; DataError if there is nothing to train on."""
@@ -178,21 +189,26 @@ def hold_out(stream: Stream, share: float, seed: int) -> Stream:
         for number, row in islice(reader.shard(shard), max(wanted) + 1):
             if number in wanted:
                 found.append((shard, number, row))
-    found = _keeping_one_of_each(found, stream.scan.totals or {})
+    if stream.scan.totals:
+        found = _keeping_one_of_each(found, stream.scan.totals, stream.columns.task)
     kept = {shard: frozenset(number for at, number, _ in found if at == shard) for shard in places}
     return replace(stream, held=_held([row for _, _, row in found], stream.source.origin, kept))
 
 
-def _keeping_one_of_each(found: Sequence[Place], totals: Mapping[Label, int]) -> list[Place]:
+def _keeping_one_of_each(found: Sequence[Place], totals: Mapping[Label, int], task: str | None) -> list[Place]:
     """Return the rows that can be held out so that an example of each label stays in training."""
-    left, kept = dict(totals), []
-    for place in found:
-        label = place[2].label
-        labels = set(label) if isinstance(label, tuple) else {label}
-        if all(left.get(one, 2) > 1 for one in labels if totals):
+    left, kept = Counter(totals), []
+    for place, labels in zip(found, _sets(task, [row.label for _, _, row in found]), strict=True):
+        own = Counter(labels)
+        if all(left[one] > count for one, count in own.items()):
             kept.append(place)
-            left |= {one: left[one] - 1 for one in labels if one in left}
+            left.subtract(own)
     return kept
+
+
+def _sets(task: str | None, labels: Sequence[Label]) -> list[tuple[Label, ...]]:
+    """Return the labels of each example, one or several."""
+    return label_sets(labels) if task == "multilabel" else [one if isinstance(one, tuple) else (one,) for one in labels]
 
 
 def _reader(stream: Stream, source: Source) -> Reader:
@@ -205,7 +221,7 @@ def _held(rows: Sequence[Row], origin: str, places: Mapping[int, frozenset[int]]
 
 
 def check_supported(recipe: Recipe, **given: object) -> None:
-    """Raise RecipeError for what needs all examples at once: groups, folds, fixes, a share for test data, balancing."""
+    """Raise RecipeError for what needs all examples at once: groups, folds, fixes, a share for test data, a sampler."""
     fixes = {
         "groups": "hold out the groups yourself: valid=DATA",
         "folds": "folds=0, or data that is no stream",
@@ -215,11 +231,9 @@ def check_supported(recipe: Recipe, **given: object) -> None:
     for name, value in given.items():
         if value:
             raise RecipeError(f"{name}={value!r:.40} needs all examples at once, and this is a stream", fix=fixes[name])
-    if recipe.class_balance != "none":
-        what = f'class_balance="{recipe.class_balance}" needs all examples at once, and this is a stream'
-        raise RecipeError(what, fix='class_balance="none"')
-    if recipe.strategy == "gradual":
-        raise RecipeError('strategy="gradual" is not for streams', fix='strategy="full", "lp-ft", "lora" or "probe"')
+    if recipe.class_balance == "sampler":
+        what = 'class_balance="sampler" draws from all examples, and this is a stream'
+        raise RecipeError(what, fix='class_balance="weights"')
 
 
 def summary(stream: Stream, asked: Columns, valid: Examples | None, test: Sized | None) -> DataSummary:

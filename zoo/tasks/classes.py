@@ -55,16 +55,15 @@ def confusion(labels: Sequence[Any], truths: Tensor, guesses: Tensor) -> list[tu
     return [(labels[pair // len(labels)], labels[pair % len(labels)], count) for pair, count in rows]
 
 
-def balance(how: str, targets: Tensor, classes: int) -> dict[str, Any]:
-    """Return the fields of a task that balance `cross_entropy` by the class counts of its targets (M,).
+def balance(how: str, counts: Tensor) -> dict[str, Any]:
+    """Return the fields of a task that balance `cross_entropy` by the number of targets of each class (K,), M in all.
 
     weights  inverse frequency, M / (K * count), as scikit-learn's "balanced"; 1 for a class that does not occur
     logits   the log of each class's share, added to the outputs (Menon et al. 2021, arXiv 2007.07314, equation 10,
              tau = 1): the outputs then rank classes as if all were equally frequent
     """
-    counts = torch.bincount(targets, minlength=classes)
     if how == "weights":
-        weights = len(targets) / ((counts > 0).sum() * counts.clamp(min=1))
+        weights = counts.sum() / ((counts > 0).sum() * counts.clamp(min=1))
         return {"weights": tuple(torch.where(counts > 0, weights, 1.0).tolist())}
     if how == "logits":
         counts = counts.clamp(min=1)

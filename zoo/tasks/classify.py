@@ -121,7 +121,11 @@ class Classify(Task):
 
     def balanced(self, how: str, targets: Tensor) -> Self:
         """Return the task with class weights or logit adjustment in its loss; "sampler" changes nothing here."""
-        return replace(self, **classes.balance(how, targets, len(self.labels)))
+        return self.balanced_by_counts(how, torch.bincount(targets, minlength=len(self.labels)), len(targets))
+
+    def balanced_by_counts(self, how: str, counts: Tensor, examples: int) -> Self:
+        """Return the task as `balanced` does, from the number of examples of each class (K,)."""
+        return replace(self, **classes.balance(how, counts))
 
     def sampling_weights(self, targets: Tensor) -> Tensor:
         """Return inverse class frequencies (N,): all classes are drawn equally often."""

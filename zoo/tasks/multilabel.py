@@ -146,12 +146,15 @@ class Multilabel(Task):
 
         A label that is always, or never, positive keeps weight 1.
         """
+        return self.balanced_by_counts(how, targets.sum(0), len(targets))
+
+    def balanced_by_counts(self, how: str, counts: Tensor, examples: int) -> Self:
+        """Return the task as `balanced` does, from the number of positives of each label (K,)."""
         if how == "none":
             return self
         if how != "weights":
             raise RecipeError(f'class_balance="{how}" is not available for multilabel', fix='class_balance="weights"')
-        positives = targets.sum(0)
-        ratio = (len(targets) - positives) / positives
+        ratio = (examples - counts) / counts
         return replace(self, weights=tuple(torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0).tolist()))
 
     def to_dict(self) -> dict[str, Any]:

@@ -180,11 +180,16 @@ class Tag(Task):
 
     def balanced(self, how: str, targets: Sequence[Tensor]) -> Self:
         """Return the task with class weights or logit adjustment in its loss; RecipeError for "sampler"."""
+        counts = torch.bincount(torch.cat(list(targets)), minlength=len(self.labels))
+        return self.balanced_by_counts(how, counts, len(targets))
+
+    def balanced_by_counts(self, how: str, counts: Tensor, examples: int) -> Self:
+        """Return the task as `balanced` does, from the number of words with each tag (K,)."""
         if how == "sampler":
             raise RecipeError(
                 f'class_balance="{how}" is not available for tag: texts are drawn whole', fix='class_balance="weights"'
             )
-        return replace(self, **classes.balance(how, torch.cat(list(targets)), len(self.labels)))
+        return replace(self, **classes.balance(how, counts))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the name and the tags, in the order of the head's outputs."""

@@ -191,6 +191,10 @@ class Task(Protocol):
         """Return the task with a class-balanced loss (Recipe.class_balance); RecipeError where it has none."""
         ...
 
+    def balanced_by_counts(self, how: str, counts: Tensor, examples: int) -> Self:
+        """Return the task as `balanced` does, from the number of examples, or words, with each label (K,)."""
+        return self.balanced(how, None)  # a task without classes
+
     def sampling_weights(self, targets: Any) -> Tensor | None:
         """Return weights (N,) that draw all classes equally often; None for tasks that cannot be balanced this way."""
         return None

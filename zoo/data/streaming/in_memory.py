@@ -1,4 +1,4 @@
-"""Read a whole stream into memory, where it is small enough: to evaluate on it."""
+"""Read a whole stream into memory, where it is small enough: to evaluate, rank, compare or report on it."""
 
 from __future__ import annotations
 
@@ -27,5 +27,7 @@ def _read(source: Source, columns: Columns, modality: str) -> Examples:
     rows = list(islice(Reader(source, chosen, modality).rows(), MOST + 1))
     if len(rows) > MOST:
         what = f"{source.origin} has more than {MOST:,} examples, and they are all read into memory here"
-        raise DataError(what, fix="give some of its shards; finetune reads as many as there are")
+        raise DataError(
+            what, fix="give some of its shards (shards/train-{000..009}.tar); finetune reads as many as there are"
+        )
     return Examples([row.input for row in rows], [row.label for row in rows], source.origin)

@@ -1,4 +1,4 @@
-"""Prefetching for a GPU: the next batches are prepared in threads or processes while the device computes."""
+"""Prefetching: the next batches are prepared in threads or processes while the device computes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,29 @@ READY = 4
 
 
 def prefetch(
-    load: Callable[[Item], Loaded], items: Iterable[Item], device: torch.device, *, in_processes: bool = False
+    load: Callable[[Item], Loaded],
+    items: Iterable[Item],
+    device: torch.device,
+    *,
+    in_processes: bool = False,
+    workers: int | None = None,
 ) -> Iterator[Loaded]:
-    """Yield load(item) of each item, in order; for a GPU computed ahead, batches in page-locked memory.
+    """Yield load(item) of each item, in order, computed ahead by `workers`; for CUDA batches in page-locked memory.
 
     In threads, or `in_processes` where the system can fork: many small operations in threads take Python's lock from
-    the thread that launches kernels. On a CPU the items are loaded one by one, where they are used: the step needs all
-    processors. `load` must not depend on the order of the calls.
+    the thread that launches kernels. Without a number it is that of `loaders` for a GPU, and 0 for a CPU, whose step
+    needs all processors; with 0 the items are loaded one by one, where they are used. `load` must not depend on the
+    order of the calls.
     """
-    if device.type == "cpu":
-        yield from map(load, items)
-        return
-    ahead = from_processes if in_processes else from_threads
-    for loaded in ahead(load, items, loaders(), pin=device.type == "cuda"):
-        yield _pinned(loaded) if device.type == "cuda" else loaded
+    pin = device.type == "cuda"
+    if workers is None:
+        workers = 0 if device.type == "cpu" else loaders()
+    if not workers:
+        found: Iterable[Loaded] = map(load, items)
+    else:
+        found = (from_processes if in_processes else from_threads)(load, items, workers, pin=pin)
+    for loaded in found:
+        yield _pinned(loaded) if pin else loaded
 
 
 def loaders() -> int:

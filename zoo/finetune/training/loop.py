@@ -134,11 +134,12 @@ def _batches(job: Job, before: int, progress: Progress, device: torch.device) ->
 
     if isinstance(data, StreamedDataset):  # in threads: a window would have to be copied to processes
         with closing(data.steps(first, progress.position or data.position(first))) as steps:
-            yield from prefetch(lambda step: load(*step), islice(steps, end - first), device)
+            yield from prefetch(lambda step: load(*step), islice(steps, end - first), device, workers=hp.workers)
         return
     order = training_order(len(data), hp.batch_size, end, hp.seed, lengths=data.lengths, weights=job.sampling_weights)
     remaining = islice(order, first, None)
-    yield from prefetch(lambda step: load(*step, data), remaining, device, in_processes=hp.augment != "none")
+    augmented = hp.augment != "none"
+    yield from prefetch(lambda step: load(*step, data), remaining, device, in_processes=augmented, workers=hp.workers)
 
 
 def _evaluate_when_due(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> None:
