@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
+from torch.nn import functional as F
 
 from zoo import tasks
 from zoo.errors import DataError, RecipeError
-from zoo.tasks import classes
+from zoo.tasks import Classify, Multilabel, Tag, Task, classes
 
 LABELS = {
     "classify": ["b", "a", "b"],
@@ -175,3 +176,29 @@ def test_item_scores_are_those_of_each_example():
     assert tag.item_scores(words, [torch.tensor([0, 1]), torch.tensor([1])]).tolist() == [0.5, 1]
     with pytest.raises(RecipeError, match="has no labels"):
         tasks.KINDS["causal-lm"]().item_scores(words, None)
+
+
+NAMES = ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Classify(NAMES),
+        Classify(NAMES, weights=(0.5, 2.0, 1.0, 3.0)),
+        Classify(NAMES, prior=(-0.1, -3.0, -2.0, -4.0)),
+        Tag(NAMES, weights=(0.5, 2.0, 1.0, 3.0)),
+        Multilabel(NAMES),
+        Multilabel(NAMES, weights=(0.5, 2.0, 1.0, 3.0)),
+    ],
+    ids=lambda task: f"{task.name}-{'plain' if task.weights is None else 'weights'}",
+)
+def test_curvature_in_closed_form_is_that_of_differentiating_twice(task):
+    chance = torch.Generator().manual_seed(0)
+    outputs, directions = (3 * torch.randn(2, 9, 4, generator=chance, dtype=torch.float64)).unbind()
+    targets = torch.randint(4, (9,), generator=chance)
+    if task.name == "multilabel":
+        targets = F.one_hot(targets, 4).double()
+    found = task.loss_curvature(outputs, targets)(directions)
+    torch.testing.assert_close(found, Task.loss_curvature(task, outputs, targets)(directions))
+    assert found.abs().max() > 1e-3

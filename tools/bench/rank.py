@@ -41,7 +41,7 @@ def tune(task: str, backbone: str, steps: int | None) -> dict[str, Any]:
     strategy = "scratch" if backbone in RANDOM else "lp-ft"
     model.finetune(train, valid=0, strategy=strategy, steps=steps, quiet=True)
     spent = cpu() - start
-    report = model.report(test)
+    report = model.measure(test)
     hits = report.task.item_scores(report.outputs.values, report.outputs.targets)
     return {"hits": [int(hit) for hit in hits.tolist()], "seconds": round(spent, 1)}
 

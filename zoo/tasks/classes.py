@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -83,3 +83,23 @@ def cross_entropy(
         outputs = outputs + outputs.new_tensor(prior)
     weight = None if weights is None else outputs.new_tensor(weights)
     return F.cross_entropy(outputs, targets, weight=weight, label_smoothing=smoothing)
+
+
+def cross_entropy_curvature(
+    outputs: Tensor, targets: Tensor, weights: tuple[float, ...] | None, prior: tuple[float, ...] | None
+) -> Callable[[Tensor], Tensor]:
+    """Return the product of the Hessian of `cross_entropy` with directions (M, K), as a function of them.
+
+    Of an example with probabilities p it is diag(p) - p p', whatever its target (Bishop 2006, 4.110).
+    """
+    if prior is not None:
+        outputs = outputs + outputs.new_tensor(prior)
+    likely = outputs.softmax(1)
+    share = likely.new_ones(len(likely)) if weights is None else likely.new_tensor(weights)[targets]
+    weighted = likely * (share / share.sum())[:, None]
+
+    def product(directions: Tensor) -> Tensor:
+        bent = weighted * directions
+        return bent - likely * bent.sum(1, keepdim=True)
+
+    return product

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -52,6 +52,10 @@ class Classify(Task):
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """Return the mean cross-entropy in nats, class-balanced if the task is."""
         return classes.cross_entropy(outputs, targets, smoothing, self.weights, self.prior)
+
+    def loss_curvature(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the product of the Hessian of the loss with directions (M, K), in closed form."""
+        return classes.cross_entropy_curvature(outputs, targets, self.weights, self.prior)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Return accuracy, macro-F1 (mean over classes that occur in outputs or targets) and mean loss in nats."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -65,6 +65,14 @@ class Multilabel(Task):
         weights = None if self.weights is None else outputs.new_tensor(self.weights)
         targets = targets * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(outputs, targets, pos_weight=weights)
+
+    def loss_curvature(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the product of the Hessian of the loss, which is diagonal, with directions (M, K)."""
+        likely = outputs.sigmoid()
+        diagonal = likely * (1 - likely) / outputs.numel()
+        if self.weights is not None:
+            diagonal = diagonal * (1 + (outputs.new_tensor(self.weights) - 1) * targets)
+        return lambda directions: diagonal * directions
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Return mean average precision, macro-F1 and micro-F1 at probability 1/2, and the mean loss in nats.

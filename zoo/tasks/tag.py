@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -93,6 +93,10 @@ class Tag(Task):
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """Return the mean cross-entropy of words (M, K) in nats, class-balanced if the task is."""
         return classes.cross_entropy(outputs, targets, smoothing, self.weights, self.prior)
+
+    def loss_curvature(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the product of the Hessian of the loss with directions (M, K), in closed form."""
+        return classes.cross_entropy_curvature(outputs, targets, self.weights, self.prior)
 
     def measure(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str, float]:
         """Return accuracy over words, F1 over entities (micro) or tags (macro), and the mean loss in nats."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
+import torch
 from torch import Tensor, nn
 
 from zoo.data.datasets import Dataset, Inputs, LabelledDataset
@@ -125,6 +126,21 @@ class Task(Protocol):
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """Return the mean loss of outputs (M, K) against targets (M, …), a scalar."""
         ...
+
+    def loss_curvature(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the product of the Hessian of the loss with directions (M, K), as a function of them.
+
+        By differentiating twice, which a task with a closed form overrides.
+        """
+        with torch.enable_grad():
+            point = outputs.detach().requires_grad_()
+            (slopes,) = torch.autograd.grad(self.loss(point, targets), point, create_graph=True)
+
+        def product(directions: Tensor) -> Tensor:
+            (found,) = torch.autograd.grad(slopes, point, directions, retain_graph=True)
+            return found
+
+        return product
 
     def statistics(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return what `measure` needs of a batch of outputs (M, K): the outputs, or less."""

@@ -104,8 +104,7 @@ class _Objective:
         """Return the gradient (1, K, R + 1)."""
         found = torch.zeros_like(point, dtype=torch.float64)
         for x, targets in self._scaled():
-            _, slopes = self._slopes(x, targets, point)
-            found += self._pull_back(slopes, x)
+            found += self._pull_back(self._slopes(x, targets, point), x)
         return found.to(point) + self.ridge * point
 
     def hessian(self, point: Tensor) -> tuple[linear_solver.Product, Tensor]:
@@ -114,27 +113,29 @@ class _Objective:
         def product(direction: Tensor) -> Tensor:
             found = torch.zeros_like(point, dtype=torch.float64)
             for x, targets in self._scaled():
-                outputs, slopes = self._slopes(x, targets, point, twice=True)
-                (bent,) = torch.autograd.grad(slopes, outputs, self._outputs(x, direction))
-                found += self._pull_back(bent, x)
+                found += self._pull_back(self._curvature(x, targets, point)(self._outputs(x, direction)), x)
             return found.to(point) + self.ridge * direction
 
-        draws, curvature = generator(0, "signs"), 0.0
+        draws, diagonal = generator(0, "signs"), 0.0
         for x, targets in self._scaled():
-            outputs, slopes = self._slopes(x, targets, point, twice=True)
-            signs = torch.randint(2, outputs.shape, generator=draws).to(outputs) * 2 - 1
-            (bent,) = torch.autograd.grad(slopes, outputs, signs)
-            curvature += float((signs * bent).sum()) / outputs.shape[1]  # mean diagonal (Hutchinson 1989)
-        curvature = max(curvature, float(torch.finfo(point.dtype).eps))
-        return product, 1 / (curvature * self.spread + self.ridge)
+            signs = torch.randint(2, (len(x), point.shape[1]), generator=draws).to(x) * 2 - 1
+            bent = self._curvature(x, targets, point)(signs)
+            diagonal += float((signs * bent).sum()) / point.shape[1]  # its mean (Hutchinson 1989)
+        diagonal = max(diagonal, float(torch.finfo(point.dtype).eps))
+        return product, 1 / (diagonal * self.spread + self.ridge)
 
-    def _slopes(self, x: Tensor, targets: Tensor, point: Tensor, *, twice: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the outputs (B, K), and the slopes of the mean loss over all rows by them."""
+    def _slopes(self, x: Tensor, targets: Tensor, point: Tensor) -> Tensor:
+        """Return the slopes of the mean loss over all rows by the outputs (B, K)."""
         with torch.enable_grad():
             outputs = self._outputs(x, point).requires_grad_()
             loss = self.task.loss(outputs, targets) * (len(x) / len(self.data))
-            (slopes,) = torch.autograd.grad(loss, outputs, create_graph=twice)
-        return outputs, slopes
+            (slopes,) = torch.autograd.grad(loss, outputs)
+        return slopes
+
+    def _curvature(self, x: Tensor, targets: Tensor, point: Tensor) -> linear_solver.Product:
+        """Return the product of the Hessian of the mean loss over all rows, by the outputs, with directions (B, K)."""
+        product, share = self.task.loss_curvature(self._outputs(x, point), targets), len(x) / len(self.data)
+        return lambda direction: product(direction) * share
 
     def _outputs(self, x: Tensor, point: Tensor) -> Tensor:
         return x @ self._on_features(point[0, :, :-1]).T + point[0, :, -1]

@@ -187,22 +187,20 @@ class _Objective:
         taken to have the mean of all, which changes the length of a step, and not where the steps end.
         """
         count, parts = self.share.shape[:2]
-        with torch.enable_grad():
-            outputs = self.outputs(point).flatten(0, 1).requires_grad_()  # (M * F, K)
-            loss = self.task.loss(outputs, self.data.targets.repeat_interleave(parts, 0)) * (count * parts)
-            (slopes,) = torch.autograd.grad(loss, outputs, create_graph=True)
+        outputs = self.outputs(point).flatten(0, 1)  # (M * F, K)
+        curvature = self.task.loss_curvature(outputs, self.data.targets.repeat_interleave(parts, 0))
+        share = self.share * (count * parts)
 
         def bend(directions: Tensor) -> Tensor:
-            (found,) = torch.autograd.grad(slopes, outputs, directions.flatten(0, 1), retain_graph=True)
-            return found.reshape(count, parts, -1) * self.share
+            return curvature(directions.flatten(0, 1)).reshape(count, parts, -1) * share
 
         def product(direction: Tensor) -> Tensor:
             return self.pull_back(bend(self.outputs(direction))) + self.ridge * direction
 
         signs = torch.randint(2, (count, parts, outputs.shape[1]), generator=generator(0, "signs")).to(outputs) * 2 - 1
-        curvature = (signs * bend(signs)).sum((0, 2)) / outputs.shape[1]  # (F,), mean diagonal (Hutchinson 1989)
-        curvature = curvature.clamp(min=float(torch.finfo(curvature.dtype).eps))
-        return product, 1 / (curvature[:, None, None] * self.spread + self.ridge)
+        diagonal = (signs * bend(signs)).sum((0, 2)) / outputs.shape[1]  # (F,), its mean (Hutchinson 1989)
+        diagonal = diagonal.clamp(min=float(torch.finfo(diagonal.dtype).eps))
+        return product, 1 / (diagonal[:, None, None] * self.spread + self.ridge)
 
 
 def minimise(objective: Objective, point: Tensor, tolerance: float) -> Tensor:
