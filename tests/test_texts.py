@@ -185,3 +185,9 @@ def test_texts_are_tokenised_alike_in_chunks_of_any_size(monkeypatch):
     parts = tokenise(inputs)
     assert torch.equal(parts.ids, whole.ids)
     assert torch.equal(parts.begins, whole.begins)
+
+
+def test_tokens_take_five_bytes_of_memory():
+    found = tokenise(["the film was great"] * 3, 8)
+    assert len(found.ids) == 18
+    assert sum(each.untyped_storage().nbytes() for each in (found.ids, found.types, found.words)) == 18 * 5 + 4

@@ -7,6 +7,7 @@ from torch import nn
 
 from zoo.errors import PluginError, WeightsError
 from zoo.plugin import Backbone, Entry, Features, ImageInput, Plugin
+from zoo.weights import safetensors_file
 from zoo.weights.loader import check_stages, initialise, load
 from zoo.weights.safetensors_file import read_state
 
@@ -318,3 +319,31 @@ def test_a_zoo_error_of_a_plugin_is_not_wrapped(weights):
 def test_a_stage_may_name_a_parameter_or_a_submodule_without_parameters():
     net = nn.ModuleDict({"linear": nn.Linear(1, 1), "act": nn.ReLU()})
     check_stages(Backbone(net, 1, INPUT, (("linear.weight", "act"), ("linear.bias",))))
+
+
+def test_tensors_are_streamed_into_a_file(tmp_path):
+    path = tmp_path / "x.safetensors"
+    state = {"a": torch.arange(3, dtype=torch.uint8), "b": torch.rand(2, 5), "c": torch.rand(1, dtype=torch.float64)}
+    state |= {"d": torch.rand(3).bfloat16(), "e": torch.zeros(0, 2), "f": torch.tensor(True)}
+    order = safetensors_file.file_order(state)
+    said = iter(["0" * 8, "finished"])
+    safetensors_file.write_streamed(path, state, (state[name] for name in order), lambda: {"it is": next(said)})
+    found, metadata = safetensors_file.read_state(path)
+    assert metadata == {"it is": "finished"}
+    assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in state.items())
+    assert found.keys() == state.keys()
+
+
+def test_a_stream_that_fails_leaves_the_file_before(tmp_path):
+    path = tmp_path / "x.safetensors"
+    state = {"a": torch.rand(2), "b": torch.rand(2)}
+    safetensors_file.write_state(path, state, {})
+
+    def cut():
+        yield state["a"]
+        raise OSError("disk full")
+
+    with pytest.raises(WeightsError, match="cannot be written: disk full"):
+        safetensors_file.write_streamed(path, state, cut(), dict)
+    assert torch.equal(safetensors_file.read_state(path)[0]["b"], state["b"])
+    assert [child.name for child in tmp_path.iterdir()] == ["x.safetensors"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from zoo.errors import DataError
 from zoo.plugin import TextInput, Tokenizer
 
 INT32 = 2**31 - 1
+NONE = np.empty(0, np.int32)
 CHUNK = 1_000
 """Texts tokenised in one call, of at most MAX_CHARACTERS together."""
 MAX_CHARACTERS = 2_000_000
@@ -26,9 +27,9 @@ HEAD_SHARE = 0.25
 class Texts:
     """Token ids of many texts in flat tensors, and the selected `rows` (N,).
 
-    ids        (B,) token ids of all texts, concatenated
-    types      (B,) 0 or 1: first or second text of a pair
-    words      (B,) index of the word a token belongs to, -1 for none
+    ids        (B,) int32: token ids of all texts, concatenated
+    types      (B,) int8: 0 or 1, first or second text of a pair
+    words      (B,) int32: index of the word a token belongs to, -1 for none; of texts that are not split one value
     begins     (number of texts + 1,) offset of each text in the flat tensors
     truncated  number of texts that exceeded the maximal length
     """
@@ -102,18 +103,25 @@ def tokenise(
     if pairs:  # the library truncates pairs itself
         fast.enable_truncation(length, strategy="longest_first", direction="left" if truncation == "tail" else "right")
     split = bool(texts) and isinstance(texts[0], list)
-    found, too_long = [], 0
+    lengths, too_long = [0], 0
+    columns: tuple[list[np.ndarray[Any, Any]], ...] = ([], [], [])
     for start, chunk in _chunks(texts):
+        rows = []
         for encoding in _encode(fast, chunk, start, is_pretokenized=split, add_special_tokens=special):
-            too_long += len(encoding.ids) > length or bool(encoding.overflowing)
-            kept = _kept(encoding, length, truncation)
-            words = [-1 if word is None else word for word in encoding.word_ids] if split else [-1] * len(encoding.ids)
-            found.append(tuple([row[i] for i in kept] for row in (encoding.ids, encoding.type_ids, words)))
-    longest = max((len(ids) for ids, _, _ in found), default=0)
-    if longest > length:
-        what = f"the tokenizer adds special tokens to a text up to {longest:,}, and the model takes {length:,}"
+            row = _row(encoding, split=split)
+            if row.shape[1] > length or encoding.overflowing:
+                too_long += 1
+                row = row[:, _kept(encoding, length, truncation)]
+            rows.append(row)
+            lengths.append(row.shape[1])
+        _add(columns, np.concatenate(rows, axis=1), tokenizer)
+    if max(lengths) > length:
+        what = f"the tokenizer adds special tokens to a text up to {max(lengths):,}, and the model takes {length:,}"
         raise DataError(what, fix="choose another backbone: zoo list")
-    return _flat(found, tokenizer, too_long)
+    ids, types, words = (torch.from_numpy(np.concatenate(parts or [NONE])) for parts in columns)
+    words = words if split else torch.tensor([-1], dtype=torch.int32).expand(len(ids))
+    begins = torch.tensor(lengths).cumsum(0)
+    return Texts(ids, types, words, begins, torch.arange(len(lengths) - 1), tokenizer.pad, too_long)
 
 
 def token_spans(
@@ -195,19 +203,25 @@ def _kept(encoding: Any, length: int, truncation: str) -> list[int]:
     return [*range(first), *middle, *range(count - last, count)]
 
 
-def _flat(found: Sequence[Any], tokenizer: Tokenizer, truncated: int) -> Texts:
-    """Concatenate the rows of all texts. Raises DataError for ids that the model lacks."""
-    lengths = torch.tensor([0] + [len(ids) for ids, _, _ in found])
-    columns = list(zip(*found, strict=True)) or [(), (), ()]
-    ids, types, words = (torch.tensor(list(chain.from_iterable(column))).long() for column in columns)
-    largest, size = int(ids.max()) if len(ids) else 0, tokenizer.size or INT32
-    if largest >= size or (len(types) and int(types.max()) > 1):
+def _row(encoding: Any, *, split: bool) -> np.ndarray[Any, Any]:
+    """Return the ids and types of the tokens of a text, and the words where it is `split`: (2 or 3, T) int64."""
+    columns = [encoding.ids, encoding.type_ids]
+    if split:
+        columns.append([-1 if word is None else word for word in encoding.word_ids])
+    return np.array(columns, dtype=np.int64)
+
+
+def _add(columns: Sequence[list[np.ndarray[Any, Any]]], rows: np.ndarray[Any, Any], tokenizer: Tokenizer) -> None:
+    """Append the tokens of a chunk, (2 or 3, T), to the columns. Raises DataError for ids that the model lacks."""
+    largest, most = rows[:2].max(axis=1).tolist() if rows.size else (0, 0)
+    if largest >= (size := tokenizer.size or INT32):
         what = f"the tokenizer gives the id {largest:,}, and the model knows {size:,}"
-        if largest < size:
-            what = f"the tokenizer gives the token type {int(types.max())}, and models know 0 and 1"
         raise DataError(what, fix="choose another backbone: zoo list")
-    ids, types, words = ids.int(), types.int(), words.int()
-    return Texts(ids, types, words, lengths.cumsum(0), torch.arange(len(found)), tokenizer.pad, truncated)
+    if most > 1:
+        what = f"the tokenizer gives the token type {most}, and models know 0 and 1"
+        raise DataError(what, fix="choose another backbone: zoo list")
+    for column, row, dtype in zip(columns, rows, (np.int32, np.int8, np.int32), strict=False):
+        column.append(row.astype(dtype))
 
 
 def blocks(texts: Texts, around: tuple[Sequence[int], Sequence[int]], end: int | None, length: int) -> Texts:
@@ -225,7 +239,8 @@ def blocks(texts: Texts, around: tuple[Sequence[int], Sequence[int]], end: int |
     filled = [torch.cat([before, chunk, after]) for chunk in chunks]
     ids = torch.cat(filled)
     begins = torch.tensor([0] + [len(block) for block in filled]).cumsum(0)
-    return Texts(ids, torch.zeros_like(ids), torch.full_like(ids, -1), begins, torch.arange(len(filled)), texts.pad)
+    types, words = torch.zeros(1, dtype=torch.int8), torch.full((1,), -1, dtype=torch.int32)
+    return Texts(ids, types.expand(len(ids)), words.expand(len(ids)), begins, torch.arange(len(filled)), texts.pad)
 
 
 def special_tokens_around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from zoo.errors import WeightsError
@@ -20,6 +23,25 @@ LOOKS_LIKE = {
     b"version https://git-lfs": "a git-lfs pointer instead of the file itself",
     b"<": "a web page",
 }
+DTYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.uint16: "U16",
+    torch.uint32: "U32",
+    torch.uint64: "U64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.complex64: "C64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+}
+"""Names of the types that `write_streamed` writes."""
 CONVERT = "zoo convert 'FILE' model.safetensors   (then list the result in files of the row)"
 
 
@@ -40,17 +62,59 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file atomically: to a temporary file, which is then renamed. Raises WeightsError."""
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
+
+    with _replacing(path) as part:
+        mode = part.stat().st_mode  # the mode given by the umask; save_file may set a narrower one
+        save_file(_separate(state), part, metadata=dict(metadata))
+        part.chmod(mode)
+
+
+def file_order(state: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of tensors in the order of `write_streamed`: those with large elements first, for alignment."""
+    return sorted(state, key=lambda name: (-state[name].element_size(), name))
+
+
+def write_streamed(
+    path: Path, state: Mapping[str, Tensor], values: Iterable[Tensor], metadata: Callable[[], Mapping[str, str]]
+) -> None:
+    """Write a safetensors file atomically, one tensor in memory after the other. Raises WeightsError.
+
+    `state` has the names, types and shapes, `values` the contiguous tensors on the CPU in `file_order`, which
+    may be computed as they are taken. `metadata` is called before and after them; its texts have to keep their length.
+    """
+    with _replacing(path) as part, part.open("r+b") as file:
+        file.write(_header(state, metadata()))
+        for value in values:
+            file.write(value.reshape(-1).view(torch.uint8).numpy().data)
+        file.seek(0)
+        file.write(_header(state, metadata()))
+
+
+def _header(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the length of a header and the header, padded to a multiple of eight bytes."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in file_order(state):
+        tensor = state[name]
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary file, which takes the place of `path` at the end. Raises WeightsError."""
+    from safetensors import SafetensorError
 
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     if path.exists() and not path.is_file():
         raise WeightsError(f"{path} is not a regular file and is not overwritten", fix="choose another path")
     try:
         part.touch()
-        mode = part.stat().st_mode  # the mode given by the umask; save_file may set a narrower one
-        save_file(_separate(state), part, metadata=dict(metadata))
-        part.chmod(mode)
+        yield part
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)

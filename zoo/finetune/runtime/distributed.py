@@ -6,7 +6,7 @@ import atexit
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -133,16 +133,6 @@ def full_tensor(tensor: Tensor) -> Tensor:
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return sharded tensors in full on rank 0, gathered one after the other, {} on the others; a collective call."""
-    found = {}
-    for name, tensor in tensors.items():
-        full = full_tensor(tensor)
-        if rank() == 0:
-            found[name] = full if full is tensor else full.cpu()
-    return found
 
 
 def shard_like(value: Tensor, tensor: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from zoo.console import say
 from zoo.finetune.inference import Measurement, measure
 from zoo.finetune.job import Job
 from zoo.finetune.network import Network, copy_state, load_state
-from zoo.finetune.runtime import distributed
 from zoo.finetune.training.calibration import Calibration, calibrate
 from zoo.finetune.training.checkpoint import Checkpointer
 from zoo.tasks import Task, score
@@ -120,7 +119,7 @@ class BestWeights:
         for name, one in every.items():
             outputs = {} if one.outputs is None else {"outputs": one.outputs}
             if not checkpoints.has_weights(name):
-                state = distributed.gather({f"state.{key}": value for key, value in one.state.items()})
+                state = {f"state.{key}": value for key, value in one.state.items()}
                 checkpoints.write_weights(name, state | outputs)
         return set(every)
 

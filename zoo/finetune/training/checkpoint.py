@@ -17,7 +17,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ from zoo.store import out_folder
 from zoo.store.out_folder import STATE
 from zoo.weights import safetensors_file
 
-FORMAT = 2
+FORMAT = 3
 """Changes whenever another version of zoo could not continue a run."""
 FIX = 'finetune(…, out="runs/model", resume=True)'
 OVERHEAD = 20
@@ -132,9 +133,10 @@ class Checkpointer:
         return bool(distributed.broadcast(name in self.digests))
 
     def write_weights(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write the weights of a best evaluation."""
+        """Write the weights of a best evaluation, which may be sharded; a collective call."""
+        digest = self._write(self._weights(name), tensors, {})
         if distributed.rank() == 0:
-            self.digests[name] = self._write(self._weights(name), tensors, {})
+            self.digests[name] = digest
 
     def read_weights(self, name: str) -> dict[str, Tensor]:
         """Read the weights of a best evaluation; ValueError if they are not those that the checkpoint names."""
@@ -157,35 +159,40 @@ class Checkpointer:
         return self.folder / f"best-{name}.safetensors"
 
     def save(self, phase: str, saved: Saved, keep: set[str]) -> None:
-        """Write a checkpoint, then remove the best weights that are not in `keep`.
+        """Write a checkpoint, then remove the best weights that are not in `keep`; a collective call.
 
         Raises WeightsError on a full disk; the checkpoint before stays complete.
         """
         assert self.folder is not None
         start = time.monotonic()
+        facts = {**saved.facts, "phase": phase, "history_before": self.history, "finished": self.finished}
+        facts |= {"request": self.request, "decisions": self.decisions}
+        facts["digests"] = {name: self.digests[name] for name in sorted(keep) if name in self.digests}
+        self._write(self.folder / STATE, saved.tensors, facts)
         if distributed.rank() == 0:
-            facts = {**saved.facts, "phase": phase, "history_before": self.history, "finished": self.finished}
-            facts |= {"request": self.request, "decisions": self.decisions}
-            facts["digests"] = {name: self.digests[name] for name in sorted(keep)}
-            self._write(self.folder / STATE, saved.tensors, facts)
             self._remove_weights(keep)
         self.saved_at = time.monotonic()
         self.cost = self.saved_at - start
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-        """Write tensors and facts with their digest, which is returned."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        """Write tensors and facts with their digest, which rank 0 returns; sharded tensors are gathered one by one."""
         text = json.dumps({**facts, "format": FORMAT})
-        digest = _digest(tensors, text)
+        gathered = _gathered(tensors)
+        if distributed.rank() != 0:
+            deque(gathered, maxlen=0)
+            return ""
+        digest = _header_digest(tensors, text)
+        values = _hashed(gathered, digest)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            safetensors_file.write_state(path, tensors, {"run": text, "sha256": digest})
+            safetensors_file.write_streamed(path, tensors, values, lambda: {"run": text, "sha256": digest.hexdigest()})
         except (OSError, WeightsError) as error:
+            deque(gathered, maxlen=0)  # the other processes wait for it
             raise WeightsError(
                 f"the run cannot be saved: {getattr(error, 'what', error)}; the last checkpoint is complete",
                 fix="free some disk space, then continue: the same command with --resume",
             ) from error
-        return digest
+        return digest.hexdigest()
 
     def remove(self) -> None:
         """Remove the checkpoint of a finished run."""
@@ -209,12 +216,30 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    """Return the SHA-256 of tensors on the CPU, their names, types and shapes, and a text."""
-    shapes = [(name, str(tensors[name].dtype), list(tensors[name].shape)) for name in sorted(tensors)]
-    digest = hashlib.sha256(json.dumps([shapes, text]).encode())
-    for name, _, _ in shapes:
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    """Return the SHA-256 of tensors, their names, types and shapes, and a text."""
+    digest = _header_digest(tensors, text)
+    deque(_hashed(_gathered(tensors), digest), maxlen=0)
     return digest.hexdigest()
+
+
+def _header_digest(tensors: Mapping[str, Tensor], text: str) -> hashlib._Hash:
+    """Return the SHA-256 of names, types and shapes of tensors, and a text, before that of the values."""
+    shapes = [(name, str(tensors[name].dtype), list(tensors[name].shape)) for name in sorted(tensors)]
+    return hashlib.sha256(json.dumps([shapes, text]).encode())
+
+
+def _gathered(tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    """Yield the tensors in the order of the file, sharded ones in full, gathered one by one; a collective call."""
+    for name in safetensors_file.file_order(tensors):
+        yield distributed.full_tensor(tensors[name].detach())
+
+
+def _hashed(values: Iterable[Tensor], digest: hashlib._Hash) -> Iterator[Tensor]:
+    """Yield tensors on the CPU, and add them to a digest."""
+    for value in values:
+        content = value.cpu().contiguous()
+        digest.update(content.reshape(-1).view(torch.uint8).numpy().data)
+        yield content
 
 
 def check_same_request(saved: Mapping[str, Any], request: Mapping[str, Any], folder: Path, anew: str) -> None:

@@ -147,16 +147,15 @@ class TrainStep:
             fsdp.copy_back(self.local, network, self.device)
 
     def state(self) -> dict[str, Tensor]:
-        """Return weights, and optimizer state by parameter name, for a checkpoint of rank 0."""
+        """Return weights, and optimizer state by parameter name, for a checkpoint; they may be sharded."""
         tensors = {f"network.{name}": tensor.detach() for name, tensor in trained_tensors(self.local)}
         for name, parameter in self._trained_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = value
-        state = distributed.gather(tensors)
         if self.scaler.is_enabled():
             scale = self.scaler.state_dict()
-            state["loss_scale"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
-        return state
+            tensors["loss_scale"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
+        return tensors
 
     def _trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self.local.named_parameters() if p.requires_grad)
