@@ -1,4 +1,4 @@
-"""Benchmark tokenising many texts: zoo against `encode_batch` alone and the `map` of datasets, same tokenizer and texts.
+"""Benchmark tokenising many texts: zoo, `encode_batch` alone and the `map` of datasets, same tokenizer and texts.
 
 python tools/bench/tokenise.py TOKENIZER.json [--texts 20000]
 
