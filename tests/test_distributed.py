@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import together
 import words
@@ -117,6 +118,27 @@ def test_two_processes_match_one_process_with_adapters_and_texts(pretrained, dis
     ]
     for (name, out, settings), found in zip(runs, in_two_processes(*runs), strict=True):
         assert_close(found, in_one_process(name, Path(f"{out}-alone"), settings))
+
+
+@pytest.mark.real
+def test_processes_read_shards_of_their_own(distribution, tmp_path):
+    """Three uneven shards: the same bits each time, also of a stopped run, which other processes cannot continue."""
+    texts, folder = words.pretrained(distribution, tmp_path / "weights"), tmp_path / "shards"
+    folder.mkdir()
+    reviews = pd.DataFrame(words.reviews(48), columns=["text", "label"])
+    for number, part in enumerate((reviews[:10], reviews[10:32], reviews[32:])):
+        part.to_parquet(folder / f"part-{number}.parquet")
+    settings = {"strategy": "full", "folder": str(folder), "texts": True, "save_every": 0, "shuffle_buffer": 8}
+    runs = [(texts, tmp_path / name, settings) for name in ("one", "two")]
+    stopped = (texts, tmp_path / "cut", settings | {"stop": 7})
+    one, two, cut = in_two_processes(*runs, stopped)
+    assert one == two
+    assert cut == {}
+    resumed = settings | {"resume": True}
+    error = in_one_process(texts, tmp_path / "cut", resumed)["error"]
+    assert error.startswith("each of 2 processes read shards of its own in this run, and now there are 1")
+    (found,) = in_two_processes((texts, tmp_path / "cut", resumed))
+    assert found == one
 
 
 @pytest.mark.real

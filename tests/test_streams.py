@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from PIL import Image
 from pyarrow import parquet
 
 import zoo
+from zoo.data.datasets import Batch
 from zoo.data.examples import Columns
 from zoo.data.streaming import iterables, opening
 from zoo.data.streaming.scan import choose_columns, scan
@@ -81,6 +83,21 @@ def reader(rows: list, batch: int, most: int, *, shards: int = 1, **more) -> Rea
     return Reader(source, Columns(("input",), "label"), "text", Limits(batch, most, 1 << 40), **more)
 
 
+class Listed:
+    """A dataset that serves its inputs."""
+
+    lengths = None
+
+    def __init__(self, inputs: list) -> None:
+        self.inputs = inputs
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def batch(self, indices: torch.Tensor, options: object = None) -> Batch:
+        return Batch([self.inputs[i] for i in indices.tolist()])
+
+
 ROWS = [(f"text {number}", number % 3) for number in range(60)]
 
 
@@ -107,6 +124,28 @@ def test_order_of_shards_differs_by_epoch_and_follows_from_the_seed():
     assert first(0, 0) == first(0, 0)
     assert first(0, 0) != first(0, 1)
     assert first(0, 0) != first(1, 0)
+
+
+@pytest.mark.parametrize("batch", [4, 5])
+def test_processes_read_shards_of_their_own(batch):
+    """Shards of 3, 6, 9 and 12 rows, two processes: another pair in each epoch, and parts of each batch."""
+    sizes = {f"part {size}": [(f"{size}:{number}", number % 3) for number in range(size)] for size in (3, 6, 9, 12)}
+    parts = [iterables.of_function(lambda rows=rows: rows, name).shards[0] for name, rows in sizes.items()]
+    found = Reader(opening.Source("rows", parts, ""), Columns(("input",), "label"), "text", Limits(batch, 6, 1 << 40))
+    data = StreamedDataset(found, lambda window: Listed(window.examples.inputs), 30)
+    assert (data.parts(2), data.parts(5)) == (2, 1)
+    batches = [
+        [served.batch(rows) for _, rows, served in islice(data.steps(0, (0, Position()), (i, 2)), 40)] for i in (0, 1)
+    ]
+    for one, other in zip(*batches, strict=True):
+        assert one.size + other.size == batch
+        assert one.weight + other.weight == pytest.approx(1)
+    rows = [[row for one in part for row in one.inputs] for part in batches]
+    epochs = [[w.examples.inputs for w in epoch(replace(found, part=(i, 2)))] for i in (0, 1)]
+    first = [{row for window in part for row in window} for part in epochs]
+    assert not first[0] & first[1]
+    assert len(first[0] | first[1]) == 30
+    assert set(rows[0]) > first[0]
 
 
 @pytest.mark.parametrize("at", [1, 3])

@@ -27,7 +27,8 @@ def finetune(name: str | Path, out: str | Path, settings: dict[str, Any]) -> dic
     stop, die = options.pop("stop", 0), options.pop("die", 0)
     if (os.environ.get("RANK"), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) != ("1", "0"):
         die = 0
-    data = words.reviews(24) if options.pop("texts", False) else pictures.pairs(9)
+    known = words.reviews(24) if options.pop("texts", False) else pictures.pairs(9)
+    data = options.pop("folder", known)
     with quiet():
         model = zoo.load(name, "cpu")
         if stop or die:
@@ -46,7 +47,7 @@ def finetune(name: str | Path, out: str | Path, settings: dict[str, Any]) -> dic
         except ZooError as error:
             return {"error": str(error)}
     found = {"history": model.history, "metrics": model.metrics, "tested": model.tested}
-    return found | {"embedded": model.embed([data[0][0]]).tolist()}
+    return found | {"embedded": model.embed([known[0][0]]).tolist()}
 
 
 if __name__ == "__main__":

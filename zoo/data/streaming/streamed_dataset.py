@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -35,10 +35,14 @@ class _Placed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _WindowDataset:
-    """The dataset of a window whose indices count all examples of the run, so that a batch names them."""
+    """The dataset of a window whose indices count all examples of the run, so that a batch names them.
+
+    `weight` is the share of a batch of all processes that this one reads.
+    """
 
     data: Dataset
     offset: int
+    weight: float
     lengths: None = None
     targets: None = None
 
@@ -46,7 +50,8 @@ class _WindowDataset:
         return len(self.data)
 
     def batch(self, indices: Tensor, options: BatchOptions = EVALUATION) -> Batch:
-        return self.data.batch(indices - self.offset, options)
+        batch = self.data.batch(indices - self.offset, options)
+        return batch._replace(weight=batch.weight * self.weight)
 
 
 class StreamedDataset:
@@ -87,34 +92,51 @@ class StreamedDataset:
 
     def epoch(self) -> Iterator[Dataset]:
         """Yield the datasets of the windows of the first epoch; the next window is read ahead."""
-        for window, data in self._ahead(Position()):
+        for window, data in self._ahead(Position(), self.reader):
             if window.position.epoch:
                 return
             yield data
 
-    def steps(self, first: int, start: tuple[int, Position]) -> Generator[tuple[int, Tensor, Dataset]]:
+    def parts(self, processes: int) -> int:
+        """Return by how many processes the shards are divided: 1, where there are fewer of them, and each reads all."""
+        return processes if len(self.reader.source.shards) >= processes else 1
+
+    def steps(
+        self, first: int, start: tuple[int, Position], part: tuple[int, int] = (0, 1)
+    ) -> Generator[tuple[int, Tensor, Dataset]]:
         """Yield (step, indices, dataset) without end, from step `first` on; the next window is read ahead.
 
         `start` is the first step of a window at or before it, and its position; windows are read from there until the
-        step is reached. The batches depend on the seed and on the limits of a window alone.
+        step is reached. With `part` (i, n) the batches are those of process i, which reads every n-th shard and takes
+        its share of the batch size. They depend on the seed, the limits of a window and the part alone.
         """
+        reader = self._part(*part)
+        size = reader.limits.batch_size
         self.__dict__.pop("first_window", None)  # two windows are in memory, not three
         step, position = start
         offset, served_epoch = 0, position.epoch
-        for window, data in self._ahead(position):
-            batches = self._batches(window, data)
+        for window, data in self._ahead(position, reader):
+            batches = self._batches(window, data, size)
             self._placed.append(_Placed(step, window.position, offset))
             self._names.append((offset, window.names))
-            served = _WindowDataset(data, offset)
+            served = _WindowDataset(data, offset, size / self.batch_size)
             for number, indices in enumerate(batches, step):
                 if number >= first:
                     yield number, indices + offset, served
             step, offset = step + len(batches), offset + len(window.examples)
             if len(batches):
                 served_epoch = window.position.epoch
-            elif window.position.epoch > served_epoch + 1:
-                what = f"no window of {self.reader.source.origin} holds a batch of {self.batch_size}"
+            elif window.position.epoch > served_epoch + reader.patience:
+                what = f"no window of {self.reader.source.origin} holds a batch of {size}"
                 raise DataError(what, fix="a smaller batch_size, or a larger shuffle_buffer")
+
+    def _part(self, number: int, parts: int) -> Reader:
+        """Return the reader of one of several processes, with the batch size that is its share."""
+        if parts == 1:
+            return self.reader
+        size = (number + 1) * self.batch_size // parts - number * self.batch_size // parts
+        limits = replace(self.reader.limits, batch_size=max(1, size))
+        return replace(self.reader, part=(number, parts), limits=limits)
 
     def position(self, step: int) -> tuple[int, Position]:
         """Return the first step of the window in which a step falls, and where the window begins."""
@@ -128,9 +150,9 @@ class StreamedDataset:
                 return names[index - offset]
         return f"example {index + 1:,} of the run"
 
-    def _ahead(self, position: Position) -> Iterator[tuple[Window, Dataset]]:
+    def _ahead(self, position: Position, reader: Reader) -> Iterator[tuple[Window, Dataset]]:
         """Yield the windows with their datasets, each prepared while the one before is used."""
-        windows = self.reader.windows(position)
+        windows = reader.windows(position)
 
         def following() -> tuple[Window, Dataset]:
             window = next(windows)
@@ -143,12 +165,13 @@ class StreamedDataset:
                 future = pool.submit(following)
                 yield found
 
-    def _batches(self, window: Window, data: Dataset) -> Tensor:
+    def _batches(self, window: Window, data: Dataset, size: int) -> Tensor:
         """Return the shuffled batches of a window; of one that is a whole epoch those of the same data in memory.
 
-        An incomplete batch at the end of an epoch is dropped, unless it is the whole epoch.
+        An incomplete batch at the end of an epoch is dropped, unless it is the whole epoch, of one process.
         """
-        size = min(self.batch_size, len(data)) if window.is_last and not window.position.window else self.batch_size
+        if window.is_last and not window.position.window and size == self.batch_size:
+            size = min(size, len(data))
         number, seed = window.position.window, self.reader.seed
         if number:
             seed = derive_seed(seed, "window", number)

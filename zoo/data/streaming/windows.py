@@ -92,6 +92,7 @@ class Reader:
 
     columns   names of the input and label columns
     held      rows that are left out, by shard: those of the validation data
+    part      (i, n): every n-th shard of an epoch is read, from the i-th on, where n processes share them
     """
 
     source: Source
@@ -100,22 +101,29 @@ class Reader:
     limits: Limits = Limits(1, 1, 1)
     seed: int = 0
     held: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    part: tuple[int, int] = (0, 1)
+
+    @property
+    def patience(self) -> int:
+        """Epochs after which shards that gave nothing will give nothing: a process reads others in each."""
+        return 1 if self.part[1] == 1 else len(self.source.shards)
 
     def windows(self, start: Position = START) -> Iterator[Window]:
         """Yield windows without end, epoch after epoch, from a position on. Raises DataError for an empty stream."""
-        position = start
+        position, empty = start, 0
         while True:
-            count = 0
+            empty += position == Position(position.epoch)
             for window in self._epoch(position):
-                count += len(window.examples)
+                empty = 0
                 yield window
-            if not count and position == Position(position.epoch):
+            if empty >= self.patience:
                 raise DataError(f"{self.source.origin} has no rows to train on", fix="give more shards")
             position = Position(position.epoch + 1)
 
     def _epoch(self, start: Position) -> Iterator[Window]:
         """Yield the windows of one epoch from a position in it on; the last one also has what would be no batch."""
         order = torch.randperm(len(self.source.shards), generator=generator(self.seed, "shards", start.epoch)).tolist()
+        order = order[self.part[0] :: self.part[1]]
         turns = _Turns(self, order, start.opened, start.reading)
         number, position = start.window, start
         rows: list[Row] = []

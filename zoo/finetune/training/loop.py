@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from zoo.data.sampler import training_order
 from zoo.data.seeding import generator
 from zoo.data.streaming.streamed_dataset import StreamedDataset
 from zoo.data.streaming.windows import Position
+from zoo.errors import RecipeError
 from zoo.finetune import callbacks
 from zoo.finetune.defaults import Hyperparameters
 from zoo.finetune.freezing import train_mode
@@ -31,6 +33,9 @@ from zoo.finetune.training.best_weights import BestWeights, Candidate, Metrics
 from zoo.finetune.training.checkpoint import Checkpointer, Saved, stop_on_signal
 from zoo.finetune.training.optimizer import warmup_steps
 from zoo.finetune.training.train_step import TrainStep
+
+WHOLE = (0, 1)
+"""The part of a process that reads all data."""
 
 
 @dataclass(slots=True)
@@ -127,19 +132,27 @@ def _batches(job: Job, before: int, progress: Progress, device: torch.device) ->
     data, hp = job.train, job.hp
     first, end = before + progress.step, before + hp.steps
 
+    part = _part(data)
+
     def load(number: int, indices: Tensor, data: Dataset) -> tuple[int, Tensor, Batch]:
-        shard = distributed.shard(len(indices))
-        options = BatchOptions(hp.augment, generator(hp.seed, "augment", number), shard)
-        return number, indices, data.batch(indices, options)
+        shard = distributed.shard(len(indices)) if part == WHOLE else None
+        draws = generator(hp.seed, "augment", number, *(() if part == WHOLE else part))
+        return number, indices, data.batch(indices, BatchOptions(hp.augment, draws, shard))
 
     if isinstance(data, StreamedDataset):  # in threads: a window would have to be copied to processes
-        with closing(data.steps(first, progress.position or data.position(first))) as steps:
+        with closing(data.steps(first, progress.position or data.position(first), part)) as steps:
             yield from prefetch(lambda step: load(*step), islice(steps, end - first), device, workers=hp.workers)
         return
     order = training_order(len(data), hp.batch_size, end, hp.seed, lengths=data.lengths, weights=job.sampling_weights)
     remaining = islice(order, first, None)
     augmented = hp.augment != "none"
     yield from prefetch(lambda step: load(*step, data), remaining, device, in_processes=augmented, workers=hp.workers)
+
+
+def _part(data: Dataset) -> tuple[int, int]:
+    """Return (i, n) for the i-th of n processes that read shards of their own, WHOLE where each reads all data."""
+    parts = data.parts(distributed.world_size()) if isinstance(data, StreamedDataset) else 1
+    return (distributed.rank(), parts) if parts > 1 else WHOLE
 
 
 def _evaluate_when_due(progress: Progress, step: TrainStep, job: Job, phase: Phase) -> None:
@@ -176,7 +189,8 @@ def _save(progress: Progress, step: TrainStep, checkpoints: Checkpointer, phase:
     }
     if isinstance(step.job.train, StreamedDataset):
         first, position = step.job.train.position(phase.steps_before + progress.step)
-        facts["stream"] = [first, position.to_dict()]
+        every = distributed.all_gather([first, position.to_dict()])
+        facts["stream"] = every[: _part(step.job.train)[1]]
     checkpoints.save(phase.name, Saved(tensors, facts), names)
     if checkpoints.stop_requested:
         say("stopped", f"at step {phase.steps_before + progress.step}, saved; the same command with --resume continues")
@@ -207,6 +221,15 @@ def _resume(step: TrainStep, job: Job, checkpoints: Checkpointer, phase: Phase, 
             if "losses" in saved.tensors
             else []
         )
-        found = facts.get("stream")
-        position = None if found is None else (found[0], Position.from_dict(found[1]))
+        position = _position(facts["stream"], job.train) if "stream" in facts else None
         return Progress(best, facts["step"], facts["history"], losses, facts["seconds"], position)
+
+
+def _position(saved: Sequence[Any], data: Dataset) -> tuple[int, Position]:
+    """Return where the stream of this process was; RecipeError where another number of processes divided it."""
+    number, parts = _part(data)
+    if len(saved) != parts:
+        what = f"each of {len(saved)} processes read shards of its own in this run, and now there are {parts}"
+        raise RecipeError(what, fix=f"torchrun --nproc-per-node {len(saved)}, or start anew without --resume")
+    first, position = saved[number]
+    return first, Position.from_dict(position)
