@@ -3,10 +3,11 @@
     python tools/bench/rank.py FOLDER [--tasks photos emoji] [--steps N] [--report]
 
 Twelve image backbones: EfficientNet-Lite0 (ImageNet) at two sizes, the letters net, small nets pre-trained here by zoo
-on Fashion-MNIST, digits and photos, and random ones; tasks of few examples. All are tuned on each task with the
-default recipe (300 steps, random weights 500) or N steps, which is the truth; `zoo rank` sees the training examples
-alone and finds no cached features. FOLDER keeps each tuned backbone (truth.jsonl) and each ranking (rankings.jsonl): a
-stopped run goes on. --report prints what is there. One thread; CPU seconds.
+on Fashion-MNIST, digits and photos, and random ones. Six text backbones: MiniLM, its first layers, a small one
+pre-trained here, random ones. Tasks of few examples. All are tuned on each task with the default recipe (300 steps,
+random weights 500) or N steps, which is the truth; `zoo rank` sees the training examples alone and finds no cached
+features. FOLDER keeps each tuned backbone (truth.jsonl) and each ranking (rankings.jsonl): a stopped run goes on.
+--report prints what is there, as the rule of `zoo.evidence.verdict` decides now. One thread; CPU seconds.
 """
 
 from __future__ import annotations
@@ -23,22 +24,35 @@ from typing import Any
 
 import numpy as np
 import rank_sets
-from rank_sets import RANDOM, TASKS, TOOLS
+import rank_texts
+from rank_sets import TOOLS
+
+from zoo.evidence import verdict
+from zoo.evidence.verdict import Ranking, Row
 
 SPLITS = 200
 """Random halves of the test items: on one the best backbone is chosen, on the other it is measured."""
 REGRETS = ("regret", "fair", "of_first", "of_group", "of_static", "of_all")
+TASKS = (*rank_sets.TASKS, *rank_texts.TASKS)
+KEPT = ("name", "score", "low", "high", "examples", "round", "bytes", "params", "ms", "gmacs", "seconds", "items")
+"""Fields of a ranking's rows that decide."""
 Truth = Mapping[str, Mapping[str, Any]]
+
+
+def of(task: str) -> Any:
+    """Return the module that a task is of: images or texts."""
+    return rank_texts if task in rank_texts.TASKS else rank_sets
 
 
 def tune(task: str, backbone: str, steps: int | None) -> dict[str, Any]:
     """Fine-tune a backbone on a task; returns its hits on the test examples, 0 or 1, and the CPU seconds."""
     import zoo
 
-    train, test = rank_sets.examples(task)
+    sets = of(task)
+    train, test = sets.examples(task)
     start = cpu()
     model = zoo.load(backbone, "cpu")
-    strategy = "scratch" if backbone in RANDOM else "lp-ft"
+    strategy = "scratch" if backbone in sets.RANDOM else "lp-ft"
     model.finetune(train, valid=0, strategy=strategy, steps=steps, quiet=True)
     spent = cpu() - start
     report = model.measure(test)
@@ -73,19 +87,22 @@ def ranked(task: str, names: Sequence[str], home: Path) -> dict[str, Any]:
     shutil.rmtree(home / "cache", ignore_errors=True)
     start = cpu()
     with quiet():
-        found = rank(rank_sets.examples(task)[0], list(names), workers=1, device="cpu")
+        found = rank(of(task).examples(task)[0], list(names), workers=1, device="cpu")
     return {
         "task": task,
-        "recommended": found.recommended,
-        "first": found.rows[0].name,
         "static": found.static_choice,
-        "group": [row.name for row in found.rows if row.group == 1],
-        "rank_seconds": round(cpu() - start, 1),
-        "rank_by_backbone": {row.name: round(row.seconds, 2) for row in found.rows},
+        "seconds": round(cpu() - start, 1),
+        "rows": [{key: getattr(row, key) for key in KEPT} for row in found.rows],
     }
 
 
-def compared(found: Mapping[str, Any], tuned: Truth) -> dict[str, Any]:
+def decided(found: Mapping[str, Any]) -> Ranking:
+    """Return what a kept ranking recommends."""
+    rows = [Row(**row) for row in found["rows"]]
+    return verdict.conclude(rows, found["static"], "accuracy", is_share=True)
+
+
+def compared(found: Ranking, tuned: Truth) -> dict[str, Any]:
     """Return the regrets of a ranking in points, against the best tuned backbone: of the one that it recommends, of its
     first one, the best of group 1, the static choice, and the mean of all; with standard errors.
 
@@ -94,21 +111,23 @@ def compared(found: Mapping[str, Any], tuned: Truth) -> dict[str, Any]:
     """
     hits = {name: np.array(row["hits"], dtype=float) for name, row in tuned.items()}
     best = max(hits, key=lambda name: hits[name].mean())
-    chosen = {"regret": "recommended", "of_first": "first", "of_static": "static"}
-    regrets = {key: 100 * (hits[best].mean() - hits[found[name]].mean()) for key, name in chosen.items()}
-    against_static = 100 * (hits[found["recommended"]] - hits[found["static"]])
-    difference = 100 * (hits[best] - hits[found["recommended"]])
-    top = max(hits[name].mean() for name in found["group"])
+    chosen = {"regret": found.recommended, "of_first": found.rows[0].name, "of_static": found.static_choice}
+    regrets = {key: 100 * (hits[best].mean() - hits[name].mean()) for key, name in chosen.items()}
+    against_static = 100 * (hits[found.recommended] - hits[found.static_choice])
+    difference = 100 * (hits[best] - hits[found.recommended])
+    group = [row.name for row in found.rows if row.group == 1]
+    top = max(hits[name].mean() for name in group)
     return {
         **regrets,
         "error": standard_error(difference),
         "of_group": 100 * (hits[best].mean() - top),
-        "fair": fair_regret(hits, found["recommended"]),
+        "fair": fair_regret(hits, found.recommended),
         "over_static": against_static.mean(),
         "over_static_error": standard_error(against_static),
         "of_all": 100 * (hits[best].mean() - np.mean([each.mean() for each in hits.values()])),
         "best": best,
-        "holds": best in found["group"],
+        "holds": best in group,
+        "group": len(group),
         "tune_seconds": sum(row["seconds"] for row in tuned.values()),
     }
 
@@ -141,6 +160,13 @@ def append(file: Path, row: Mapping[str, Any]) -> None:
         out.write(json.dumps(row) + "\n")
 
 
+def prepare(folder: Path, tasks: Sequence[str]) -> dict[Any, list[str]]:
+    """Prepare the backbones of some tasks; returns the names of images and of texts, by module."""
+    found = {sets: sets.prepare(folder) for sets in {of(task): None for task in tasks}}
+    (folder / "zoo.toml").write_text("\n".join(rows for _, rows in found.values()))
+    return {sets: names for sets, (names, _) in found.items()}
+
+
 def report(folder: Path, steps: int | None) -> None:
     """Print a row for each task that was tuned and ranked, and the means."""
     tuned = [row for row in lines(folder / "truth.jsonl") if row["steps"] == steps]
@@ -150,20 +176,21 @@ def report(folder: Path, steps: int | None) -> None:
     rows = []
     for task, found in latest.items():
         of_task = {row["backbone"]: row for row in tuned if row["task"] == task}
-        if set(of_task) != set(found["rank_by_backbone"]):
+        if set(of_task) != {row["name"] for row in found["rows"]}:
             continue
-        row = found | compared(found, of_task)
+        ranking = decided(found)
+        row = found | compared(ranking, of_task)
         rows.append(row)
-        held = f"{'yes' if row['holds'] else 'no'} ({len(found['group'])})"
+        held = f"{'yes' if row['holds'] else 'no'} ({row['group']})"
         regret = f"{row['regret']:.1f} ± {row['error']:.1f}"
         others = (f"{row[key]:.1f}" for key in REGRETS[1:])
-        cost = f"{row['rank_seconds']:.0f} of {row['tune_seconds']:.0f}"
+        cost = f"{row['seconds']:.0f} of {row['tune_seconds']:.0f}"
         print(f"{task:<12}{regret:>17}", *(f"{each:>9}" for each in others), f"{held:>9}  {cost}")
         over = f"{row['over_static']:+.1f} ± {row['over_static_error']:.1f}"
-        print(f"            recommended {found['recommended']}, {over} over static; best {row['best']}")
+        print(f"            recommended {ranking.recommended}, {over} over static; best {row['best']}")
     if rows:
         print("mean:", ", ".join(f"{key} {np.mean([row[key] for row in rows]):.2f}" for key in REGRETS))
-        cost = sum(row["rank_seconds"] for row in rows) / sum(row["tune_seconds"] for row in rows)
+        cost = sum(row["seconds"] for row in rows) / sum(row["tune_seconds"] for row in rows)
         print(f"best in group 1: {sum(row['holds'] for row in rows)} of {len(rows)}; cost: {cost:.3f} of tuning all")
 
 
@@ -181,8 +208,9 @@ def main() -> None:
     os.environ.setdefault("ZOO_REAL", str(TOOLS.parent / ".real"))
     os.chdir(folder)
     if not given.report:
-        names = rank_sets.prepare(folder)
+        prepared = prepare(folder, given.tasks)
         for task in given.tasks:
+            names = prepared[of(task)]
             if task not in {row["task"] for row in lines(folder / "rankings.jsonl")}:
                 append(folder / "rankings.jsonl", ranked(task, names, folder / "store"))
             truth(task, names, given.steps, folder / "truth.jsonl")

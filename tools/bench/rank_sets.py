@@ -1,4 +1,4 @@
-"""Backbones and tasks of the ranking benchmark: twelve small image backbones, eight tasks of 50 to 150 examples."""
+"""Images of the ranking benchmark: twelve small backbones, eight tasks of 50 to 150 examples."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def examples(task: str) -> tuple[Pairs, Pairs]:
     return pairs[:count], pairs[count : count + TEST]
 
 
-def prepare(folder: Path) -> list[str]:
-    """Pre-train and write the rows of all backbones; returns their names."""
+def prepare(folder: Path) -> tuple[list[str], str]:
+    """Pre-train the backbones; returns their names, and their rows in TOML."""
     import real_data
     import timm
     import torch
@@ -111,5 +111,4 @@ def prepare(folder: Path) -> list[str]:
             f'crop = 0.875 }}\noptions = {{ arch = "tf_efficientnet_lite0.in1k" }}\n'
             "metrics = { imagenet_top1 = 74.846 }\n"
         )
-    (folder / "zoo.toml").write_text("\n".join(rows))
-    return ["native/resnet14.letters", *(f"bench/{name}" for name in SOURCES), *LITE0, *RANDOM]
+    return ["native/resnet14.letters", *(f"bench/{name}" for name in SOURCES), *LITE0, *RANDOM], "\n".join(rows)

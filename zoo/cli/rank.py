@@ -12,6 +12,7 @@ import click
 from zoo import console
 from zoo.cli import columns, complete_name
 from zoo.cli.catalogue import JSON, parse_count, print_table
+from zoo.cli.compare import wrapped
 
 if TYPE_CHECKING:
     from zoo.evidence.verdict import Ranking, Row
@@ -69,8 +70,9 @@ def rank(data: str, names: tuple[str, ...], recommended: bool, as_json: bool, **
 
     NAMES are names, globs such as 'timm/resnet*', or lists such as @small-image; without any, the recommended
     backbones for the kind of data. The score is that of a linear probe on frozen features, cross-validated. Backbones
-    in one group are not shown to differ on these data; of those as good as the best, the cheapest is recommended.
-    Stopped and started again, the command goes on.
+    in one group are not shown to differ on these data. Recommended is the one that accuracy on ImageNet, or size,
+    puts first, if it is within one standard error of the best, else the best. Stopped and started again, the command
+    goes on.
     """
     with console.to(sys.stderr if as_json else sys.stdout):
         from zoo.data.reading import check_source
@@ -91,8 +93,10 @@ def rank(data: str, names: tuple[str, ...], recommended: bool, as_json: bool, **
     console.lines(console.printable(f"not finished: {each.name}: {each.error}") for each in found.finals if each.error)
     console.lines(console.printable(f"not ranked: {row.name}: {row.error}") for row in found.rows if row.error)
     console.line()
-    for line in _conclusions(found, data):
-        console.line(console.printable(line))
+    for sentence in _conclusions(found):
+        console.lines(wrapped(sentence))
+    how = f" --strategy {found.strategy}" if found.strategy else ""
+    console.line(console.printable(f"zoo finetune {found.recommended} {data}{how}"))
 
 
 def _rows(found: Ranking) -> Iterator[tuple[str, ...]]:
@@ -112,11 +116,15 @@ def _finals(found: Ranking) -> Iterator[tuple[str, ...]]:
             yield each.name, each.strategy, f"{each.score:.3f}", f"{each.low:.3f}-{each.high:.3f}", spent
 
 
+def _costs(row: Row) -> str:
+    return f"{_megabytes(row)} MB, {row.gmacs:.3g} GMACs"
+
+
 def _megabytes(row: Row) -> str:
     return "?" if row.bytes is None else f"{row.bytes / 1e6:.1f}"
 
 
-def _conclusions(found: Ranking, data: str) -> Iterator[str]:
+def _conclusions(found: Ranking) -> Iterator[str]:
     """Yield what the table means, in sentences."""
     best, count = found.rows[0], sum(row.group == 1 for row in found.rows)
     by_name = {row.name: row for row in found.rows}
@@ -137,13 +145,16 @@ def _conclusions(found: Ranking, data: str) -> Iterator[str]:
             size = f"{100 * found.detectable:.1f} points"
             missed = f"; a true difference of {size} from the best would be found in 80 % of such rankings"
         yield f"On {found.examples:,} examples, the {count} backbones of group 1 are not shown to differ{missed}."
-    margin = "a standard error" if found.expected is None else "a standard error, at most a point,"
-    which = "the best" if is_best else f"the cheapest of those within {margin} of the best"
+    which = "the best" if is_best else "within one standard error of the best"
+    if chosen == static:
+        which += ", and first by ImageNet accuracy or size"
     how = f" with strategy {found.strategy}" if found.strategy else ""
-    yield f"Recommended: {chosen.name}{how}, {which} ({_megabytes(chosen)} MB, {chosen.gmacs:.3g} GMACs)."
+    yield f"Recommended: {chosen.name}{how}, {which} ({_costs(chosen)})."
     if chosen.bytes == 0:
         yield "Its weights are random: on these data no pre-training is shown to help."
     if static.name != chosen.name:
         score = f"{static.score:.3f} here" if static.score is not None else f"not measured: {static.error}"
         yield f"By ImageNet accuracy or size alone it would be {static.name}: {score}."
-    yield f"zoo finetune {chosen.name} {data}" + (f" --strategy {found.strategy}" if found.strategy else "")
+    if found.cheapest != chosen.name:
+        cheapest = by_name[found.cheapest]
+        yield f"The cheapest of group 1 is {cheapest.name}: {cheapest.score:.3f} here ({_costs(cheapest)})."

@@ -62,10 +62,10 @@ def tune(
 def decide(found: Ranking, rows: Sequence[Row], results: Mapping[str, Sequence[Result]]) -> Ranking:
     """Return the ranking with the finals of `rows`, and the recommendation that follows from them.
 
-    The finalists and their probes compete on the same folds; the recommended one is the best, or the cheapest of those
-    that are as good and much cheaper, a probe before its tuned backbone. The expected score is corrected for this
-    choice (`verdict.expected_of_best`), but not for that of the finalists: their probes were compared on the same
-    examples.
+    The finalists and their probes compete on the same folds. Recommended is the first of these that is within one
+    standard error of the best: the probe of the static choice, the static choice tuned, the probe of the best backbone,
+    the best. The expected score is corrected for the choice of the best (`verdict.expected_of_best`), but not for that
+    of the finalists: their probes were compared on the same examples.
     """
     competing: list[tuple[Final, Row, list[list[float]]]] = []
     failed: list[Final] = []
@@ -87,7 +87,13 @@ def decide(found: Ranking, rows: Sequence[Row], results: Mapping[str, Sequence[R
     items = [scores for *_, scores in competing]
     measured = [statistics.mean_score(scores, is_share=True) for scores in items]
     best = max(range(len(items)), key=lambda place: measured[place].mean)
-    chosen = min(_worth_it(competing, best), key=lambda place: _cost(*competing[place][:2]))
+    names = (found.static_choice, competing[best][1].name)
+    good = [
+        (row.name != found.static_choice, final.strategy != "probe", place)
+        for place, (final, row, scores) in enumerate(competing)
+        if row.name in names and verdict.as_good(scores, items[best], is_share=True)
+    ]
+    *_, chosen = min(good)
     finals = [
         replace(final, score=each.mean, low=each.low, high=each.high)
         for (final, *_), each in zip(competing, measured, strict=True)
@@ -99,22 +105,3 @@ def decide(found: Ranking, rows: Sequence[Row], results: Mapping[str, Sequence[R
         strategy=finals[chosen].strategy,
         expected=verdict.expected_of_best(items),
     )
-
-
-def _worth_it(competing: Sequence[tuple[Final, Row, list[list[float]]]], best: int) -> list[int]:
-    """Return the places of those as good as the best: a much cheaper backbone, or the probe of the same one.
-
-    A probe counts as good within a whole standard error, as for `strategy="auto"`: tuning has to be shown to help.
-    """
-    _, top, scores = competing[best]
-    found = []
-    for place, (_, row, items) in enumerate(competing):
-        same = row.name == top.name
-        most = 1.0 if same else verdict.GIVEN_UP
-        if (same or verdict.much_cheaper(row, top)) and verdict.as_good(items, scores, is_share=True, most=most):
-            found.append(place)
-    return found
-
-
-def _cost(final: Final, row: Row) -> tuple[float, int, str, bool]:
-    return (*verdict.cost(row), final.strategy != "probe")

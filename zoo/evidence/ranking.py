@@ -125,9 +125,9 @@ def _read(data: object, entry: Entry, columns: Columns, task: str | None) -> tup
 
 
 def _filter(entries: Sequence[Entry], setting: _Setting) -> tuple[list[Entry], list[Row]]:
-    """Return the entries within the limits, in static order, and the rows of the others. RecipeError without any."""
+    """Return the entries within the limits, and the rows of the others. RecipeError without any."""
     reasons = {entry.name: candidates.excluded(entry, setting.limits) for entry in entries}
-    kept = candidates.static_order(entry for entry in entries if not reasons[entry.name])
+    kept = [entry for entry in entries if not reasons[entry.name]]
     if not kept:
         first = entries[0].name
         what = f"no backbone is within the limits: {first}: {reasons[first]}" + (", …" if len(entries) > 1 else "")
@@ -136,7 +136,9 @@ def _filter(entries: Sequence[Entry], setting: _Setting) -> tuple[list[Entry], l
 
 
 def _pull(entries: Sequence[Entry]) -> tuple[list[Entry], list[Row]]:
-    """Pull all entries, so that their weights are known by hash; returns them, and rows of those that failed."""
+    """Pull all entries, so that hash and size of their weights are known; returns them in static order, and rows of
+    those that failed.
+    """
     here, failed = [], []
     first: ZooError | None = None
     for entry in entries:
@@ -150,7 +152,7 @@ def _pull(entries: Sequence[Entry]) -> tuple[list[Entry], list[Row]]:
             say("failed", f"{entry.name}: {error.what}")
     if first and not here:
         raise first
-    return here, failed
+    return candidates.static_order(here), failed
 
 
 def _rounds(entries: Sequence[Entry], setting: _Setting) -> list[Row]:
