@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,17 @@ JSON: dict[str, tuple[str | Write, str]] = {
     "columns of different length": ('{"text": ["a"], "label": []}', "differ in length"),
     "half": ('{"text": "a", "la', "not valid JSON"),
 }
+MANY_ROWS = zlib.decompress(
+    base64.b85decode(
+        "c-jka3^EjD5fu@Y@BvZ`LJSOCDvS&a42d8jNt8iUNK{M*C?g=sR>vk|#sC5+qM~fGB{-NEAV7kH5y}!{(7+-"
+        "pC<r7t6+jX!jEu}oqAZd&rVJ8n#mO0|xrw4I45B=$OcE@HsTC!v3_da-yI6n%tT~BEsW}W{ERr&kI%*6uqCAqO3~U0D5-"
+        "cS^m7+{yEMhfcEsSb5Y8*f(YA_~AFeU=6k_0)CL6iyPU;!Xy12lk5QjLKHXfDVU7N{u@<H5$9VHCT<sCI@?t%p&DByVBZr3tf1>;#k8p"
+        "PS!b-"
+        "e6*ol#$?Z3<~lOx1w@@l^_S$?Z40e(JsK4@CKM81Ox)HlR;EOh5?N4<ml+?2nV*d3=#?jiA9B_sU^C}1qHf^MMe4L3T3H9#hLke3Pxsn"
+        "26~2)Izaz`yrc&7egH6?0synrTtx"
+    )
+)
+"""A fuzzed file of two rows whose row group claims 46 billion."""
 PARQUET: dict[str, tuple[bytes | Write, str]] = {
     "200 million rows": (parquet(lambda: repeated(200_000_000)), "has 200,000,000 rows"),
     "200 texts of 10 MB": (parquet(long_and_repeated, compression="zstd"), "000 bytes of values"),
@@ -155,12 +168,21 @@ PARQUET: dict[str, tuple[bytes | Write, str]] = {
     "the year 300,000": (parquet(times), "cannot be read"),
     "lists 40 deep": (parquet(lambda: nested(40)), "not str, int, float"),
     "noise": (b"PAR1" + bytes(range(256)) * 4 + b"PAR1", "cannot be read"),
+    "2 rows of 46 billion": (MANY_ROWS, "it has 2 rows, its row groups have 46,281,979,518"),
     "a text": (ROWS, "cannot be read"),
     "a huge footer": (b"PAR1" + b"\xff\xff\xff\x7fPAR1", "cannot be read"),
 }
 IN_SUITE = {
     *("numbers with one NaN", "a label of 1e308", "100 GB", "50,000 brackets", "the year 300,000"),
-    *("noise", "a pipe", "a label 900 deep", "a text 50,000 deep", "f.csv: escapes", "f.csv: an action with escapes"),
+    *(
+        "noise",
+        "2 rows of 46 billion",
+        "a pipe",
+        "a label 900 deep",
+        "a text 50,000 deep",
+        "f.csv: escapes",
+        "f.csv: an action with escapes",
+    ),
 }
 
 

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from zoo.data import conll
 from zoo.data.local_files import open_file, unreadable
+from zoo.data.parquet_file import open_parquet
 from zoo.data.table import Table, by_name, of_columns, of_rows
 from zoo.errors import DataError
 
@@ -215,7 +216,7 @@ def _parquet(path: Path) -> Table:
     """Read a Parquet file; class ids become names where the metadata of the `datasets` library has them."""
     from pyarrow import parquet, types
 
-    file = parquet.ParquetFile(path)
+    file = open_parquet(path)
     schema, groups = file.schema_arrow, range(file.metadata.num_row_groups)
     size, rows = sum(file.metadata.row_group(group).total_byte_size for group in groups), file.metadata.num_rows
     _check_expansion(path, rows, size)

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from zoo.data.files import delimiter, encoding_of, naming_file, read_table, records, untyped
 from zoo.data.local_files import open_file
+from zoo.data.parquet_file import open_parquet, read_metadata
 from zoo.data.table import Table, of_columns, of_rows
 
 ROWS = 1_000
@@ -44,9 +45,7 @@ def _named(path: Path, parts: Iterator[Table]) -> Iterator[Table]:
 def _count(path: Path) -> int | None:
     if path.suffix.lower() != ".parquet":
         return None
-    from pyarrow import parquet
-
-    rows: int = parquet.read_metadata(path).num_rows
+    rows: int = read_metadata(path).num_rows
     return rows
 
 
@@ -87,10 +86,8 @@ def _object(line: str) -> dict[str, Any]:
 
 
 def _parquet(path: Path) -> Iterator[Table]:
-    from pyarrow import parquet
-
     start = 1
-    with parquet.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         for batch in file.iter_batches(ROWS):
             found = of_columns(batch.to_pydict(), str(path))
             lines = range(start, start + found.rows)

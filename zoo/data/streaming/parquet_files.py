@@ -9,17 +9,16 @@ from typing import Any
 
 from zoo.data.files import class_names, naming_file
 from zoo.data.local_files import open_file
+from zoo.data.parquet_file import open_parquet, read_metadata
 from zoo.data.streaming.shards import ROWS, Shard, naming
 from zoo.data.table import Table, by_name
 
 
 def shards(path: Path) -> tuple[list[Shard], Mapping[str, Sequence[str]]]:
     """Return a shard for each row group of a file, and the class names of its columns; DataError if it is damaged."""
-    from pyarrow import parquet
-
     open_file(path).close()
     with naming_file(path):
-        metadata = parquet.read_metadata(path)
+        metadata = read_metadata(path)
         schema = metadata.schema.to_arrow_schema()
     classes = class_names((schema.metadata or {}).get(b"huggingface", b""))
     found, first = [], 1
@@ -34,12 +33,10 @@ def _tables(
     path: Path, group: int, first: int, classes: Mapping[str, Sequence[str]], skip: int, columns: Sequence[str] | None
 ) -> Iterator[Table]:
     """Yield the rows of a row group from `skip` on; the first of the group is row `first` of the file."""
-    from pyarrow import parquet
-
     row = 0
     with (
         naming(lambda: f"{path}, row {first + row},", f"write {path} again, or leave it out"),
-        parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file,
+        open_parquet(path, pre_buffer=False, buffer_size=1 << 20) as file,
     ):
         for batch in file.iter_batches(ROWS, row_groups=[group], columns=None if columns is None else list(columns)):
             begin = max(0, skip - row)
