@@ -110,6 +110,13 @@ def test_auto_strategy_depends_on_weights_and_size(train, pretrained, strategy):
     assert resolved(Recipe(), train=train, pretrained=pretrained).strategy == strategy
 
 
+@pytest.mark.parametrize(
+    ("train", "per_token", "strategy"), [(99, False, "probe"), (100, False, "lp-ft"), (20, True, "lp-ft")]
+)
+def test_auto_probes_few_texts_unless_each_token_has_a_label(train, per_token, strategy):
+    assert resolve(Recipe(), Setting(train, max_tokens=64, per_token=per_token)).strategy == strategy
+
+
 def test_probe_without_pretrained_weights_raises():
     with pytest.raises(RecipeError, match=r'strategy="probe" needs pretrained weights.*\n?fix: strategy="scratch"'):
         resolved(Recipe(strategy="probe"), pretrained=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,8 @@ from small_sides import Cell, Side
 SETFIT = "setfit sentence-transformers evaluate requests urllib3 certifi charset-normalizer"
 FEW = 2
 """Most classes for SetFit: its pairs grow with the square of the examples."""
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2): the signal that a process gets when its parent ends."""
 
 
 def zoo(cell: Cell) -> Mapping[str, Any]:
@@ -102,7 +106,9 @@ def vars_of(cell: Cell) -> dict[str, Any]:
 
 
 def answer(cell: Cell) -> None:
-    """Run a side in this process, and print its figures; entry point of the processes."""
+    """Run a side in this process, and print its figures; entry point of the processes, which end with their parent."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     print(json.dumps(dict(SIDES[cell.side](cell))))
 
 

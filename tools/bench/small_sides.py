@@ -91,10 +91,10 @@ def _zoo(cell: Cell, **fields: Any) -> Mapping[str, Any]:
     computed once for all draws then.
     """
     import zoo
-    from zoo.finetune.defaults import SMALL
+    from zoo.finetune.defaults import FEW_TEXTS, SMALL
 
     train, test = cell.train, list(cell.test)
-    probed = fields.get("strategy") == "probe" or (not cell.is_text and len(train) < SMALL)
+    probed = fields.get("strategy") == "probe" or len(train) < (FEW_TEXTS if cell.is_text else SMALL)
     model = zoo.load(cell.weights, "cpu")
     options: dict[str, Any] = {"valid": test} if probed else {"valid": 0, "test": test}
     with shared_features():

@@ -277,8 +277,8 @@ def make_job(
     train = task.dataset(split.train.inputs, split.train.examples.labels, backbone.tokenizer)
     held = split.valid
     valid = None if held is None else task.dataset(held.inputs, held.examples.labels, backbone.tokenizer)
-    setting = _setting(backbone, len(train), 0 if valid is None else len(valid))
-    hp = resolve(recipe, replace(setting, pretrained=pretrained, labelled=kind.labelled))
+    setting = _setting(backbone, kind, len(train), 0 if valid is None else len(valid))
+    hp = resolve(recipe, replace(setting, pretrained=pretrained))
     head = None if hp.strategy == "scratch" else known(task)
     describe = partial(_describe, split.train.examples, len(train))
     labels = () if held is None else held.examples.labels
@@ -302,8 +302,8 @@ def _stream_job(
     train = stream.dataset(task, how, recipe)
     count = stream.examples
     say("data", messages.stream(stream, task, len(own) if own else 0))
-    setting = _setting(backbone, UNKNOWN if count is None else count, 0 if valid is None else len(valid))
-    hp = resolve(recipe, replace(setting, pretrained=pretrained, labelled=kind.labelled))
+    setting = _setting(backbone, kind, UNKNOWN if count is None else count, 0 if valid is None else len(valid))
+    hp = resolve(recipe, replace(setting, pretrained=pretrained))
     head = None if hp.strategy == "scratch" else known(task)
     _prepared_test(data, how, task, backbone)
     summary = streamed.summary(stream, request.columns, own, data.test)
@@ -329,7 +329,7 @@ def _prepared_test(data: Data, how: Preprocessing, task: Task, backbone: Backbon
     return test
 
 
-def _setting(backbone: Backbone, train: int, valid: int) -> Setting:
+def _setting(backbone: Backbone, kind: type[Task], train: int, valid: int) -> Setting:
     spec = backbone.input
     return Setting(
         train=train,
@@ -338,6 +338,8 @@ def _setting(backbone: Backbone, train: int, valid: int) -> Setting:
         max_tokens=spec.max_length if isinstance(spec, TextInput) else None,
         stages=len(backbone.stages),
         batchnorm=has_batchnorm(backbone.module),
+        labelled=kind.labelled,
+        per_token=kind.reads == "tokens",
     )
 
 
