@@ -29,12 +29,7 @@ def read_metadata(path: Path) -> FileMetaData:
 
 
 def _check_counts(metadata: FileMetaData) -> None:
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    rows = sum(group.num_rows for group in groups)
+    """Compare rows alone: asking for a damaged column aborts the process (pyarrow 26)."""
+    rows = sum(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
     if rows != metadata.num_rows:
         raise ValueError(f"it has {metadata.num_rows:,} rows, its row groups have {rows:,}")
-    for group in groups:
-        for column in map(group.column, range(group.num_columns)):
-            if column.num_values < group.num_rows:  # more in a column of lists
-                what = f"a row group has {group.num_rows:,} rows, but {column.num_values:,} values"
-                raise ValueError(f"{what} in {column.path_in_schema}")
