@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from zoo.data import decode_cache
 from zoo.data.image_files import MAX_BYTES, Budget
 from zoo.data.images import pixels
 from zoo.errors import DataError
@@ -315,3 +316,15 @@ def test_threads_share_the_memory_of_decoding():
         list(pool.map(work, range(16)))
     assert max(most) == 2
     assert budget.free == 100
+
+
+def test_images_of_several_shapes_are_views_of_their_pixels():
+    shapes = ((3, 2, 4), (3, 5, 2), (1, 2, 2))
+    parts = [torch.randint(256, shape, dtype=torch.uint8) for shape in shapes]
+    found = decode_cache.Decoded(torch.cat([part.flatten() for part in parts]), shapes).images()
+    assert len(found) == 3
+    assert all(torch.equal(found[i], part) for i, part in enumerate(parts))
+    assert torch.equal(found[-1], parts[-1])
+    assert len(list(found)) == 3
+    alike = decode_cache.Decoded(torch.arange(12, dtype=torch.uint8), ((1, 2, 3),) * 2).images()
+    assert alike.shape == (2, 1, 2, 3)

@@ -2,9 +2,9 @@
 
 python tools/bench/overlap.py [--rounds 3]
 
-Utilisation is the length of all steps as a share of the time they took with their batches: 1 where no step waited. The
-step is a multiple of the CPU seconds in which one core prepares a batch. On a machine whose processors others use, or
-with one processor, nothing can be overlapped: read it together with the load.
+Utilisation is the share of the time in which no step waited for its batch. The step is a multiple of the CPU seconds in
+which one core prepares a batch; a step that the system wakes late is a longer step. On a machine whose processors
+others use, or with one processor, less can be overlapped: read it together with the load.
 """
 
 from __future__ import annotations
@@ -91,13 +91,15 @@ def cost(load: Callable[[int], Any]) -> float:
 
 
 def utilisation(batches: Iterator[Any], step: float) -> float:
-    """Return the length of the steps as a share of the time until the last one is over."""
-    start = time.perf_counter()
+    """Return the time of the steps as a share of that until the last one is over."""
+    spent, start = 0.0, time.perf_counter()
     for number, _ in batches:
+        begin = time.perf_counter()
         if number == AFTER:
-            start = time.perf_counter()
+            spent, start = 0.0, begin
         time.sleep(step)
-    return (STEPS * step) / (time.perf_counter() - start)
+        spent += time.perf_counter() - begin
+    return spent / (time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.data.decode_cache import Ragged
+
 STEPS = {
     "none": (),
     "shift": ("shift",),
@@ -47,7 +49,7 @@ Coefficients = tuple[Tensor | float, Tensor | float, Tensor | float]
 
 
 def random_crops(
-    pixels: Tensor | list[Tensor], rows: Tensor, size: int, chance: torch.Generator, part: slice
+    pixels: Tensor | list[Tensor] | Ragged, rows: Tensor, size: int, chance: torch.Generator, part: slice
 ) -> Tensor:
     """Random resized crop: crop a random box of the images `rows[part]` and resize it to (n, C, S, S); `rows` is (N,).
 

@@ -44,12 +44,35 @@ class Decoded:
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def images(self) -> list[Tensor] | Tensor:
-        """Return views of the pixels: one tensor (N, C, H, W) if all shapes are equal, else a list of (C, H, W)."""
+    def images(self) -> Ragged | Tensor:
+        """Return the images: one tensor (N, C, H, W) if all shapes are equal."""
+        import torch
+
         if len(set(self.shapes)) == 1:
             return self.flat.view(len(self), *self.shapes[0])
-        sizes = [c * h * w for c, h, w in self.shapes]
-        return [part.view(shape) for part, shape in zip(self.flat.split(sizes), self.shapes, strict=True)]
+        shapes = torch.tensor(self.shapes, dtype=torch.int32).view(-1, 3)
+        ends = shapes.prod(1).cumsum(0)
+        return Ragged(self.flat, shapes, ends)
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """Images of several shapes (N, 3) in flat pixels (B,), which end at `ends` (N,); an item is a view (C, H, W).
+
+    They take 20 bytes an image beside the pixels, where a list of views takes 585.
+    """
+
+    flat: Tensor
+    shapes: Tensor
+    ends: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> Tensor:
+        channels, height, width = self.shapes[index].tolist()
+        end = int(self.ends[index])
+        return self.flat[end - channels * height * width : end].view(channels, height, width)
 
 
 def decode(

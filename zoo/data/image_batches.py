@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo.data import custom_augmentation
 from zoo.data.augmentation import STEPS, random_crops, vary
 from zoo.data.batch_options import EVALUATION, BatchOptions
-from zoo.data.decode_cache import Decoded
+from zoo.data.decode_cache import Decoded, Ragged
 from zoo.data.on_access import OnAccess
 from zoo.plugin import ImageInput
 
@@ -21,7 +21,7 @@ from zoo.plugin import ImageInput
 class Images:
     """Pixels, decoded or to be decoded, the input of the net they are prepared for, and the selected `rows` (N,)."""
 
-    pixels: Tensor | list[Tensor] | OnAccess
+    pixels: Tensor | list[Tensor] | Ragged | OnAccess
     spec: ImageInput
     rows: Tensor
 

@@ -6,6 +6,7 @@ import multiprocessing
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,8 +55,9 @@ def from_processes(
         prefetch_factor=AHEAD,
         generator=torch.Generator(),  # its seed is drawn from the global one otherwise
     )
+    batches = iter(loader)
     try:
-        for found in loader:
+        for found in batches if pin else _received(batches):  # DataLoader has a thread that pins
             if isinstance(found, _Failed):
                 raise found.error from None
             yield _from_values(found)
@@ -66,6 +68,15 @@ def from_processes(
             f"a process that prepares batches was killed: {str(error).splitlines()[0]:.200}",
             fix="free some memory, then the same command with --resume; a smaller batch_size needs less of it",
         ) from error
+
+
+def _received(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield batches, each received in a thread while the one before is used: a sender has to run for it."""
+    with ThreadPoolExecutor(1, "zoo-receive") as pool:
+        following = pool.submit(next, batches, None)
+        while (found := following.result()) is not None:
+            following = pool.submit(next, batches, None)
+            yield found
 
 
 def _room(loaded: Any) -> int:
