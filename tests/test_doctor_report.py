@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pictures
 import pytest
+import torch
 import words
 from click.testing import CliRunner
 from PIL import Image
@@ -22,6 +23,7 @@ from zoo.errors import DataError
 from zoo.evidence.report import facts
 from zoo.evidence.report.doctor import fixes
 from zoo.evidence.report.doctor.diagnosis import CONFIDENCE, KINDS, diagnose
+from zoo.evidence.report.doctor.examination import Examination
 from zoo.model.model import Model
 
 
@@ -143,3 +145,18 @@ def test_wrong_labels_of_several_and_of_words_are_found_and_fixed(task, planted,
     (changed,), applied = apply(read(chosen), [examples])
     assert applied.relabelled >= len(wrong)
     assert all(changed.labels[i] != examples.labels[i] for i in wrong)
+
+
+def test_features_of_a_backbone_that_was_fine_tuned_before_the_probe_are_not_blind(distribution, isolated):
+    model = zoo.load(words.pretrained(distribution, isolated / "weights"), "cpu")
+    data = words.reviews(24)
+    probe = {"strategy": "probe", "l2": 1e-2, "quiet": True}
+    model.finetune(data, **probe)
+    first = Examination(facts.collect(model, data))
+    assert torch.equal(first.pooled["train"], first.parts["train"].features)
+    model.finetune(data, strategy="full", steps=2, lr=0.01, quiet=True).finetune(data, **probe)
+    again = Examination(facts.collect(model, data))
+    assert first.is_blind
+    assert again.is_blind  # by the pretrained weights, which are at hand
+    assert torch.equal(again.pooled["train"], first.pooled["train"])
+    assert not torch.equal(again.pooled["train"], again.parts["train"].features)

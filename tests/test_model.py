@@ -261,3 +261,13 @@ def test_load_of_a_folder_without_manifest_raises(tmp_path):
 def test_load_of_an_unknown_name_raises(isolated):
     with pytest.raises(NameNotFound):
         zoo.load("native/resnet19", "cpu")
+
+
+def test_a_failed_save_leaves_the_model_without_a_folder(pretrained, tmp_path):
+    model = zoo.load(pretrained, "cpu").finetune(pictures.pairs(4), strategy="probe", l2=0.1, quiet=True)
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    with pytest.raises(ArtefactError):
+        model.save(taken)
+    assert model.folder is None
+    assert model.save(tmp_path / "model") == model.folder

@@ -6,12 +6,15 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pictures
 import pytest
 import torch
 import words
 from click.testing import CliRunner
+from tokenizers import Tokenizer as Fast
+from tokenizers import decoders, models, pre_tokenizers
 
 import zoo
 from zoo import tasks
@@ -21,9 +24,10 @@ from zoo.evidence.comparison import Comparison, Row
 from zoo.evidence.report import cost, facts
 from zoo.evidence.report.page import charts
 from zoo.evidence.report.page.render import commands, render
-from zoo.evidence.report.results import compared, confidence, mistakes
+from zoo.evidence.report.results import compared, confidence, mistakes, tokens
 from zoo.evidence.report.results.measure import measure
 from zoo.model.model import Model
+from zoo.plugin import Tokenizer
 from zoo.tasks import Mistake
 
 
@@ -319,3 +323,25 @@ def test_only_comparisons_of_the_same_data_are_shown(home, model, monkeypatch):
     found.parts.pop("test")
     with pytest.raises(DataError, match="did not hold out the same examples"):
         compared.all_compared(found, [home / "model"])
+
+
+def byte_tokenizer() -> tuple[Fast, Tokenizer]:
+    """Return a tokenizer of one token for each byte of UTF-8."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    fast = Fast(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
+    fast.pre_tokenizer, fast.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return fast, Tokenizer(fast, pad=0)
+
+
+def test_pieces_of_a_text_are_what_each_token_adds_and_take_linear_time():
+    fast, tokenizer = byte_tokenizer()
+    text = "on a day, so cold \u2026 " * 8
+    ids = fast.encode(text).ids
+    found = tokens.pieces(tokenizer, ids)
+    assert len(found) == len(ids)
+    assert "".join(found).replace("\ufffd", "") == text.replace("\u2026", "")  # bytes of a character, one by one
+    assert tokens.pieces(words.tokenizer(), [5, 6]) == ["great", " lovely"]
+    decoded: list[int] = []
+    counting = SimpleNamespace(fast=SimpleNamespace(decode=lambda ids, **how: decoded.append(len(ids)) or "x"))
+    tokens.pieces(counting, range(1_000))
+    assert sum(decoded) <= 20 * 1_000

@@ -376,7 +376,7 @@ def main() -> None:
     if given.cleanlab:
         sys.path.append(str(given.cleanlab))
         import cleanlab  # noqa: F401
-    small_sides.prepare(list(WEIGHTS.values()))
+    small_sides.prepare([weights for weights in WEIGHTS.values() if not weights.startswith("native/")])
     for fault, name, found in rows(given.only, given.seeds):
         means = {key: float(np.mean([row[key] for row in found])) for key in found[0]}
         print(

@@ -327,8 +327,7 @@ class Model:
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Save to a new folder, which loads without network, catalogue or training data; returns the folder."""
-        network, task = self._network()
-        path = self.folder = Path(folder)
+        (network, task), path = self._network(), Path(folder)
         assert self.recipe is not None
         assert self.summary is not None
         manifest = {
@@ -343,7 +342,8 @@ class Model:
             "training": self.training,
             "provenance": self.provenance,
         }
-        artefact.write(path, network.tensors(), manifest, model_card.write(manifest, path.name), self.files)
+        card = model_card.write(manifest, path.name)
+        self.folder = artefact.write(path, network.tensors(), manifest, card, self.files)
         say("saved", f"{path}/   zoo predict {path} INPUT")
         return path
 

@@ -83,6 +83,8 @@ def _label_issues(found: Examination) -> Iterator[Finding]:
 def _features(found: Examination) -> str:
     if found.is_blind:
         return "frozen features"
+    if found.facts.recipe.strategy == "probe":
+        return "frozen features (without the pretrained weights it is not certain that they have not seen the labels)"
     return "features of the fine-tuned backbone (it has seen these labels, so some wrong ones stay hidden)"
 
 

@@ -77,13 +77,16 @@ class Examination:
 
     @property
     def is_blind(self) -> bool:
-        """Whether the features are of weights that never saw the labels."""
-        return self.facts.recipe.strategy == "probe" or self.facts.before is not None
+        """Whether the features are of the pretrained weights, which never saw the labels.
+
+        The backbone of a probe may have: the model may have been fine-tuned before.
+        """
+        return self.facts.before is not None
 
     @property
     def _examined(self) -> Mapping[str, Examined]:
-        """The features of the examined examples by weights that never saw the labels, if there are some."""
-        before = None if self.facts.recipe.strategy == "probe" else self.facts.before
+        """The features of the examined examples by the pretrained weights, or else those of the model."""
+        before = self.facts.before
         return {name: part.examined for name, part in self.parts.items()} if before is None else before
 
     @property

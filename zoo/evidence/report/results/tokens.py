@@ -16,6 +16,8 @@ from zoo.plugin import Tokenizer
 MAX_TEXTS, MAX_TOKENS = 8, 160
 """Most texts that are shown, and tokens of each."""
 BINS = 24
+CONTEXT = 8
+"""Tokens before one that are decoded with it: a character in UTF-8 has up to four tokens of a byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +87,16 @@ def _tokens(facts: Facts, part: Part, index: int) -> tuple[Token, ...]:
 
 
 def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """Return the text of each token with the space before it: what it adds to the text of those before."""
-    found, before = [], ""
+    """Return the text of each token with the space before it: what it adds to the text of the CONTEXT before it."""
+
+    def decode(start: int, end: int) -> str:
+        return tokenizer.fast.decode(ids[start:end], skip_special_tokens=False)
+
+    found = []
     for place in range(len(ids)):
-        text = tokenizer.fast.decode(ids[: place + 1], skip_special_tokens=False)
-        own = tokenizer.fast.decode([ids[place]], skip_special_tokens=False)
-        found.append(text[len(before) :] if text.startswith(before) and len(text) > len(before) else own)
-        before = text
+        start = max(0, place - CONTEXT)
+        before, text = decode(start, place), decode(start, place + 1)
+        found.append(text[len(before) :] if text.startswith(before) and text != before else decode(place, place + 1))
     return found
 
 
