@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from zoo.evidence.report.doctor import cues, drift, grouped, labels, outliers, overfitting, permutation, shortcuts
 from zoo.evidence.report.doctor.cues import Cue
@@ -182,3 +183,47 @@ def test_a_starved_class_is_found_with_its_recall():
     assert (found.label, found.train, found.hits, found.held) == (2, 3, 0, 4)
     assert found.p < 0.01
     assert overfitting.small_classes(np.repeat([0, 1], [40, 30]), held, hits, 2) == []
+
+
+@pytest.mark.parametrize(
+    ("counts", "right", "named"),
+    [((40, 40, 9), 4, []), ((40, 40, 9), 0, [2]), ((40, 40, 11), 0, []), ((5, 5, 5), 0, []), ((5, 5, 2), 4, [2])],
+)
+def test_a_class_that_is_a_bit_smaller_is_named_where_its_recall_is_worse(counts, right, named):
+    held = np.repeat([0, 1, 2], [10, 10, 4])
+    hits = (held != 2) | (np.arange(24) >= 24 - right)
+    found = overfitting.small_classes(np.repeat([0, 1, 2], counts), held, hits, 3)
+    assert [small.label for small in found] == named
+
+
+def test_a_mark_of_similar_shades_is_a_shortcut_although_a_few_examples_lack_it():
+    draws = np.random.default_rng(0)
+    given = np.arange(300) % 6
+    shades = np.array([10.0, 11, 12, 200, 201, 240])[given]
+    values = np.where(draws.random(300) < 0.95, shades, 0.0)
+    mark = Cue("corners", np.stack([values, np.zeros(300)], 1))
+    (found,) = shortcuts.find([mark], given, 0.99)
+    assert found.is_hint
+    assert found.share > 0.9
+    assert not shortcuts.find([Cue("corners", draws.normal(size=(300, 2)))], given, 0.99)[0].is_hint
+
+
+def test_the_detectable_drift_is_detected_in_eight_of_ten_draws():
+    area = drift.detectable_auc(200, 30)
+    shift = np.sqrt(2) * stats.norm.ppf(area)  # of two normal distributions with this area
+    draws = np.random.default_rng(0)
+    tested = [
+        stats.mannwhitneyu(draws.normal(size=30) + shift, draws.normal(size=200), alternative="greater").pvalue
+        for _ in range(400)
+    ]
+    assert np.mean(np.array(tested) <= drift.MAX_P) == pytest.approx(drift.POWER, abs=0.06)
+    assert drift.detectable_auc(500, 500) < drift.detectable_auc(500, 50) < area
+
+
+def test_outliers_that_could_be_told_are_a_share_of_a_class_left_out():
+    draws = np.random.default_rng(0)
+    labels_ = np.arange(90) % 3
+    near = draws.normal(size=(90, 16))
+    assert outliers.share_told(near, labels_) < 0.1
+    far = near + 40 * np.eye(16)[labels_] * (labels_ == 2)[:, None]
+    assert outliers.share_told(far, labels_) == pytest.approx(1 / 3, abs=0.05)  # those of the distant class

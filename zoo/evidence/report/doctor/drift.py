@@ -26,6 +26,7 @@ MOST, FEWEST = 500, 20
 """Examples of each part that are used at most, and below which nothing is said."""
 ROUNDS = 499
 """Permutations: the smallest p is 0.002."""
+POWER = 0.8
 MAX_P, LEAST_AUC, LEAST_CHANGE = 0.01, 0.6, 0.1
 """Drift is beyond chance, and large: the AUC, or the change of the class shares (total variation)."""
 
@@ -37,6 +38,7 @@ class Drift:
     auc, low, high  area under the ROC curve, out of fold, with its 95 % interval (Hanley and McNeil 1982)
     p               permutation test of the energy distance
     odd             indices of the held-out examples that look least like training examples, the oddest first
+    detectable      the area that would be told from chance at MAX_P with a power of POWER
     """
 
     auc: float
@@ -44,6 +46,7 @@ class Drift:
     high: float
     p: float
     odd: NDArray[np.int64]
+    detectable: float
 
     @property
     def is_drift(self) -> bool:
@@ -79,7 +82,17 @@ def find(train: Tensor, held: Tensor, *, seed: int = 0) -> Drift | None:
     p = energy_test(features.double().numpy(), is_held, seed)
     error = _error(area, len(second), len(first))
     order = np.argsort(-scores[is_held], kind="stable")
-    return Drift(area, max(0.0, area - Z * error), min(1.0, area + Z * error), p, second.numpy()[order])
+    low, high = max(0.0, area - Z * error), min(1.0, area + Z * error)
+    return Drift(area, low, high, p, second.numpy()[order], detectable_auc(len(first), len(second)))
+
+
+def detectable_auc(train: int, held: int) -> float:
+    """Return the area under the ROC curve that the Mann-Whitney test tells from 0.5 at MAX_P with a power of POWER.
+
+    By the variance of its statistic under the null hypothesis, (n + m + 1) / (12 n m).
+    """
+    spread = math.sqrt((train + held + 1) / (12 * train * held))
+    return min(1.0, 0.5 + float(stats.norm.isf(MAX_P) + stats.norm.ppf(POWER)) * spread)
 
 
 def energy_test(features: NDArray[np.float64], is_held: NDArray[np.bool_], seed: int) -> float:

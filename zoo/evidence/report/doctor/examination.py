@@ -19,6 +19,8 @@ from zoo.data.datasets import Inputs
 from zoo.data.duplicates import Duplicates
 from zoo.data.examples import Examples, Label
 from zoo.evidence.report import features
+from zoo.evidence.report.doctor import drift
+from zoo.evidence.report.doctor.drift import Drift
 from zoo.evidence.report.facts import Facts, Part, trained_on
 from zoo.evidence.report.features import Examined
 from zoo.evidence.report.findings import Item
@@ -142,6 +144,15 @@ class Examination:
         """Whether the validation data are a random share of the same examples as the training data."""
         parts = self.parts
         return "valid" in parts and parts["valid"].whole.examples.origin == parts["train"].whole.examples.origin
+
+    @cached_property
+    def drifts(self) -> Mapping[str, Drift]:
+        """How each part differs from the training data; a random share of the same data, or a small one, has none."""
+        if "train" not in self.parts or not self.has_rows:
+            return {}
+        others = [name for name in self.parts if name != "train" and not (name == "valid" and self.is_random_split)]
+        found = {name: drift.find(self.pooled["train"], self.pooled[name]) for name in others}
+        return {name: moved for name, moved in found.items() if moved is not None}
 
     def of_all(self, row: int) -> tuple[str, int]:
         """Return part and place of a row of all parts together."""

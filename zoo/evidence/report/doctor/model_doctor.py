@@ -17,7 +17,6 @@ LEAST_GAP = 0.05
 """Least gap, at the lower end of its interval, that is reported: of shares; of errors as a share of the error."""
 DETECTABLE = 0.05
 """Largest difference that validation data may fail to show without being reported as too small."""
-MAX_P = 0.05
 SHOWN = 50
 """Items of a finding, at most."""
 NAMES = {"train": "training", "valid": "validation", "test": "test"}
@@ -132,4 +131,4 @@ def _small_classes(found: Examination, held: str) -> Iterator[Finding]:
         if small.held:
             evidence += f"; p = {small.p:.3f} that it is as good as that of the other classes"
         fix = f"add examples of it; until then, count its errors more: {found.command('--set class_balance=weights')}"
-        yield Finding("small-class", what, evidence, "certain" if small.p <= MAX_P else "likely", fix)
+        yield Finding("small-class", what, evidence, "certain" if small.p <= overfitting.MAX_P else "likely", fix)

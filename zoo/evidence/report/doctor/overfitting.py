@@ -13,8 +13,9 @@ from zoo.tasks.intervals import Z, wilson
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-SMALL, SMALL_SHARE = 5, 0.25
-"""A class is small with so few training examples, or with this share of the median class."""
+SMALL, BELOW, SMALL_SHARE, MAX_P = 5, 0.5, 0.25, 0.05
+"""A class is small with at most SMALL training examples, and BELOW of those of the median class; with at most
+SMALL_SHARE of these only where its recall is below that of the other classes with a p of at most MAX_P."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class SmallClass:
 
 
 def small_classes(train: Ints, held: Ints, hits: NDArray[np.bool_], classes: int) -> list[SmallClass]:
-    """Return the classes with few training examples, the smallest first.
+    """Return the classes with few training examples beside the others, the smallest first.
 
     train, held  class indices (N,) and (M,); hits (M,): which held-out examples are right
     """
@@ -85,10 +86,13 @@ def small_classes(train: Ints, held: Ints, hits: NDArray[np.bool_], classes: int
     median = float(np.median(counts))
     found = []
     for label in np.argsort(counts, kind="stable").tolist():
-        if counts[label] > max(SMALL, SMALL_SHARE * median):
+        count = int(counts[label])
+        is_tiny = count <= min(SMALL, BELOW * median)
+        if not is_tiny and count > SMALL_SHARE * median:
             break
         own = held == label
         table = [[int((side & part).sum()) for part in (hits, ~hits)] for side in (own, ~own)]
         p = float(stats.fisher_exact(table, alternative="less").pvalue) if own.any() else 1.0
-        found.append(SmallClass(label, int(counts[label]), median, int(own.sum()), table[0][0], p))
+        if is_tiny or p <= MAX_P:
+            found.append(SmallClass(label, count, median, int(own.sum()), table[0][0], p))
     return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.spatial import KDTree
 from scipy.special import logsumexp
 
 from zoo.evidence.report.doctor import permutation
@@ -26,6 +28,10 @@ SHRINK = 1e-3
 """Added to the variances of the linear discriminant."""
 PRIOR = 1.0
 """Pseudo-examples of the class frequencies in each category."""
+NEIGHBOURS, NEAR = 5, 1e-3
+"""Nearest examples that vote, and the distance, in standard deviations, from which nearer ones count no more."""
+Scorer = Callable[[Ints], Floats]
+"""Labels (N,) -> out-of-fold log probabilities (N, K), classes equally likely before the cue is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,8 @@ def find(cues: Sequence[Cue], labels: Ints, model: float, *, seed: int = 0) -> l
     folds = _folds(labels, seed)
     found = []
     for cue in cues:
-        scores = _scores(cue, labels, folds, classes)
+        tried = [(score, score(labels)) for score in _scorers(cue, folds, classes)]
+        scorer, scores = max(tried, key=lambda pair: balanced_accuracy(pair[1].argmax(1), labels))
         value = balanced_accuracy(scores.argmax(1), labels)
         share = (value - 1 / classes) / max(model - 1 / classes, 1e-9)
         counts = np.bincount(labels, minlength=classes)
@@ -67,8 +74,8 @@ def find(cues: Sequence[Cue], labels: Ints, model: float, *, seed: int = 0) -> l
         tested = Tested(value, 1 / classes, 1.0)
         if share >= LEAST_SHARE or areas[given] >= LEAST_AUC:
 
-            def accuracy(shuffled: Ints, cue: Cue = cue) -> float:
-                return balanced_accuracy(_scores(cue, shuffled, folds, classes).argmax(1), shuffled)
+            def accuracy(shuffled: Ints, scorer: Scorer = scorer) -> float:
+                return balanced_accuracy(scorer(shuffled).argmax(1), shuffled)
 
             tested = permutation.compare(accuracy, labels, seed=seed)
         found.append(Shortcut(cue.name, tested, share, given, areas[given]))
@@ -97,15 +104,44 @@ def _folds(labels: Ints, seed: int) -> Ints:
     return fold
 
 
-def _scores(cue: Cue, labels: Ints, folds: Ints, classes: int) -> Floats:
-    """Return out-of-fold log probabilities (N, K), classes equally likely before the cue is known."""
+def _scorers(cue: Cue, folds: Ints, classes: int) -> list[Scorer]:
+    """Return the classifiers of a cue: of a category its frequencies, of numbers a discriminant and a vote."""
+    if cue.is_category:
+        return [partial(_scores, cue, folds, classes, _by_category)]
+    return [partial(_scores, cue, folds, classes, _discriminant), _vote(cue.values, folds, classes)]
+
+
+def _scores(cue: Cue, folds: Ints, classes: int, score: Callable[..., Floats], labels: Ints) -> Floats:
     found = np.zeros((len(labels), classes))
     for fold in range(FOLDS):
         kept, held = folds != fold, folds == fold
-        score = _by_category if cue.is_category else _discriminant
         scores = score(cue.values[kept], labels[kept], cue.values[held], classes)
         found[held] = scores - logsumexp(scores, axis=1, keepdims=True)
     return found
+
+
+def _vote(values: Floats, folds: Ints, classes: int) -> Scorer:
+    """Return the vote of the nearest examples of the other folds, by inverse distance of scaled values (N, D).
+
+    It separates classes that differ by little, such as the grey levels of a mark, where the variances within the
+    classes are dominated by a few examples without it.
+    """
+    scaled = (values - values.mean(0)) / values.std(0).clip(1e-9)
+    nearest, weights = [np.zeros((len(values), NEIGHBOURS), kind) for kind in (np.int64, np.float64)]
+    for fold in range(FOLDS):
+        kept, held = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        count = min(NEIGHBOURS, len(kept))
+        apart, places = KDTree(scaled[kept]).query(scaled[held], np.arange(1, count + 1))
+        nearest[held[:, None], np.arange(count)] = kept[places]
+        weights[held[:, None], np.arange(count)] = 1 / (apart + NEAR)
+
+    def scores(labels: Ints) -> Floats:
+        votes = np.zeros((len(values), classes))
+        np.add.at(votes, (np.arange(len(values))[:, None], labels[nearest]), weights)
+        votes = votes / np.bincount(labels, minlength=classes).clip(1) + 1e-9
+        return np.asarray(np.log(votes / votes.sum(1, keepdims=True)))
+
+    return scores
 
 
 def _discriminant(values: Floats, labels: Ints, held: Floats, classes: int) -> Floats:

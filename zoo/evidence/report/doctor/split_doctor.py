@@ -133,14 +133,15 @@ def _drift(found: Examination, part: str) -> Iterator[Finding]:
     """Compare a part with the training data; a random share of the same data cannot drift."""
     if part == "valid" and found.is_random_split:
         return
-    moved = drift.find(found.pooled["train"], found.pooled[part])
+    moved = found.drifts.get(part)
     if moved is not None and moved.is_drift:
         what = f"The {NAMES[part]} data differ from the training data: a classifier tells them apart"
         evidence = (
             f"p = {moved.p:.2g} (energy distance of frozen features, permutation test); area under the ROC curve "
         )
         evidence += (
-            f"of the classifier {moved.auc:.3f} (95 % interval {moved.low:.3f} to {moved.high:.3f}), out of fold"
+            f"of the classifier {moved.auc:.3f} (95 % interval {moved.low:.3f} to {moved.high:.3f}), out of fold; "
+            f"so many examples show one of {moved.detectable:.2f} with {drift.POWER:.0%} power"
         )
         items = tuple(found.item((part, i), "least like the training data") for i in moved.odd.tolist()[:SHOWN])
         fix = f"train on examples of both: add some of the {NAMES[part]} kind, then {found.command()}"
