@@ -69,7 +69,8 @@ def find(cues: Sequence[Cue], labels: Ints, model: float, *, seed: int = 0) -> l
         value = balanced_accuracy(scores.argmax(1), labels)
         share = (value - 1 / classes) / max(model - 1 / classes, 1e-9)
         counts = np.bincount(labels, minlength=classes)
-        areas = [auc(scores[:, k], labels == k) if counts[k] >= FEWEST else 0.0 for k in range(classes)]
+        smooth = tried[0][1]  # a vote gives many examples the same scores
+        areas = [auc(smooth[:, k], labels == k) if counts[k] >= FEWEST else 0.0 for k in range(classes)]
         given = int(np.argmax(areas))
         tested = Tested(value, 1 / classes, 1.0)
         if share >= LEAST_SHARE or areas[given] >= LEAST_AUC:
