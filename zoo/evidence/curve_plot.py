@@ -60,4 +60,6 @@ def _axes(axes: Any, found: Comparison, label: str) -> None:
     axes.set(xscale="log", xlabel="training examples", ylabel=label)
     axes.set_xticks(found.sizes, [f"{size:,}" for size in found.sizes])
     axes.minorticks_off()
+    if len(found.sizes) == 1:
+        axes.set_xlim(found.sizes[0] / 2, found.sizes[0] * 2)  # else the few percent between the bars fill the picture
     axes.grid(alpha=0.3)

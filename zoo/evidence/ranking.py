@@ -148,8 +148,9 @@ def _pull(entries: Sequence[Entry]) -> tuple[list[Entry], list[Row]]:
             here.append(whole)
         except ZooError as error:
             first = first or error
-            failed.append(Row(entry.name, error=error.what))
-            say("failed", f"{entry.name}: {error.what}")
+            what = error.what.removeprefix(f"{entry.name}: ")
+            failed.append(Row(entry.name, error=what))
+            say("failed", f"{entry.name}: {what}")
     if first and not here:
         raise first
     return candidates.static_order(here), failed
