@@ -61,7 +61,7 @@ def test_findings_are_ranked_and_about_planted_faults(model):
         names[finding.kind] = {path.name for path in inputs}
     assert names["conflicting-labels"] == {"020.png", "copy.png"}
     assert names["blank"] == {"blank.png"}
-    order = [(CONFIDENCE.index(one.confidence), KINDS.index(one.kind)) for one in found if one.kind != "undetectable"]
+    order = [(CONFIDENCE.index(one.confidence), KINDS.index(one.kind)) for one in found]
     assert order == sorted(order)
     assert all(one.what and one.evidence and one.fix for one in found)
     assert found == diagnose(collected)

@@ -33,9 +33,4 @@ def diagnose(facts: Facts) -> list[Finding]:
     if not facts.task.labelled:
         return list(data_doctor.unreadable(found))
     findings = [finding for doctor in DOCTORS for finding in doctor(found)]
-    return sorted(findings, key=_rank)
-
-
-def _rank(one: Finding) -> tuple[bool, int, int]:
-    """Return the place of a finding: what the data could not show comes last."""
-    return one.kind == "undetectable", CONFIDENCE.index(one.confidence), KINDS.index(one.kind)
+    return sorted(findings, key=lambda one: (CONFIDENCE.index(one.confidence), KINDS.index(one.kind)))

@@ -24,7 +24,7 @@ def examine(found: Examination) -> Iterator[Finding]:
         what = f"Not found, but these data could hardly have shown it: {' and '.join(name for name, _ in limits)}"
         evidence = "; ".join(sentence for _, sentence in limits)
         fix = "look at some inputs of each part yourself; more examples, of the test data above all, show more"
-        yield Finding("undetectable", what, evidence, "certain", fix)
+        yield Finding("undetectable", what, evidence, "possible", fix)
 
 
 def _of_drift(found: Examination) -> Iterator[tuple[str, str]]:
