@@ -180,9 +180,9 @@ def damaged() -> Iterator[Case]:
     }  # fmt: skip
     for index, (key, value) in enumerate(edits.items()):
         yield resumed(f"facts: {key} edited", facts(put(key, value)), "cannot be continued", heavy=index > 1)
-    for value in (None, 0, 1, 3, "2", [2]):
+    for value in (None, 0, 2, 4, "3", [3]):
         change = facts(put("format", value), signed=True)
-        yield resumed(f"facts: format {value!r}", change, "another version of zoo", heavy=value not in (None, 3))
+        yield resumed(f"facts: format {value!r}", change, "another version of zoo", heavy=value not in (None, 4))
     for key in ("step", "phase", "history", "history_before", "finished", "decisions", "micro_batch", "seconds"):
         yield resumed(f"facts: no {key}, signed", facts(drop(key), signed=True), "cannot be continued", heavy=True)
     for key in ("request", "digests", "best"):
