@@ -89,7 +89,7 @@ def process(cell: Cell) -> Mapping[str, Any]:
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     with tempfile.TemporaryDirectory() as home:  # no cache of an earlier run
         environment = os.environ | {"XDG_CACHE_HOME": home, "FASTAI_HOME": home, "CUDA_VISIBLE_DEVICES": ""}
-        environment |= {"TOKENIZERS_PARALLELISM": "true", "HF_DATASETS_CACHE": home, "ZOO_CACHE": home}
+        environment |= {"TOKENIZERS_PARALLELISM": "true", "HF_DATASETS_CACHE": home, "ZOO_CACHE_GB": "0"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{cell} exited {done.returncode}:\n{done.stderr[-3000:]}")
