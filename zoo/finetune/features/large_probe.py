@@ -34,7 +34,8 @@ def fit(task: Task, data: ProbeData, l2: float | None, seed: int, choose: Choose
     """Return the head that minimises mean loss + l2 / 2 * |W|² over all rows, in memory of a block and D x D.
 
     Stages and penalty are chosen by `choose` on a sample of rows, whose solution is where the solver starts; the
-    out-of-fold losses are those of the sample.
+    out-of-fold losses are those of the sample. 100,000 rows of 2,000 features, ten classes: 146 CPU seconds of one
+    thread, 0.32 GiB beside the features (tools/bench/probe.py).
     """
     count = min(len(data), max(linear_probe.MANY, SAMPLE // data.features.shape[1]))
     rows = torch.randperm(len(data), generator=generator(seed, "sample"))[:count].sort().values
