@@ -12,6 +12,7 @@ import zoo
 from zoo.evidence.report import facts
 from zoo.evidence.report.explain.explain import explain
 from zoo.evidence.report.explain.explanation import Explanation
+from zoo.evidence.report.page import why
 from zoo.finetune.features import linear_probe
 
 QUICK = {"strategy": "full", "steps": 2, "lr": 0.02, "evals": 1, "valid": 0.4, "quiet": True}
@@ -23,6 +24,11 @@ TEXTS = "the backbone reads texts"
 def one_penalty(monkeypatch):
     """Try one strength of L2 instead of ten: what probes are worth is tested in test_explain.py."""
     monkeypatch.setattr(linear_probe, "PENALTIES", (0.1,))
+
+
+def legend(found: Explanation) -> list[str]:
+    """Return what the lines of the chart of probes by depth are called."""
+    return [line.name for line in why._depth(found).legend if line.name]
 
 
 def explained(name: str, data: list, **fields) -> Explanation:
@@ -58,6 +64,7 @@ def test_a_frozen_backbone_moved_exactly_0_and_its_features_are_the_same(serve):
     assert all(stage.similarity.cka == pytest.approx(1) for stage in found.stages[1:])
     assert all(stage.before == stage.probe for stage in found.stages)
     assert "bit-identical" in found.sentences[0]
+    assert legend(found) == ["pretrained"]
     assert found.filters.shape == (32, 3, 8, 8)
     assert {channel.stage for channel in found.channels} == {2, 3, 4}
 
@@ -65,6 +72,7 @@ def test_a_frozen_backbone_moved_exactly_0_and_its_features_are_the_same(serve):
 def test_a_text_encoder_that_moved(serve):
     found = explained(served(serve, "bert"), words.reviews(24))
     assert not found.is_frozen
+    assert legend(found) == ["pretrained", "fine-tuned"]
     assert all(0 < stage.moved < 1 for stage in found.stages[:-1])
     assert all(stage.similarity.floor < stage.similarity.cka <= 1 for stage in found.stages)
     assert found.missing == {"filters": TEXTS, "channels": TEXTS}

@@ -138,7 +138,11 @@ def _depth(found: Explanation) -> Chart | None:
         before = [(place, stage.before.score) for place, stage in places if stage.before is not None]
         if before:
             chart.line(before, "a dashed", "pretrained")
-    chart.line([(place, stage.probe.score) for place, stage in places if stage.probe], "b", "fine-tuned")
+    chart.line(
+        [(place, stage.probe.score) for place, stage in places if stage.probe],
+        "b",
+        "pretrained" if found.is_frozen else "fine-tuned",
+    )
     return chart
 
 
