@@ -113,6 +113,16 @@ def lines(texts: Iterable[str], *, error: bool = False) -> None:
         print(text, end="", file=sys.stderr if error else sys.stdout)
 
 
+def sentence(text: str) -> None:
+    """Print a sentence in lines of at most 100 columns that fit into the terminal."""
+    import shutil
+    import textwrap
+
+    width = min(100, shutil.get_terminal_size((80, 24)).columns)
+    kept = printable(text, 10_000).replace(" %", "\u00a0%")  # a number stays with its unit
+    lines(part.replace("\u00a0", " ") for part in textwrap.wrap(kept, width - 1, break_on_hyphens=False))
+
+
 def document(value: object) -> None:
     """Print one JSON document to stdout; all its characters are ASCII. Raises StdoutError if it cannot."""
     with _writing():

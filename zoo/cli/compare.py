@@ -131,10 +131,10 @@ def show(found: Comparison) -> None:
         rows = [row for row in found.rows if row.backbone == backbone]
         print_table([header, *(_cells(row) for row in sorted(rows, key=lambda row: row.size))])
     chosen = "; auto: what it chose in how many draws" if any(row.strategy == "auto" for row in found.rows) else ""
-    console.lines(wrapped(f"(gap: training minus test score; draws: standard deviation over them{chosen})"))
+    console.sentence(f"(gap: training minus test score; draws: standard deviation over them{chosen})")
     for sentence in found.sentences:
         console.line()
-        console.lines(wrapped(sentence))
+        console.sentence(sentence)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -143,13 +143,3 @@ def _cells(row: Row) -> tuple[str, ...]:
     spread = "" if row.draws_std is None else f"± {row.draws_std:.3f}"
     interval = f"[{row.low:.3f}, {row.high:.3f}]"
     return f"{row.size:>8,}", strategy, f"{row.mean:.3f}", interval, f"{row.train:.3f}", f"{row.gap:+.3f}", spread
-
-
-def wrapped(sentence: str) -> list[str]:
-    """Return a sentence in lines that fit into the terminal."""
-    import shutil
-    import textwrap
-
-    width = min(100, shutil.get_terminal_size((80, 24)).columns)
-    kept = console.printable(sentence, 10_000).replace(" %", "\u00a0%")  # a number stays with its unit
-    return [line.replace("\u00a0", " ") for line in textwrap.wrap(kept, width - 1, break_on_hyphens=False)]

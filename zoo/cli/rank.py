@@ -12,7 +12,6 @@ import click
 from zoo import console
 from zoo.cli import columns, complete_name
 from zoo.cli.catalogue import JSON, parse_count, print_table
-from zoo.cli.compare import wrapped
 
 if TYPE_CHECKING:
     from zoo.evidence.verdict import Ranking, Row
@@ -94,7 +93,7 @@ def rank(data: str, names: tuple[str, ...], recommended: bool, as_json: bool, **
     console.lines(console.printable(f"not ranked: {row.name}: {row.error}") for row in found.rows if row.error)
     console.line()
     for sentence in _conclusions(found):
-        console.lines(wrapped(sentence))
+        console.sentence(sentence)
     how = f" --strategy {found.strategy}" if found.strategy else ""
     console.line(console.printable(f"zoo finetune {found.recommended} {data}{how}"))
 

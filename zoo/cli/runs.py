@@ -13,7 +13,6 @@ import click
 
 from zoo import console
 from zoo.cli.catalogue import JSON, print_notes, print_table
-from zoo.cli.compare import wrapped
 from zoo.cli.saved_model import Manifest, facts, saved_at, score
 from zoo.cli.startup import without_gc
 from zoo.errors import ArtefactError, ZooError
@@ -150,7 +149,7 @@ def _test_differences(folders: tuple[Path, ...], data: str, *, as_json: bool) ->
     )
     for sentence in said:
         console.line()
-        console.lines(wrapped(sentence))
+        console.sentence(sentence)
 
 
 def _where(items: int) -> str:

@@ -137,18 +137,16 @@ def _overfitting(found: Comparison, rows: Sequence[Row]) -> str:
 
 def _precision(found: Comparison, best: Row) -> str:
     """Say how far the two sources of error move the score of the best model."""
-    items = (
-        f"the choice of {counted(found.test, 'test item')} moves it by ±{_size(best.test_error, found.metric)} (95 %)"
-    )
+    name = found.name(best.backbone, best.strategy)
+    choice, moved = f"the choice of {counted(found.test, 'test item')} moves", _size(best.test_error, found.metric)
     if best.draws_std is None:
-        return f"{items}; one draw: how far other training examples move it is not measured (more draws)"
+        rest = "one draw: how far other training examples move it is not measured (more draws)"
+        return f"{choice} the score of {name} by ±{moved} (95 %); {rest}"
     smaller = [size for size in found.sizes if size < found.pool]
     row = found.row(best.backbone, best.strategy, smaller[-1]) if smaller else best
     what = f"another draw of {row.size:,} training examples" if smaller else "another seed and validation split"
-    name = found.name(best.backbone, best.strategy)
-    return (
-        f"{what} moves the score of {name} by {_size(row.draws_std or 0, found.metric)} (standard deviation); {items}"
-    )
+    spread = f"{_size(row.draws_std or 0, found.metric)} (standard deviation)"
+    return f"{what} moves the score of {name} by {spread}; {choice} it by ±{moved} (95 %)"
 
 
 def of_pair(pair: Pair, metric: str, where: str) -> str:
