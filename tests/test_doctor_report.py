@@ -71,6 +71,15 @@ def test_findings_are_ranked_and_about_planted_faults(model):
         assert done.exit_code == 0, (command, done.output)
 
 
+@pytest.mark.parametrize(("second", "conflicts"), [(10.1, 0), (19.0, 2)])
+def test_copies_contradict_each_other_where_their_numbers_are_far_apart(model, second, conflicts):
+    images = [image for image, _ in pictures.pairs(7)]
+    data = [(image, float(number)) for number, image in enumerate(images)] + [(images[10], second)]
+    model.finetune(data, task="regress", strategy="probe", l2=1.0, quiet=True)
+    found = [finding for finding in diagnose(facts.collect(model, data)) if finding.kind == "conflicting-labels"]
+    assert sum(len(finding.items) for finding in found) == conflicts
+
+
 def test_fixes_are_written_edited_and_applied(model, home):
     target = home / "fixes.csv"
     done = CliRunner().invoke(main, ["report", "model", "--out", "r.html", "--fixes", "fixes.csv", "--json"])

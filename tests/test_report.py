@@ -22,6 +22,7 @@ from zoo.cli import main
 from zoo.errors import ArtefactError, DataError, RecipeError
 from zoo.evidence.comparison import Comparison, Row
 from zoo.evidence.report import cost, facts
+from zoo.evidence.report.explain.explain import explain
 from zoo.evidence.report.page import charts
 from zoo.evidence.report.page.render import commands, render
 from zoo.evidence.report.results import compared, confidence, mistakes, tokens
@@ -273,6 +274,10 @@ def test_every_task_has_its_pictures(task, distribution, isolated):
     assert "nan" not in re.findall(r'points="[^"]*"', page)
     if task == "tag":
         assert len(results.mistakes.shown) == 0 or results.mistakes.shown[0].words
+        swapped = [(text, ["O" if tag != "O" else "B-GOOD" for tag in tags]) for text, tags in data]
+        explained = explain(facts.collect(model, swapped)).saliency
+        assert len(explained) == 6
+        assert all(each.word in data[each.item.index][0] for each in explained)
     if task.endswith("-lm"):
         assert sum(count for _, _, count in results.surprise.bins) == results.surprise.tokens
         assert any(token.loss is not None for _, tokens in results.surprise.texts for token in tokens)

@@ -11,12 +11,15 @@ import torch
 from zoo.console import counted
 from zoo.data import duplicates
 from zoo.data.decode_cache import name_of
-from zoo.data.examples import Examples
+from zoo.data.examples import Examples, Label
 from zoo.data.image_batches import Images
 from zoo.evidence.report.doctor import label_doctor, labels, outliers
 from zoo.evidence.report.doctor.examination import Examination
+from zoo.evidence.report.explain.items import as_text
 from zoo.evidence.report.findings import Finding, Item
+from zoo.tasks import Task
 from zoo.tasks.intervals import wilson
+from zoo.tasks.regress import Regress
 
 SURE_GIVEN, SURE_OTHER = 0.05, 0.8
 """A label is contradicted clearly if its own probability is at most the first, and that of another at least this."""
@@ -122,7 +125,7 @@ def _conflicts(found: Examination) -> Iterator[Finding]:
                 known += [(name, i, other, j) for i, j in zip(near.held, near.train, strict=True)]
         for first, i, second, j in known:
             ours, theirs = found.parts[first].whole.examples, found.parts[second].whole.examples
-            if ours.labels[i] == theirs.labels[j]:
+            if not _differ(found.facts.task, ours.labels[i], theirs.labels[j]):
                 continue
             pairs += 1
             items += [
@@ -137,8 +140,17 @@ def _conflicts(found: Examination) -> Iterator[Finding]:
     yield Finding("conflicting-labels", what, evidence, "likely", found.review, unique)
 
 
+def _differ(task: Task, first: Label, second: Label) -> bool:
+    """Return whether two labels contradict each other: numbers from a standard deviation of those of training on."""
+    if not isinstance(task, Regress):
+        return bool(first != second)
+    ours, theirs = task.targets([first, second]).tolist()
+    return any(abs(a - b) >= 1 for a, b in zip(ours, theirs, strict=True))
+
+
 def _copied(examples: Examples, index: int) -> str:
-    return f"a copy of {name_of(examples.inputs[index], index):.60} is labelled {examples.labels[index]}"
+    label = as_text(examples.labels[index])
+    return f"a copy of {name_of(examples.inputs[index], index):.60} is labelled {label}"
 
 
 def _total(found: Examination) -> int:

@@ -97,6 +97,7 @@ class Saliency:
     words   of a text, its words in order with their share of score - blank
     blank   of a text, the score where all its words are masked
     error   by how much the shares of a text miss score - blank
+    word    of a tagger, the word whose tag it is
     """
 
     item: Item
@@ -108,6 +109,7 @@ class Saliency:
     words: tuple[tuple[str, float], ...] = ()
     blank: float = 0.0
     error: float = 0.0
+    word: str = ""
 
 
 @dataclass(frozen=True, slots=True)

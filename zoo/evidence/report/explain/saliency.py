@@ -69,8 +69,10 @@ def _of_text(
     assert facts.backbone.tokenizer is not None
     blank = word_saliency.masked(inputs["input_ids"], spans, facts.backbone.tokenizer)
     shares, base, error = word_saliency.of_tokens(score, embedding, inputs, blank)
-    words = word_saliency.by_word(part.whole.examples.inputs[part.chosen[contrast.index]], spans, shares)
-    return _saliency(part, contrast, {"words": words, "blank": base, "error": error})
+    text = part.whole.examples.inputs[part.chosen[contrast.index]]
+    words = word_saliency.by_word(text, spans, shares)
+    word = "" if contrast.word is None else text[contrast.word]
+    return _saliency(part, contrast, {"words": words, "blank": base, "error": error, "word": word})
 
 
 def _inputs(facts: Facts, part: Part, contrast: Contrast) -> dict[str, Tensor]:

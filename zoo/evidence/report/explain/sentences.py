@@ -9,6 +9,7 @@ from zoo.console import counted
 from zoo.evidence.report.explain.explanation import Explanation, Probe, Stage
 from zoo.evidence.report.facts import Facts
 from zoo.evidence.statistics import ALPHA
+from zoo.finetune.heads import stages_of
 from zoo.tasks.task import LOWER_IS_BETTER
 
 SAME, CHANGED = 0.99, 0.9
@@ -17,7 +18,7 @@ SAME, CHANGED = 0.99, 0.9
 
 def added(found: Explanation, facts: Facts) -> Explanation:
     """Return the explanation with its sentences."""
-    parts = (_moved(found, facts), _similar(found), _depth(found), _tuned(found), _neighbours(found))
+    parts = (_moved(found, facts), _similar(found), _depth(found, facts), _tuned(found), _neighbours(found))
     return replace(found, sentences=tuple(sentence for part in parts for sentence in part))
 
 
@@ -65,8 +66,8 @@ def _similar(found: Explanation) -> Iterator[str]:
         )
 
 
-def _depth(found: Explanation) -> Iterator[str]:
-    """Say from which depth on the task can be read."""
+def _depth(found: Explanation, facts: Facts) -> Iterator[str]:
+    """Say from which depth on the task can be read, and whether the head reads there."""
     last = found.stages[-1].probe if found.stages else None
     probed = [(stage, stage.probe) for stage in found.stages[:-1] if stage.probe is not None]
     if last is None or not probed:
@@ -76,6 +77,8 @@ def _depth(found: Explanation) -> Iterator[str]:
     worse = [(stage, probe) for stage, probe in differ if sign * (last.score - probe.score) > 0]
     better = [(stage, probe) for stage, probe in differ if sign * (probe.score - last.score) > 0]
     pooled = f"from the pooled features ({found.metric} {last.score:.3f})"
+    reads_stages = bool(stages_of(facts.model.head))
+    together = " The head of this model reads several stages together." if reads_stages else ""
     if worse:
         (first, lowest), (deepest, highest) = worse[0], worse[-1]
         until = "" if first is deepest else f" and still {highest.score:.3f} from {_named(deepest)}"
@@ -84,12 +87,11 @@ def _depth(found: Explanation) -> Iterator[str]:
         )
     if better:
         best, score = max(better, key=lambda pair: sign * pair[1].score)
-        yield (
-            f"A linear probe reads the task better from {_named(best)} ({score.score:.3f}) than {pooled}: a head that "
-            "reads stages may be better, head_stages=5."
-        )
+        advice = "." if reads_stages else ": a head that reads stages may be better, head_stages=5."
+        where = f"{_named(best)} ({score.score:.3f})"
+        yield f"A linear probe reads the task better from {where} than {pooled}{advice}{together}"
     if not worse and not better:
-        yield f"A linear probe reads the task from any stage as well as {pooled}, as far as can be shown."
+        yield f"A linear probe reads the task from any stage as well as {pooled}, as far as can be shown.{together}"
 
 
 def _tuned(found: Explanation) -> Iterator[str]:

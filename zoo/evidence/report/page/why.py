@@ -221,12 +221,15 @@ def _answer(facts: Facts, item: Item, saliency: Saliency | None, near: Neighbour
     marks: tuple[Mark, ...] = ()
     words: tuple[Word, ...] = ()
     cut = (False, False)
+    is_tag = facts.task.reads == "tokens"  # a text has many labels: that of one word is explained
     if saliency is not None and saliency.heat is not None:
         marks = tuple(_marks(saliency.heat))
     if saliency is not None and saliency.words:
         words, cut = _words(saliency.words)
-    nearest = () if near is None else tuple((_shown(facts, each), each.truth, cosine) for each, cosine in near.nearest)
-    return Answer(_shown(facts, item), item.truth, item.answer, saliency, marks, words, cut, nearest)
+    near_ones = () if near is None else near.nearest
+    nearest = tuple((_shown(facts, one), "" if is_tag else one.truth, cosine) for one, cosine in near_ones)
+    truth = saliency.against if is_tag and saliency is not None and saliency.wrong else item.truth
+    return Answer(_shown(facts, item), truth, item.answer, saliency, marks, words, cut, nearest)
 
 
 def _shown(facts: Facts, item: Item) -> Shown:
