@@ -100,6 +100,18 @@ def test_sentences_extrapolate_to_twice_the_data_at_most():
         "scratch would need more than 4.0 times the data: 40 examples do not reach what auto reaches with 10 (0.900), "
         "nor does its trend at 80"
     )
+    unlike = comparison([0.2, 0.3, 0.4], [0.9, 0.9, 0.9])
+    only_last = replace(
+        unlike, pairs=tuple(replace(pair, low=-1.0, high=1.0) for pair in unlike.pairs[:2]) + unlike.pairs[2:]
+    )
+    assert (
+        "scratch would need more data: with 40 it scores 0.400, auto 0.900; its trend does not reach that at 80"
+        in sentences.of(only_last)
+    )
+    alone = comparison([0.2], [0.9])
+    assert "scratch would need more data: with 10 it scores 0.200, auto 0.900; more were not measured" in sentences.of(
+        alone
+    )
 
 
 def test_sentences_where_nothing_can_be_shown_or_transfer_does_harm():

@@ -311,6 +311,11 @@ def test_small_streams_are_read_as_a_whole(pretrained, tmp_path, monkeypatch):
     assert model.evaluate(pattern) == model.evaluate(DATA)
     ranked, expected = (zoo.rank(data, ["native/resnet14.letters"]).rows[0] for data in (pattern, DATA))
     assert ranked.score == expected.score
+    given = {"strategies": ["probe"], "sizes": [1.0], "draws": 1, "device": "cpu", "workers": 1}
+    compared, expected = (zoo.compare("native/resnet14.letters", data, **given) for data in (pattern, DATA))
+    assert [row.mean for row in compared.rows] == [row.mean for row in expected.rows]
+    written = [model.report(tmp_path / f"{type(data).__name__}.html", data) for data in (pattern, DATA)]
+    assert written[0].findings == written[1].findings
     monkeypatch.setattr("zoo.data.streaming.in_memory.MOST", 20)
     for read in (model.evaluate, lambda data: zoo.rank(data, ["native/resnet14.letters"])):
         with pytest.raises(DataError, match="has more than 20 examples") as caught:

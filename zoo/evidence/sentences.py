@@ -72,10 +72,13 @@ def _data_saved(found: Comparison, backbone: str, tuned: str) -> Iterator[str]:
     sign = -1 if found.metric in LOWER_IS_BETTER else 1
     needed = crossing([(n, sign * mean) for n, mean in curve], sign * target)
     reached = f"what {name} reaches with {size:,} ({target:.3f})"
-    if needed is None:
-        trend = f"nor does its trend at {FURTHEST * last:,}" if len(curve) > 1 else "more were not measured"
-        much = f"more than {_times(last / size)} the data" if last > size else "more data"
-        yield f"{scratch} would need {much}: {last:,} examples do not reach {reached}, {trend}"
+    if needed is None and last > size:
+        beyond = f"{scratch} would need more than {_times(last / size)} the data"
+        yield f"{beyond}: {last:,} examples do not reach {reached}, nor does its trend at {FURTHEST * last:,}"
+    elif needed is None:
+        trend = f"its trend does not reach that at {FURTHEST * last:,}" if len(curve) > 1 else "more were not measured"
+        scores = f"it scores {curve[-1][1]:.3f}, {name} {target:.3f}"
+        yield f"{scratch} would need more data: with {size:,} {scores}; {trend}"
     elif needed > size:
         how = f"measured up to {last:,}" if needed <= last else f"measured up to {last:,} and extrapolated"
         about = f"about {_times(needed / size)} the data"
