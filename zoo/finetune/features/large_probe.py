@@ -13,6 +13,7 @@ from zoo.data.seeding import generator
 from zoo.finetune.features import linear_probe, linear_solver
 from zoo.finetune.features.linear_probe import Fitted, ProbeData, select
 from zoo.finetune.features.linear_solver import CONSTANT, FEW
+from zoo.finetune.features.stage_outputs import scale
 from zoo.finetune.heads import empty_linear, stages_of
 from zoo.tasks.task import Task
 
@@ -74,8 +75,8 @@ class _Objective:
     """The penalised mean loss over blocks, as a function of weights and bias (1, K, R + 1) in principal axes."""
 
     def __init__(self, task: Task, data: ProbeData, stages: int, penalty: float) -> None:
-        self.task, self.data, self.stages = task, data, stages
-        kept = data.stages[len(data.stages) - stages :]
+        self.task, self.data = task, data
+        self.stages = kept = data.stages[len(data.stages) - stages :]
         self.mean, std = self._moments()
         self.scale = linear_probe.scale_of(self.mean, std, [data.dim, *(stage.dim for stage in kept)])
         self.axes, spread = self._principal_axes()
@@ -151,13 +152,17 @@ class _Objective:
         return torch.cat([weight if self.axes is None else weight @ self.axes, slopes.sum(0)[:, None]], 1)[None]
 
     def _scaled(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return (((x - self.mean) * self.scale, targets) for x, targets in _blocks(self.data, self.stages))
+        return (((x - self.mean) * self.scale, targets) for x, targets in self._blocks())
+
+    def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield features (B, D) as the weights of the head multiply them, and targets (B, …)."""
+        return ((scale(x, self.stages), targets) for x, targets in _blocks(self.data, len(self.stages)))
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of each feature, (D,) float32."""
         count = len(self.data)
-        mean = torch.stack([x.double().sum(0) for x, _ in _blocks(self.data, self.stages)]).sum(0) / count
-        parts = [(x - mean).square_().sum(0) for x, _ in _blocks(self.data, self.stages)]
+        mean = torch.stack([x.double().sum(0) for x, _ in self._blocks()]).sum(0) / count
+        parts = [(x - mean).square_().sum(0) for x, _ in self._blocks()]
         return mean.float(), (torch.stack(parts).sum(0) / count).sqrt().float()
 
     def _principal_axes(self) -> tuple[Tensor | None, Tensor]:

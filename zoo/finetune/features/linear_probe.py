@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.data.seeding import generator
 from zoo.finetune.features import linear_solver
 from zoo.finetune.features.linear_solver import CONSTANT, Problem, Weights
-from zoo.finetune.features.stage_outputs import StageOutput
+from zoo.finetune.features.stage_outputs import StageOutput, scale
 from zoo.finetune.heads import empty_linear, stages_of
 from zoo.finetune.inference import Outputs
 from zoo.tasks.task import Task
@@ -80,6 +80,11 @@ class ProbeData:
     def examples(self) -> int:
         """Number of rows of the first view."""
         return len(self) // self.views
+
+    @property
+    def inputs(self) -> Tensor:
+        """Features (M, D) as the weights of a head multiply them."""
+        return scale(self.features, self.stages)
 
     @property
     def dim(self) -> int:
@@ -156,14 +161,14 @@ def fit(task: Task, data: ProbeData, l2: float | None, seed: int) -> Fitted:
     With l2=None it is chosen by cross-validated loss on these examples, which separates penalties where the accuracy of
     a few dozen examples does not (docs/log.md). The scale is folded into the weights.
     """
-    mean, scale = _scaling(data)
-    problem = linear_solver.problem((data.features - mean).mul_(scale), data.targets)
+    inputs, mean, factor = _standardised(data)
+    problem = linear_solver.problem(inputs, data.targets)
     folds = _folds(data, seed)
     penalty, losses, constant = _cross_validate(task, problem, data, folds, PENALTIES if l2 is None else (l2,))
     solved = linear_solver.solve(task, problem, penalty)
     head = empty_linear(data.dim, len(task.labels), data.stages)
     with torch.no_grad():
-        head.weight.copy_(problem.weight(solved) * scale)  # (K, D) * (D,)
+        head.weight.copy_(problem.weight(solved) * factor)  # (K, D) * (D,)
         head.bias.copy_(solved.bias - head.weight @ mean)
     return Fitted(head, penalty, _mean(losses, folds), constant, losses)
 
@@ -174,8 +179,7 @@ def out_of_fold(task: Task, data: ProbeData, splits: Sequence[Sequence[Tensor]],
     A fold holds indices of rows; outputs of rows in no fold are NaN. The features are scaled over all rows, as their
     means and deviations know nothing of the targets.
     """
-    mean, scale = _scaling(data)
-    problem = linear_solver.problem((data.features - mean).mul_(scale), data.targets)
+    problem = linear_solver.problem(_standardised(data)[0], data.targets)
     found, solved = [], None
     for folds in splits:
         parts = [_others(data, held) for held in folds]
@@ -187,10 +191,15 @@ def out_of_fold(task: Task, data: ProbeData, splits: Sequence[Sequence[Tensor]],
     return found
 
 
-def _scaling(data: ProbeData) -> tuple[Tensor, Tensor]:
-    """Return the mean and the scale (D,) of each feature: variances sum to 1, half as much for each earlier stage."""
-    mean, std = data.features.mean(0), data.features.std(0, correction=0)
-    return mean, scale_of(mean, std, [data.dim, *(stage.dim for stage in data.stages)])
+def _standardised(data: ProbeData) -> tuple[Tensor, Tensor, Tensor]:
+    """Return features (M, D) for the solver, and what was subtracted from each and then multiplied with it, (D,).
+
+    Their variances sum to 1, half as much for each earlier stage.
+    """
+    inputs = data.inputs
+    mean, std = inputs.mean(0), inputs.std(0, correction=0)
+    factor = scale_of(mean, std, [data.dim, *(stage.dim for stage in data.stages)])
+    return (inputs - mean).mul_(factor), mean, factor
 
 
 def scale_of(mean: Tensor, std: Tensor, dims: Sequence[int]) -> Tensor:

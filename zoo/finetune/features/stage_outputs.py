@@ -16,17 +16,25 @@ from zoo.data.datasets import Prepared
 LAYOUTS = ("NCHW", "NHWC", "NTC")
 """Images by channel first or last, and tokens (of a text, or the patches of an image) by channel last."""
 
+TINY = 1e-12
+"""Least mean square by which features are divided."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageOutput:
-    """The output of a module that a head reads: the module's name, the layout of the tensor, its channels C."""
+    """The output of a module that a head reads: the module's name, the layout of the tensor, its channels C.
+
+    Where it is `scaled`, the head reads it divided by its root mean square over the channels, as the pooled features.
+    """
 
     module: str
     layout: str
     dim: int
+    scaled: bool = False
 
     def __post_init__(self) -> None:
-        if self.layout not in LAYOUTS or not isinstance(self.module, str) or type(self.dim) is not int or self.dim < 1:
+        types_fit = isinstance(self.module, str) and type(self.dim) is int and type(self.scaled) is bool
+        if not types_fit or self.layout not in LAYOUTS or self.dim < 1:
             raise ValueError(f"{self} is no stage output")
 
 
@@ -74,6 +82,19 @@ def pool(output: Tensor, layout: str, inputs: Prepared) -> Tensor:
         return output.mean(1, dtype=torch.float32)
     mask = inputs["attention_mask"].float()  # (N, T)
     return ((mask / mask.sum(1, keepdim=True))[:, None] @ output.float())[:, 0]  # (N, 1, T) @ (N, T, C) -> (N, C)
+
+
+def scale(features: Tensor, stages: Sequence[StageOutput]) -> Tensor:
+    """Return features (..., D) as a head on these stages reads them: each block divided by its root mean square.
+
+    Blocks are the pooled features and, behind them, the output of each stage.
+    """
+    if not any(stage.scaled for stage in stages):
+        return features
+    dims = [stage.dim for stage in stages]
+    blocks = features.split([features.shape[-1] - sum(dims), *dims], -1)
+    squares = (block.square().mean(-1, keepdim=True) for block in blocks)
+    return torch.cat([block * mean.clamp(min=TINY).rsqrt() for block, mean in zip(blocks, squares, strict=True)], -1)
 
 
 def total_dim(dim: int, stages: Sequence[StageOutput]) -> int:
