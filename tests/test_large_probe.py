@@ -7,6 +7,7 @@ import torch
 
 from zoo.finetune.features import large_probe, linear_probe
 from zoo.finetune.features.linear_probe import ProbeData
+from zoo.finetune.features.stage_outputs import StageOutput
 from zoo.tasks import Classify, Multilabel, Regress
 
 
@@ -42,6 +43,18 @@ def test_blocks_give_the_head_of_the_solver_in_memory(name, axes, features, monk
     first = linear_probe.fit(task, ProbeData(data.features[:100], data.targets[:100]), 1e-3, 0)
     assert linear_probe.loss(task, found.head, data) < linear_probe.loss(task, first.head, data)
     assert large_probe.loss(task, found.head, data, 0) == pytest.approx(linear_probe.loss(task, found.head, data))
+
+
+def test_blocks_are_scaled_as_the_head_reads_them(features, monkeypatch):
+    task, targets = TASKS["classify"]
+    data = ProbeData(features[0], targets(features[1]), None, (StageOutput("a", "NTC", 8, scaled=True),))
+    expected = linear_probe.fit(task, data, 1e-3, 0)
+    monkeypatch.setattr(large_probe, "BLOCK", 700)
+    monkeypatch.setattr(large_probe, "SAMPLE", 1)
+    found = large_probe.fit(task, data, 1e-3, 0, linear_probe.fit)
+    outputs = [head(features[0]) for head in (found.head, expected.head)]
+    assert (outputs[0] - outputs[1]).abs().max() < 0.02 * outputs[1].std()
+    assert large_probe.loss(task, found.head, data, 1) == pytest.approx(linear_probe.loss(task, found.head, data))
 
 
 def test_large_is_by_size_and_not_with_class_weights(features, monkeypatch):

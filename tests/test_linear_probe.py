@@ -66,8 +66,7 @@ def test_stages_have_decaying_shares_of_the_variance_and_constant_ones_none():
     ]
     stages = tuple(StageOutput(f"{dim}", "NTC", dim) for dim in (7, 3, 2))
     data = linear_probe.ProbeData(torch.cat(parts, 1), torch.zeros(30), None, stages)
-    mean, scale = linear_probe._scaling(data)
-    spread = ((data.features - mean) * scale).square().mean(0).split([4, 7, 3, 2])
+    spread = linear_probe._standardised(data)[0].square().mean(0).split([4, 7, 3, 2])
     shares = torch.stack([part.sum() for part in spread])
     torch.testing.assert_close(shares, torch.tensor([1, 0.125, 0.25, 0]) / 1.875, atol=1e-4, rtol=1e-3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pictures
@@ -119,6 +120,7 @@ def test_head_inputs_are_pooled_features_then_stages():
     backbone = words()
     stages = stage_search.find(backbone, 3)
     inputs, _ = stage_search.random_batches(backbone)
+    assert all(stage.scaled for stage in stages)
     found = head_inputs(backbone.module, inputs, "pooled", stages)
     features = backbone.module(inputs)
     hidden = backbone.module.embed(inputs["input_ids"])
@@ -191,6 +193,25 @@ def test_stages_are_read_where_they_help():
     fitted = linear_probe.choose(task, data, None, seed=0)
     assert stages_of(fitted.head) == data.stages
     assert fitted.loss < linear_probe.fit(task, data.last_stages(0), None, seed=0).loss
+
+
+def test_a_head_reads_each_scaled_block_by_its_root_mean_square():
+    data = separable()
+    scaled = replace(data, stages=tuple(replace(stage, scaled=True) for stage in data.stages))
+    blocks = data.features.split([10, 3], 1)
+    divided = torch.cat([block / block.square().mean(1, keepdim=True).sqrt() for block in blocks], 1)
+    task = Classify((0, 1, 2))
+    fitted = linear_probe.fit(task, scaled, None, seed=0)
+    by_hand = linear_probe.fit(task, replace(data, features=divided), None, seed=0)
+    assert fitted.l2 == by_hand.l2
+    torch.testing.assert_close(fitted.head(data.features), by_hand.head(divided))
+    torch.testing.assert_close(fitted.head(3 * data.features), fitted.head(data.features))
+    assert fitted.head(torch.zeros(1, 13)).isfinite().all()
+    [outputs] = linear_probe.out_of_fold(task, scaled, [[torch.arange(12), torch.arange(12, 24)]], 0.1)
+    [expected] = linear_probe.out_of_fold(
+        task, replace(data, features=divided), [[torch.arange(12), torch.arange(12, 24)]], 0.1
+    )
+    torch.testing.assert_close(outputs, expected)
 
 
 def misleading() -> ProbeData:

@@ -18,7 +18,12 @@ Place = tuple[str, str, int | None]
 """Data set, weights, examples of each class."""
 DOCS = Path(__file__).parents[2] / "docs"
 BASELINE = "logistic"
-NAMES = {"standardised": "logistic, standardised", "probe": "zoo, probe", "zoo": "zoo, default"}
+NAMES = {
+    "standardised": "logistic, standardised",
+    "unit": "logistic, unit length",
+    "probe": "zoo, probe",
+    "zoo": "zoo, default",
+}
 COMMON = frozenset({2, 5, 10})
 """Examples of a class at which a data set must have been measured to be in the picture."""
 MIN_DRAWS = 3
@@ -113,7 +118,7 @@ def losses(found: Sequence[Row]) -> str:
     """Return a list of the places where a side of zoo is below the baseline beyond chance."""
     lines = []
     for place, sides in sorted(accuracies(found).items(), key=lambda item: (*item[0][:2], _order(item[0][2]))):
-        for side, name in list(NAMES.items())[1:]:
+        for side, name in list(NAMES.items())[2:]:
             one = gain(sides, side)
             if one is not None and one.is_loss:
                 lines.append(f"- {name}: {place[0]}, `{place[1]}`, {_size(place[2])} a class: {one}")

@@ -49,15 +49,18 @@ class Cell:
 Side = Callable[[Cell], Mapping[str, Any]]
 
 
-def logistic(cell: Cell, standardised: bool = False) -> Mapping[str, Any]:
-    """Solve scikit-learn's logistic regression on the last features, C chosen by cross-validated loss."""
+def logistic(cell: Cell, scaler: str = "") -> Mapping[str, Any]:
+    """Solve scikit-learn's logistic regression on the last features, C chosen by cross-validated loss.
+
+    `scaler` names what scikit-learn's preprocessing does to them first.
+    """
     import warnings
 
     import numpy as np
+    from sklearn import preprocessing
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
     from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import StandardScaler
 
     known = features(cell.set, cell.weights)
     train, test = cell.train, cell.test
@@ -70,8 +73,8 @@ def logistic(cell: Cell, standardised: bool = False) -> Mapping[str, Any]:
         head = LogisticRegression(max_iter=1_000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of weak penalties that do not converge, and of names that change
-        scaler = StandardScaler() if standardised else "passthrough"
-        fitted = Pipeline([("scaler", scaler), ("head", head)]).fit(x, y)
+        first = getattr(preprocessing, scaler)() if scaler else "passthrough"
+        fitted = Pipeline([("scaler", first), ("head", head)]).fit(x, y)
     found = fitted.predict(np.stack([known[_name(value)] for value, _ in test]))
     return {"accuracy": float(np.mean(found == np.array([label for _, label in test])))}
 
@@ -107,7 +110,8 @@ def _zoo(cell: Cell, **fields: Any) -> Mapping[str, Any]:
 
 SIDES: dict[str, Side] = {
     "logistic": logistic,
-    "standardised": partial(logistic, standardised=True),
+    "standardised": partial(logistic, scaler="StandardScaler"),
+    "unit": partial(logistic, scaler="Normalizer"),
     "probe": probe,
     "zoo": default,
 }
