@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -24,6 +25,8 @@ NAMES = {
     "probe": "zoo, probe",
     "zoo": "zoo, default",
 }
+SOLVED = frozenset({"standardised", "unit"})
+"""Of these sides, those of scikit-learn."""
 COMMON = frozenset({2, 5, 10})
 """Examples of a class at which a data set must have been measured to be in the picture."""
 MIN_DRAWS = 3
@@ -79,11 +82,13 @@ def _mean(values: Sequence[float]) -> Gain | None:
     return Gain(statistics.fmean(values), error, len(values))
 
 
-def mean_gains(found: Iterable[Row], side: str, modality: str | None = None) -> dict[int | None, Gain]:
+def mean_gains(
+    found: Iterable[Row], side: str, modality: str | None = None, against: str = BASELINE
+) -> dict[int | None, Gain]:
     """Return size -> mean gain over data sets, each the mean over its weights; the error is that over data sets."""
     by_set: dict[int | None, dict[str, list[float]]] = {}
     for (name, _, size), sides in accuracies(found).items():
-        one = gain(sides, side)
+        one = gain(sides, side, against)
         if one is not None and modality in (None, small_sets.SETS[name].modality):
             by_set.setdefault(size, {}).setdefault(name, []).append(one.mean)
     means = {size: _mean([statistics.fmean(values) for values in sets.values()]) for size, sets in by_set.items()}
@@ -108,21 +113,29 @@ def gains(found: Sequence[Row]) -> str:
     for side, name in NAMES.items():
         for modality in (None, "image", "text"):
             means = mean_gains(found, side, modality)
-            cells = (f"{means[size]} ({means[size].count})" if size in means else "" for size in sizes)
             if means:
-                lines.append([f"{name}, {modality}s" if modality else f"**{name}**", *cells])
+                what = f"{name}, {modality}s" if modality else f"**{name}**"
+                lines.append([what, *_shown(means, sizes)])
+        if side not in SOLVED:
+            lines.append([f"{name}, texts, over unit length", *_shown(mean_gains(found, side, "text", "unit"), sizes)])
     return _table(lines)
 
 
+def _shown(means: Mapping[int | None, Gain], sizes: Sequence[int | None]) -> list[str]:
+    return [f"{means[size]} ({means[size].count})" if size in means else "" for size in sizes]
+
+
 def losses(found: Sequence[Row]) -> str:
-    """Return a list of the places where a side of zoo is below the baseline beyond chance."""
+    """Return a list of the places where a side of zoo is below a logistic regression beyond chance."""
     lines = []
     for place, sides in sorted(accuracies(found).items(), key=lambda item: (*item[0][:2], _order(item[0][2]))):
-        for side, name in list(NAMES.items())[2:]:
-            one = gain(sides, side)
+        for side, against in itertools.product(NAMES.keys() - SOLVED, (BASELINE, "unit")):
+            one = gain(sides, side, against)
             if one is not None and one.is_loss:
-                lines.append(f"- {name}: {place[0]}, `{place[1]}`, {_size(place[2])} a class: {one}")
-    return "\n".join(lines) or "- none"
+                below = NAMES.get(against, against)
+                where = f"{place[0]}, `{place[1]}`, {_size(place[2])} a class"
+                lines.append(f"- {NAMES[side]} below {below}: {where}: {one}")
+    return "\n".join(sorted(lines)) or "- none"
 
 
 def cells(found: Sequence[Row]) -> str:
