@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.data.examples import Label
 from zoo.data.seeding import derive_seed
-from zoo.finetune.features.stage_outputs import StageOutput, scale, total_dim
+from zoo.finetune.features.stage_outputs import StageOutput, scale_blocks, total_dim
 from zoo.plugin import Backbone, Classifier
 from zoo.tasks import Task
 
@@ -28,7 +28,7 @@ class StageHead(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map pooled features with those of the stages behind them, as they come from the backbone, to outputs."""
-        return nn.functional.linear(scale(features, self.stages), self.weight, self.bias)
+        return nn.functional.linear(scale_blocks(features, self.stages), self.weight, self.bias)
 
 
 def stages_of(head: nn.Module | None) -> tuple[StageOutput, ...]:

@@ -13,7 +13,7 @@ from zoo.data.seeding import generator
 from zoo.finetune.features import linear_probe, linear_solver
 from zoo.finetune.features.linear_probe import Fitted, ProbeData, select
 from zoo.finetune.features.linear_solver import CONSTANT, FEW
-from zoo.finetune.features.stage_outputs import scale
+from zoo.finetune.features.stage_outputs import scale_blocks
 from zoo.finetune.heads import empty_linear, stages_of
 from zoo.tasks.task import Task
 
@@ -156,7 +156,7 @@ class _Objective:
 
     def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield features (B, D) as the weights of the head multiply them, and targets (B, …)."""
-        return ((scale(x, self.stages), targets) for x, targets in _blocks(self.data, len(self.stages)))
+        return ((scale_blocks(x, self.stages), targets) for x, targets in _blocks(self.data, len(self.stages)))
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of each feature, (D,) float32."""

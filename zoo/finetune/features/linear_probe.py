@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.data.seeding import generator
 from zoo.finetune.features import linear_solver
 from zoo.finetune.features.linear_solver import CONSTANT, Problem, Weights
-from zoo.finetune.features.stage_outputs import StageOutput, scale
+from zoo.finetune.features.stage_outputs import StageOutput, scale_blocks
 from zoo.finetune.heads import empty_linear, stages_of
 from zoo.finetune.inference import Outputs
 from zoo.tasks.task import Task
@@ -84,7 +84,7 @@ class ProbeData:
     @property
     def inputs(self) -> Tensor:
         """Features (M, D) as the weights of a head multiply them."""
-        return scale(self.features, self.stages)
+        return scale_blocks(self.features, self.stages)
 
     @property
     def dim(self) -> int:

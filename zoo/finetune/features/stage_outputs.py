@@ -84,7 +84,7 @@ def pool(output: Tensor, layout: str, inputs: Prepared) -> Tensor:
     return ((mask / mask.sum(1, keepdim=True))[:, None] @ output.float())[:, 0]  # (N, 1, T) @ (N, T, C) -> (N, C)
 
 
-def scale(features: Tensor, stages: Sequence[StageOutput]) -> Tensor:
+def scale_blocks(features: Tensor, stages: Sequence[StageOutput]) -> Tensor:
     """Return features (..., D) as a head on these stages reads them: each block divided by its root mean square.
 
     Blocks are the pooled features and, behind them, the output of each stage.
