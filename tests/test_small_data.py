@@ -79,7 +79,7 @@ def test_a_line_of_the_picture_is_over_the_same_data_sets():
 def test_loss_beyond_chance_is_listed():
     found = [row(draw, "logistic", 0.5) for draw in range(5)]
     found += [row(draw, "probe", 0.4 + draw / 1000) for draw in range(5)]
-    assert small_report.losses(found).startswith("- zoo, probe: photos, `w`, 2 a class: -9.8")
+    assert small_report.losses(found).startswith("- zoo, probe below logistic: photos, `w`, 2 a class: -9.8")
     assert small_report.losses(found[:5]) == "- none"
 
 
