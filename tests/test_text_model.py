@@ -119,7 +119,7 @@ def test_finetuned_language_model_can_be_finetuned_as_a_classifier(name, tmp_pat
 def test_tied_weights_are_saved_once(name, tmp_path):
     from safetensors import safe_open
 
-    zoo.load(name, "cpu").finetune(CORPUS, task="causal-lm", out=tmp_path / "lm", **FAST | {"steps": 100})
+    zoo.load(name, "cpu").finetune(CORPUS, task="causal-lm", out=tmp_path / "lm", **FAST | {"steps": 2})
     with safe_open(tmp_path / "lm" / "zoo.safetensors", framework="pt") as file:
         assert sorted(file.keys()) == ["backbone.mix.bias", "backbone.mix.weight", "backbone.table.weight"]
     again = zoo.load(tmp_path / "lm", "cpu").backbone.module
@@ -133,7 +133,7 @@ def test_generate_returns_a_continuation_of_each_prompt(name):
 
 
 def test_masked_lm_prediction_requires_exactly_one_mask_token(name):
-    model = zoo.load(name, "cpu").finetune(CORPUS, task="masked-lm", **FAST | {"steps": 100})
+    model = zoo.load(name, "cpu").finetune(CORPUS, task="masked-lm", **FAST | {"steps": 2})
     assert len(model.predict("the [MASK] was dull", top=3).top) == 3
     with pytest.raises(DataError, match="the mask token once"):
         model.predict("no mask at all")
@@ -152,7 +152,7 @@ def test_language_modelling_after_classification_raises(name):
 
 
 def test_tagging_a_text_longer_than_max_length_raises(name):
-    model = zoo.load(name, "cpu").finetune(tagged_reviews(), max_length=16, **FAST | {"steps": 100})
+    model = zoo.load(name, "cpu").finetune(tagged_reviews(), max_length=16, **FAST | {"steps": 2})
     with pytest.raises(DataError, match="a text of 30 words is too long for this model"):
         model.predict([["film"] * 30])
 
@@ -167,7 +167,7 @@ def test_text_pairs_are_classified(name):
 
 def test_long_texts_are_split_for_validation_by_paragraph(name):
     book = "\n\n".join(CORPUS)
-    model = zoo.load(name, "cpu").finetune([book], task="causal-lm", **FAST | {"steps": 100})
+    model = zoo.load(name, "cpu").finetune([book], task="causal-lm", **FAST | {"steps": 2})
     assert model.metrics["perplexity"] > 1
 
 
