@@ -116,8 +116,8 @@ def gains(found: Sequence[Row]) -> str:
             if means:
                 what = f"{name}, {modality}s" if modality else f"**{name}**"
                 lines.append([what, *_shown(means, sizes)])
-        if side not in SOLVED:
-            lines.append([f"{name}, texts, over unit length", *_shown(mean_gains(found, side, "text", "unit"), sizes)])
+        if side not in SOLVED and (means := mean_gains(found, side, "text", "unit")):
+            lines.append([f"{name}, texts, over unit length", *_shown(means, sizes)])
     return _table(lines)
 
 
